@@ -1,0 +1,34 @@
+"""Augmentation of training images: a horizontal flip, then a translation by whole pixels with zero fill."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from leaf.experiment.random_streams import EpochDraws
+
+
+def augment(images: Tensor, draws: EpochDraws) -> Tensor:
+    """Flip and shift every image by its own draws.
+
+    Args:
+        images: uint8 ``(N, C, H, W)``.
+        draws: for these N images, on their device.
+
+    Returns:
+        uint8 ``(N, C, H, W)``, channels last in memory.
+    """
+    count, _, height, width = images.shape
+    margin_y, margin_x = round(0.1 * height), round(0.1 * width)
+    padded = pad(images, (margin_x, margin_x, margin_y, margin_y))
+    rows = torch.arange(height, device=images.device) - draws.shift_y[:, None]
+    columns = torch.arange(width, device=images.device) - draws.shift_x[:, None]
+    columns = torch.where(draws.flip[:, None], width - 1 - columns, columns)
+    index = torch.arange(count, device=images.device)[:, None, None]
+    # indices on both sides of the channels put these last: (N, H, W, C)
+    moved = padded[index, :, rows[:, :, None] + margin_y, columns[:, None, :] + margin_x]
+    return moved.permute(0, 3, 1, 2)
+
+
+def to_unit_interval(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Pixels 0…255 as numbers in [0, 1], rounded to float32 as published, in a floating-point type."""
+    return images.to(torch.float32).div_(255).to(dtype)

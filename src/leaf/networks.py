@@ -1,0 +1,92 @@
+"""LeNet-5 and KerasNet with any activation. Weights start with PyTorch's defaults; the output is logits."""
+
+from typing import ClassVar
+
+from torch import nn
+
+from leaf.activations import ACTIVATIONS
+
+ImageShape = tuple[int, int, int]
+"""Channels, height and width of one image."""
+
+
+class Network(nn.Sequential):
+    """Layers in a row, some of them activations.
+
+    Args:
+        image_shape: shape ``(C, H, W)`` of one input image.
+        activation: a name in ``leaf.activations.ACTIVATIONS``; every activation of the network is of that kind.
+        classes: number of logits.
+
+    Shape: input ``(N, C, H, W)``, output ``(N, classes)``.
+    """
+
+    title: ClassVar[str]
+
+    def __init__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> None:
+        super().__init__()
+
+    @property
+    def activations(self) -> list[nn.Module]:
+        """The activation modules, in the order the input meets them."""
+        return [layer for name, layer in self.named_children() if name.startswith("activation")]
+
+
+class LeNet5(Network):
+    """LeNet-5 as the experiment has it: no bias in the convolutions nor in the last layer."""
+
+    title = "LeNet-5"
+
+    def __init__(self, image_shape: ImageShape = (1, 28, 28), activation: str = "relu", classes: int = 10) -> None:
+        super().__init__(image_shape, activation, classes)
+        act = ACTIVATIONS[activation].build
+        channels, height, width = image_shape
+        self.conv1 = nn.Conv2d(channels, 20, 5, bias=False)
+        self.activation1 = act((20, height - 4, width - 4))
+        self.pool1 = nn.MaxPool2d(2)
+        height, width = (height - 4) // 2, (width - 4) // 2
+        self.conv2 = nn.Conv2d(20, 50, 5, bias=False)
+        self.activation2 = act((50, height - 4, width - 4))
+        self.pool2 = nn.MaxPool2d(2)
+        height, width = (height - 4) // 2, (width - 4) // 2
+        self.flatten = nn.Flatten()
+        self.linear1 = nn.Linear(50 * height * width, 500)
+        self.activation3 = act((500,))
+        self.linear2 = nn.Linear(500, classes, bias=False)
+
+
+class KerasNet(Network):
+    """The small convolutional network of Keras's CIFAR-10 example, with the experiment's dropout rates.
+
+    The published code's comment says 50% dropout before the last layer; the code, and so this class, drops 20%.
+    """
+
+    title = "KerasNet"
+
+    def __init__(self, image_shape: ImageShape = (3, 32, 32), activation: str = "relu", classes: int = 10) -> None:
+        super().__init__(image_shape, activation, classes)
+        act = ACTIVATIONS[activation].build
+        channels, height, width = image_shape
+        self.conv1 = nn.Conv2d(channels, 32, 3, padding=1)
+        self.activation1 = act((32, height, width))
+        self.conv2 = nn.Conv2d(32, 32, 3)
+        self.activation2 = act((32, height - 2, width - 2))
+        self.pool1 = nn.MaxPool2d(2)
+        self.dropout1 = nn.Dropout2d(0.25)
+        height, width = (height - 2) // 2, (width - 2) // 2
+        self.conv3 = nn.Conv2d(32, 64, 3, padding=1)
+        self.activation3 = act((64, height, width))
+        self.conv4 = nn.Conv2d(64, 64, 3)
+        self.activation4 = act((64, height - 2, width - 2))
+        self.pool2 = nn.MaxPool2d(2)
+        self.dropout2 = nn.Dropout2d(0.25)
+        height, width = (height - 2) // 2, (width - 2) // 2
+        self.flatten = nn.Flatten()
+        self.linear1 = nn.Linear(64 * height * width, 512)
+        self.activation5 = act((512,))
+        self.dropout3 = nn.Dropout(0.2)
+        self.linear2 = nn.Linear(512, classes)
+
+
+NETWORKS: dict[str, type[Network]] = {"lenet5": LeNet5, "kerasnet": KerasNet}
+"""Every network of the grid, by name."""

@@ -1,0 +1,119 @@
+"""Training procedures: which parameters learn when, and how fast.
+
+- Classic: one optimizer over all parameters.
+- P24Sl: parameters ``p2`` and ``p4`` of LEAF learn more slowly than the rest.
+- DSPT (the published code's "2SPU-4"): two stages for every minibatch. First only the activation parameters learn;
+  then, on the same minibatch and with the activations just updated, only the others do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from leaf.activations import Adaptive
+from leaf.networks import Network
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """A training procedure: its name in tables, whether it has two stages, whether ``p2`` and ``p4`` are slow."""
+
+    title: str
+    two_stage: bool
+    slow: bool
+
+
+PROCEDURES: dict[str, Procedure] = {
+    "classic": Procedure("Classic", two_stage=False, slow=False),
+    "dspt": Procedure("DSPT", two_stage=True, slow=False),
+    "p24sl": Procedure("P24Sl", two_stage=False, slow=True),
+    "dspt-p24sl": Procedure("DSPT, P24Sl", two_stage=True, slow=True),
+}
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer of the experiment: its class, its settings, and P24Sl's learning rate for ``p2`` and ``p4``."""
+
+    title: str
+    kind: type[torch.optim.Optimizer]
+    settings: dict[str, Any]
+    slow_learning_rate: float
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adam": Optimizer("Adam", torch.optim.Adam, {"lr": 1e-3}, 1e-6),
+    "rmsprop": Optimizer("RMSprop", torch.optim.RMSprop, {"lr": 1e-4, "alpha": 0.9, "eps": 1e-7}, 1e-5),
+}
+
+
+class Stage:
+    """One optimizer step of a minibatch: the parameters that learn in it and, beside them, those that rest."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, resting: Sequence[nn.Parameter]) -> None:
+        self.optimizer = optimizer
+        self.learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.resting = list(resting)
+
+
+def training_stages(network: Network, procedure: str, optimizer: str) -> list[Stage]:
+    """The stages of one training step of ``network``, in order.
+
+    Args:
+        procedure: a name in ``PROCEDURES``.
+        optimizer: a name in ``OPTIMIZERS``.
+
+    Raises:
+        ValueError: if the network has nothing that the procedure is about.
+    """
+    adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
+    plan = PROCEDURES[procedure]
+    if plan.two_stage and not adaptive:
+        raise ValueError(f"{plan.title} trains activation parameters in a stage of their own, this network has none")
+    slow = [getattr(layer, name) for layer in adaptive for name in layer.slow_parameters] if plan.slow else []
+    if plan.slow and not slow:
+        raise ValueError(f"{plan.title} slows parameters p2 and p4 down, which only LEAF has")
+
+    def optimize(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        choice = OPTIMIZERS[optimizer]
+        slow_ids = {id(parameter) for parameter in slow}
+        groups = [
+            {"params": [p for p in parameters if id(p) not in slow_ids]},
+            {"params": [p for p in parameters if id(p) in slow_ids], "lr": choice.slow_learning_rate},
+        ]
+        # The published code's default implementation; neither foreach nor fused rounds the same way.
+        return choice.kind([group for group in groups if group["params"]], foreach=False, **choice.settings)
+
+    everything = list(network.parameters())
+    if not plan.two_stage:
+        return [Stage(optimize(everything), [])]
+    activation = [parameter for layer in adaptive for parameter in layer.parameters()]
+    activation_ids = {id(parameter) for parameter in activation}
+    others = [parameter for parameter in everything if id(parameter) not in activation_ids]
+    return [Stage(optimize(activation), others), Stage(optimize(others), activation)]
+
+
+def training_step(network: Network, stages: Sequence[Stage], images: Tensor, labels: Tensor) -> Tensor:
+    """Train on one minibatch.
+
+    Args:
+        images: ``(N, C, H, W)``, floating point.
+        labels: ``(N,)``, int64.
+
+    Returns:
+        The cross-entropy of the last stage before its step, a detached scalar on the network's device.
+    """
+    for stage in stages:
+        for parameter in stage.resting:
+            parameter.requires_grad_(False)
+        for parameter in stage.learning:
+            parameter.requires_grad_(True)
+        stage.optimizer.zero_grad()
+        loss = cross_entropy(network(images), labels)
+        loss.backward()
+        stage.optimizer.step()
+    return loss.detach()
