@@ -25,8 +25,8 @@ STEP_SLOPE = 2.0**16
 class _GatedLine(torch.autograd.Function):
     r"""A line behind a sigmoid gate, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, with analytic gradients.
 
-    ``p2`` and ``p4`` may be ``None``, which stands for a constant 0. Only ``u`` and the parameters are kept for the
-    backward pass: the gate is cheaper to compute again than to store and read.
+    ``u`` is ``(N, M)``, the parameters are ``(M,)``; ``p2`` and ``p4`` may be ``None``, which stands for a constant 0.
+    Only ``u`` and the parameters are kept for the backward pass: the gate is cheaper to compute again than to store.
     """
 
     generate_vmap_rule = True
@@ -56,14 +56,28 @@ class _GatedLine(torch.autograd.Function):
             if need_u:
                 grad_u = through_gate * p1 + into_gate * p3
             if need_p3:
-                grad_p3 = (into_gate * u).sum_to_size(p3.shape)
+                grad_p3 = (into_gate * u).sum(0)
         if need_p1:
-            grad_p1 = (through_gate * u).sum_to_size(p1.shape)
+            grad_p1 = (through_gate * u).sum(0)
         if need_p2:
-            grad_p2 = through_gate.sum_to_size(p1.shape)
+            grad_p2 = through_gate.sum(0)
         if need_p4:
-            grad_p4 = grad_output.sum_to_size(p1.shape)
+            grad_p4 = grad_output.sum(0)
         return grad_u, grad_p1, grad_p2, grad_p3, grad_p4
+
+
+def _gated_line(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
+    """``_GatedLine`` for ``u`` of shape ``(N, *shape)`` and parameters of shape ``shape``.
+
+    Works through memory in its own order: a sum over the batch of channels-last tensors is 30 times as fast this way.
+    """
+    parameters: tuple[Tensor | None, ...] = (p1, p2, p3, p4)
+    channels_last = u.ndim == 4 and u.stride(1) == 1
+    if channels_last:
+        u = u.movedim(1, 3)
+        parameters = tuple(None if p is None else p.movedim(0, 2) for p in parameters)
+    y = _GatedLine.apply(u.flatten(1), *(None if p is None else p.flatten() for p in parameters)).view(u.shape)
+    return y.movedim(3, 1) if channels_last else y
 
 
 class Adaptive(nn.Module):
@@ -116,7 +130,7 @@ class AHAF(Adaptive):
     gamma: nn.Parameter
 
     def forward(self, u: Tensor) -> Tensor:
-        return _GatedLine.apply(u, self.beta, None, self.gamma, None)
+        return _gated_line(u, self.beta, None, self.gamma, None)
 
 
 class LEAF(Adaptive):
@@ -146,7 +160,7 @@ class LEAF(Adaptive):
     p4: nn.Parameter
 
     def forward(self, u: Tensor) -> Tensor:
-        return _GatedLine.apply(u, self.p1, self.p2, self.p3, self.p4)
+        return _gated_line(u, self.p1, self.p2, self.p3, self.p4)
 
 
 @dataclass(frozen=True)

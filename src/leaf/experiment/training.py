@@ -115,7 +115,7 @@ class Training:
             progress: called after every minibatch with the number of minibatches done and their number in all.
         """
         started = time.perf_counter()
-        losses = self._train_epoch(progress).double()
+        losses = self.train_epoch(progress).double()
         train_seconds = time.perf_counter() - started
         test_loss, test_accuracy = self.evaluate()
         rates = sorted({group["lr"] for stage in self.stages for group in stage.optimizer.param_groups})
@@ -133,7 +133,7 @@ class Training:
         self.quantiles.append(parameter_quantiles(self.network))
         return record
 
-    def _train_epoch(self, progress: Callable[[int, int], None]) -> Tensor:
+    def train_epoch(self, progress: Callable[[int, int], None] = lambda step, steps: None) -> Tensor:
         """The losses of an epoch's minibatches, on the CPU."""
         images, labels, size = self.data.train_images, self.data.train_labels, self.settings.batch_size
         count, _, height, width = images.shape

@@ -1,0 +1,42 @@
+# Each target does its own set-up: a virtual environment in .venv with the versions of requirements.lock.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+ENVIRONMENT := .venv/installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: quick test check paper environment lock clean
+
+quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
+	snakemake --quiet rules
+	snakemake --quiet all --report reports/quick/report.html
+	@echo "Tables, figures and the report are in reports/quick: open reports/quick/report.html"
+
+test: $(ENVIRONMENT)  ## the tests
+	pytest
+
+check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
+	ruff check
+	ruff format --check
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+paper: $(ENVIRONMENT)  ## the published experiment, unchanged: 148 cells, days on a laptop
+	snakemake --config scale=paper
+	snakemake --quiet all --config scale=paper --report reports/paper/report.html
+
+environment: $(ENVIRONMENT)  ## the virtual environment alone
+
+$(ENVIRONMENT): requirements.lock pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock:  ## pin the newest versions that fit together; then bring environment.yml up to date
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra workflow --group dev --universal \
+	  --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-annotate --output-file requirements.lock
+
+clean:  ## remove what was trained and made; keeps the environment and the data sets
+	rm -rf results logs .snakemake $(filter-out reports/shipped,$(wildcard reports/*))

@@ -1,0 +1,86 @@
+# The front door: the configuration checked, the rules by subject, the targets a person asks for.
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from leaf.activations import ACTIVATIONS
+from leaf.analysis.layout import (
+    FORMS_CHART,
+    PAPER_FORMATS,
+    PAPER_TABLE,
+    PROGRESS_CHART,
+    RECORDS,
+    REPORTS,
+    SUMMARY_FORMATS,
+    SUMMARY_TABLE,
+)
+from leaf.experiment.cells import (
+    CELL_PATTERN,
+    CHOICES,
+    OUTPUTS,
+    RESULTS,
+    check_result_path,
+)
+from leaf.experiment.config import check_config
+from leaf.experiment.datasets import dataset_file
+from leaf.experiment.errors import UserError
+from leaf.experiment.training import TRAINING_VERSION
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+# Every rule runs in the environment that Snakemake itself runs in (environment.yml, requirements.lock), never in a
+# container of its own: said here once, for the linter, which asks each rule.
+container: "none"
+
+
+try:
+    CONFIG = check_config(config)
+    # Snakemake would answer a misspelt target with a bare MissingRuleException, and knows targets only after this file.
+    for argument in sys.argv[1:]:
+        check_result_path(argument, CONFIG.scales)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+
+wildcard_constraints:
+    **{field: "|".join(values) for field, values in CHOICES.items()},
+    scale="|".join(CONFIG.scales),
+    experiment="|".join(CONFIG.experiments),
+    seed=r"\d+",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/datasets.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/collection.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        [products(name, CONFIG.scale) for name in CONFIG.in_all],
+    localrule: True
+
+
+for name in CONFIG.experiments:
+
+    rule:
+        name:
+            name
+        input:
+            products(name, CONFIG.scale),
+        localrule: True

@@ -1,0 +1,168 @@
+"""The records of many cells in one place: gathered from their directories, written as three files, read back.
+
+Tables and figures are made of these records and of nothing else, so that they come out the same from a finished grid,
+an unfinished one, and from collected files without any results at hand.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import safetensors
+import safetensors.numpy
+
+from leaf.activations import ACTIVATIONS
+from leaf.analysis.forms import Forms, read_forms
+from leaf.experiment.cells import Cell, sort_cells
+from leaf.experiment.errors import UserError
+from leaf.experiment.files import write_whole
+from leaf.experiment.job import is_current
+from leaf.experiment.records import read_run
+from leaf.experiment.scales import Settings
+from leaf.experiment.training import EpochRecord
+
+DONE, DIVERGED, STALE, MISSING = "done", "diverged", "stale", "missing"
+"""A cell's status: stale means made with other settings or another training version than the present ones."""
+
+LAST_EPOCHS = 10
+"""Over how many of the last epochs ``last_epochs_accuracy`` is the mean."""
+
+COLUMNS = (
+    "cell", "scale", "network", "dataset", "activation", "family", "form", "procedure", "optimizer", "seed",
+    "experiments", "status", "best_accuracy", "best_epoch", "final_accuracy", "last_epochs_accuracy",
+    "final_train_loss", "seconds_per_epoch", "epochs", "diverged_at", "training_version", "device", "threads",
+    "kernel", "precision", "torch", "commit", "clean",
+)  # fmt: skip
+"""The columns of ``Records.cells``; accuracies are shares in [0, 1]."""
+
+
+class Variant(NamedTuple):
+    """What tells the rows of a table and the lines of a chart apart."""
+
+    family: str
+    form: str
+    procedure: str
+    optimizer: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """What cells left behind.
+
+    Attributes:
+        cells: one row per cell, in the paper's order, with its fields, the experiments it belongs to, its status and
+            its results; a missing cell has a row too.
+        epochs: one row per cell and epoch: the columns of ``metrics.csv`` after the cell's name.
+        forms: by the cell's name, what ``forms.read_forms`` gives.
+    """
+
+    cells: pd.DataFrame
+    epochs: pd.DataFrame
+    forms: dict[str, Forms]
+
+    def select(self, experiment: str | None = None, **fields: Any) -> "Records":
+        """The records of the cells of an experiment whose fields have the given values."""
+        keep = pd.Series(True, index=self.cells.index)
+        if experiment is not None:
+            keep &= self.cells["experiments"].str.split().map(lambda names: experiment in names)
+        for field, value in fields.items():
+            keep &= self.cells[field] == value
+        return Records(self.cells[keep].reset_index(drop=True), self.epochs, self.forms)
+
+    def variants(self) -> Iterator[tuple[Variant, pd.DataFrame]]:
+        """The rows of ``cells`` that differ in nothing but network, data set and seed, variant by variant."""
+        for key, rows in self.cells.groupby(list(Variant._fields), sort=False):
+            yield Variant(*map(str, key)), rows
+
+    def unique(self, field: str) -> list[Any]:
+        """The different values of a column of ``cells``, in the order they come."""
+        return list(self.cells[field].unique())
+
+
+def collect(cells: Mapping[Cell, Sequence[str]], scale: str, settings: Settings, with_forms: bool = False) -> Records:
+    """Gather the records of cells from their directories, as far as there are any.
+
+    Args:
+        cells: each with the names of the experiments that it belongs to.
+        scale: the name of the scale.
+        settings: the scale's; cells made with others are marked stale.
+        with_forms: gather ``forms`` too.
+    """
+    rows, epochs, forms = [], [], {}
+    for cell in sort_cells(cells):
+        directory = cell.directory(scale)
+        row = {
+            **asdict(cell),
+            "cell": cell.name,
+            "scale": scale,
+            "family": ACTIVATIONS[cell.activation].family,
+            "form": cell.form,
+            "experiments": " ".join(cells[cell]),
+            "status": MISSING,
+        }
+        if run := read_run(directory):
+            metrics = pd.read_csv(directory / "metrics.csv")
+            row |= _results(metrics, run, is_current(run, settings))
+            epochs.append(metrics.assign(cell=cell.name))
+            if with_forms:
+                forms[cell.name] = read_forms(cell, directory)
+        rows.append(row)
+    columns = ["cell", *(field.name for field in fields(EpochRecord))]
+    table = pd.concat(epochs, ignore_index=True) if epochs else pd.DataFrame(columns=columns)
+    return Records(_typed(pd.DataFrame(rows)), table[columns], forms)
+
+
+def _results(metrics: pd.DataFrame, run: Mapping[str, Any], current: bool) -> dict[str, Any]:
+    accuracy = metrics["test_accuracy"]
+    status = DIVERGED if run["diverged_at"] else DONE
+    return {
+        "status": status if current else STALE,
+        "best_accuracy": accuracy.max(),
+        "best_epoch": metrics["epoch"].iloc[accuracy.argmax()],  # the earliest maximum
+        "final_accuracy": accuracy.iloc[-1],
+        "last_epochs_accuracy": accuracy.iloc[-LAST_EPOCHS:].mean(),
+        "final_train_loss": metrics["train_loss"].iloc[-1],
+        "seconds_per_epoch": metrics["train_seconds"].mean(),
+        "diverged_at": run["diverged_at"],
+        "commit": run["git"].get("commit"),
+        "clean": run["git"].get("clean"),
+        "torch": run["versions"]["torch"],
+        **{key: run[key] for key in ("epochs", "training_version", "device", "threads", "kernel", "precision")},
+    }
+
+
+def _typed(cells: pd.DataFrame) -> pd.DataFrame:
+    """``cells`` with all of its columns, whole numbers as such beside missing ones."""
+    cells = cells.reindex(columns=COLUMNS)
+    whole = ("seed", "best_epoch", "epochs", "diverged_at", "training_version", "threads")
+    return cells.astype(dict.fromkeys(whole, "Int64"))
+
+
+def write_records(records: Records, directory: Path) -> None:
+    """Write ``cells.csv``, ``epochs.csv`` and ``forms.safetensors`` into a directory."""
+    forms = {f"{cell}/{name}": values for cell, forms in records.forms.items() for name, values in forms.items()}
+    write_whole(directory / "cells.csv", lambda part: records.cells.to_csv(part, index=False))
+    write_whole(directory / "epochs.csv", lambda part: records.epochs.to_csv(part, index=False))
+    write_whole(directory / "forms.safetensors", lambda part: safetensors.numpy.save_file(forms, part))
+
+
+def read_records(directory: Path) -> Records:
+    """Read what ``write_records`` wrote.
+
+    Raises:
+        UserError: if one of the files is missing or no such file.
+    """
+    try:
+        cells = _typed(pd.read_csv(directory / "cells.csv", keep_default_na=False, na_values=[""]))
+        epochs = pd.read_csv(directory / "epochs.csv")
+        tensors = safetensors.numpy.load_file(directory / "forms.safetensors")
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"{directory}: no collected records ({error}); make them with 'leaf collect'") from None
+    forms: dict[str, Forms] = {}
+    for name, values in tensors.items():
+        cell, kind, key = name.rsplit("/", 2)
+        forms.setdefault(cell, {})[f"{kind}/{key}"] = values
+    cells["experiments"] = cells["experiments"].fillna("")
+    return Records(cells, epochs, forms)

@@ -1,0 +1,82 @@
+"""The learned curves: what a cell's activation parameters look like as functions, and what inputs they see."""
+
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+
+from leaf.activations import ACTIVATIONS, AHAF, BASE_FUNCTIONS, LEAF
+from leaf.experiment.cells import Cell
+from leaf.experiment.observations import INPUT_EDGES
+
+CURVE_INPUTS = np.round(np.arange(-10, 4, 0.1), 1).astype(np.float32)
+"""Where curves are evaluated: [-10, 4), the paper's range."""
+
+UNITS_PER_LAYER, UNITS_SEED = 5, 128
+"""How many units of a layer are drawn out, and the seed that chooses them: the same for all cells of one network."""
+
+BAND_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Quantiles over all units of a layer, for every input."""
+
+Forms = dict[str, np.ndarray]
+"""What is shown of one cell, by layer L and parameter P:
+
+- ``curves/L``: float32 ``(UNITS_PER_LAYER, len(CURVE_INPUTS))``, the drawn units' outputs;
+- ``bands/L``: float32 ``(len(BAND_LEVELS), len(CURVE_INPUTS))``, quantiles over all units;
+- ``inputs/L``: int32 ``(256,)``, how many inputs the layer saw in each bin of [-16, 16] on the test images;
+- ``quantiles/L.P``: float32 ``(epochs + 1, 7)``;
+- ``gradient_norms/start`` and ``gradient_norms/end``: float32, one per layer with weights.
+
+Cells with a base function have only the inputs and the gradient norms.
+"""
+
+
+def read_forms(cell: Cell, directory: Path) -> Forms:
+    """What ``forms.safetensors`` in a cell's directory shows, small enough to ship."""
+    with safetensors.safe_open(directory / "forms.safetensors", framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        layers = sorted({name.split("/")[1] for name in tensors if name.startswith("inputs/")})
+    forms: Forms = {}
+    generator = np.random.default_rng(UNITS_SEED)
+    for layer in layers:
+        forms[f"inputs/{layer}"] = tensors[f"inputs/{layer}"].astype(np.int32)
+        parameters = {
+            name.rsplit(".", 1)[1]: values
+            for name, values in tensors.items()
+            if name.startswith(f"parameters/{layer}.")
+        }
+        if parameters:
+            curves = _curves(cell, parameters)
+            units = generator.choice(len(curves), UNITS_PER_LAYER, replace=False)
+            forms[f"curves/{layer}"] = curves[units]
+            forms[f"bands/{layer}"] = np.quantile(curves, BAND_LEVELS, axis=0).astype(np.float32)
+    kept = ("quantiles/", "gradient_norms/")
+    return forms | {name: values for name, values in tensors.items() if name.startswith(kept)}
+
+
+@torch.no_grad()
+def _curves(cell: Cell, parameters: dict[str, np.ndarray]) -> np.ndarray:
+    """Outputs of every unit of a layer on ``CURVE_INPUTS``: float32 ``(units, inputs)``."""
+    units = next(iter(parameters.values())).size
+    family = {kind.family: kind for kind in (AHAF, LEAF)}[ACTIVATIONS[cell.activation].family]
+    layer = family((units,), cell.form)
+    layer.load_state_dict({name: torch.from_numpy(values.reshape(-1)) for name, values in parameters.items()})
+    inputs = torch.from_numpy(CURVE_INPUTS)[:, None].expand(-1, units)
+    return layer(inputs).T.contiguous().numpy()
+
+
+@torch.no_grad()
+def base_curve(form: str) -> np.ndarray:
+    """Outputs of a base function on ``CURVE_INPUTS``: float32 ``(inputs,)``."""
+    return BASE_FUNCTIONS[form]()(torch.from_numpy(CURVE_INPUTS)).numpy()
+
+
+def layers(forms: Forms) -> list[str]:
+    """The layers with learned curves, in order."""
+    return sorted(name.split("/")[1] for name in forms if name.startswith("curves/"))
+
+
+def input_bins() -> np.ndarray:
+    """Edges of the bins of ``inputs/L``, float64 ``(257,)``."""
+    return INPUT_EDGES.double().numpy()

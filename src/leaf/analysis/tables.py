@@ -1,0 +1,182 @@
+"""The paper's tables, as data frames and as files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from leaf.activations import BASE_FUNCTIONS
+from leaf.analysis.collection import DIVERGED, MISSING, STALE, Records, Variant
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.errors import UserError
+from leaf.experiment.files import write_text
+from leaf.procedures import OPTIMIZERS, PROCEDURES
+
+FAMILY_TITLES = {"base": "base", "ahaf": "AHAF", "leaf": "LEAF"}
+
+STALE_MARK = "(stale)"
+"""Beside a result that was made with other settings or another training version than the present ones."""
+
+
+def form_title(form: str) -> str:
+    """A base function as the paper writes it: ReLU, SiLU, Tanh, Sigmoid."""
+    return BASE_FUNCTIONS[form].__name__
+
+
+def activation_title(family: str, form: str) -> str:
+    """An activation in words: ``ReLU``, ``LEAF as ReLU``."""
+    return form_title(form) if family == "base" else f"{FAMILY_TITLES[family]} as {form_title(form)}"
+
+
+def variant_title(variant: Variant, with_optimizer: bool) -> str:
+    """What tells the lines of a chart apart: ``LEAF as ReLU, DSPT, P24Sl``; with the optimizer where that varies."""
+    parts = [activation_title(variant.family, variant.form)]
+    if with_optimizer:
+        parts.append(OPTIMIZERS[variant.optimizer].title)
+    if variant.procedure != "classic" or with_optimizer:
+        parts.append(PROCEDURES[variant.procedure].title)
+    return ", ".join(parts)
+
+
+def summary_table(records: Records) -> pd.DataFrame:
+    """One row per cell: what it is, its accuracies in %, epochs counted from 1, and the mean seconds per epoch."""
+    cells = records.cells
+    activation = [activation_title(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
+    return pd.DataFrame(
+        {
+            "type": cells["family"].map(FAMILY_TITLES),
+            "activation, convolutional part": activation,
+            "activation, fully connected part": activation,
+            "procedure": cells["procedure"].map(lambda name: PROCEDURES[name].title),
+            "optimizer": cells["optimizer"].map(lambda name: OPTIMIZERS[name].title),
+            "seed": cells["seed"],
+            "best test accuracy, %": _percent(cells["best_accuracy"]),
+            "best epoch": cells["best_epoch"],
+            "final test accuracy, %": _percent(cells["final_accuracy"]),
+            "mean of last 10 epochs, %": _percent(cells["last_epochs_accuracy"]),
+            "seconds per epoch": cells["seconds_per_epoch"].round(3),
+            "status": [_status(*row) for row in zip(cells["status"], cells["diverged_at"], strict=True)],
+        }
+    )
+
+
+def paper_table(records: Records) -> pd.DataFrame:
+    """The paper's table of one network: best test accuracy in % and its epoch, data sets side by side.
+
+    One row per variant. Where there are several seeds: mean ± standard deviation (number of seeds), and the range of
+    epochs. A result that is missing, diverged or stale says so.
+    """
+    several_optimizers = len(records.unique("optimizer")) > 1
+    rows: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    for dataset in records.unique("dataset"):
+        for variant, cells in records.select(dataset=dataset).variants():
+            key = list(_paper_words(variant))
+            if several_optimizers:
+                key.append(OPTIMIZERS[variant.optimizer].title)
+            row = rows.setdefault((*key, PROCEDURES[variant.procedure].title), {})
+            accuracy, epoch = _accuracy_and_epoch(cells)
+            row[DATASETS[dataset].title, "best accuracy, %"] = accuracy
+            row[DATASETS[dataset].title, "epoch"] = epoch
+    keys = ["activation", "initial form", *(["optimizer"] if several_optimizers else []), "procedure"]
+    columns = pd.MultiIndex.from_tuples(dict.fromkeys(column for row in rows.values() for column in row))
+    index = pd.MultiIndex.from_tuples(rows, names=keys)
+    return pd.DataFrame([[row.get(column, "") for column in columns] for row in rows.values()], index, columns)
+
+
+def _paper_words(variant: Variant) -> tuple[str, str]:
+    """Activation and initial form as the paper's tables give them."""
+    if variant.family == "base":
+        return form_title(variant.form), "N/A"
+    return FAMILY_TITLES[variant.family], form_title(variant.form)
+
+
+def _percent(accuracies: pd.Series) -> pd.Series:
+    return (accuracies.astype("float64") * 100).round(2)
+
+
+def _status(status: str, diverged_at: int | None) -> str:
+    return f"diverged at epoch {diverged_at}" if status == DIVERGED else status
+
+
+def _accuracy_and_epoch(cells: pd.DataFrame) -> tuple[str, str]:
+    """Best accuracy and its epoch, in words, of the cells of one variant: one per seed."""
+    marks = []
+    present = cells[cells["status"] != MISSING]
+    if missing := len(cells) - len(present):
+        marks.append(MISSING if len(cells) == 1 else f"{missing} of {len(cells)} {MISSING}")
+    for mark, status in ((STALE_MARK, STALE), (f"({DIVERGED})", DIVERGED)):
+        if (cells["status"] == status).any():
+            marks.append(mark)
+    accuracy, epochs = present["best_accuracy"].astype("float64") * 100, present["best_epoch"]
+    if len(present) > 1:
+        values = [f"{accuracy.mean():.2f} ± {accuracy.std():.2f} ({len(present)})", f"{epochs.min()}–{epochs.max()}"]
+    else:
+        values = [f"{accuracy.iloc[0]:.2f}", str(epochs.iloc[0])] if len(present) else ["", ""]
+    return " ".join([values[0], *marks]).strip(), values[1]
+
+
+def write_table(table: pd.DataFrame, file: Path) -> None:
+    """Write a table in the format that the file's suffix names: csv, tex, md or html.
+
+    Raises:
+        UserError: if there is no such format.
+    """
+    if file.suffix not in WRITERS:
+        raise UserError(f"{file}: no table format {file.suffix!r}; there are: {', '.join(WRITERS)}")
+    write_text(file, WRITERS[file.suffix](table))
+
+
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose keys are columns, under one row of headings."""
+    if isinstance(table.columns, pd.MultiIndex):
+        table = table.set_axis([", ".join(names) for names in table.columns], axis=1).reset_index()
+    return table
+
+
+def _to_csv(table: pd.DataFrame) -> str:
+    return _flat(table).to_csv(index=False)
+
+
+def _to_markdown(table: pd.DataFrame) -> str:
+    return _flat(table).fillna("").astype(str).to_markdown(index=False, disable_numparse=True) + "\n"
+
+
+def _to_latex(table: pd.DataFrame) -> str:
+    """A booktabs table; needs the LaTeX package booktabs."""
+    if isinstance(table.columns, pd.MultiIndex):
+        table = table.reset_index(col_level=1, col_fill="")
+    escaped = table.rename(columns=_latex_escape).map(lambda value: _latex_escape(str(value)))
+    return escaped.style.hide(axis="index").to_latex(
+        hrules=True, column_format="l" * table.shape[1], multicol_align="c"
+    )
+
+
+def _latex_escape(text: str) -> str:
+    replacements = {"%": r"\%", "±": r"$\pm$", "–": "--", "_": r"\_", "&": r"\&"}
+    return "".join(replacements.get(character, character) for character in text)
+
+
+def _to_html(table: pd.DataFrame) -> str:
+    """A page of its own."""
+    body = _flat(table).to_html(index=False, border=0, na_rep="")
+    return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n{body}\n</html>\n'
+
+
+_STYLE = """
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .8rem; text-align: left; white-space: nowrap; }
+thead th { border-bottom: 2px solid #222; }
+tbody tr + tr td { border-top: 1px solid #ddd; }
+"""
+
+WRITERS: dict[str, Callable[[pd.DataFrame], str]] = {
+    ".csv": _to_csv,
+    ".tex": _to_latex,
+    ".md": _to_markdown,
+    ".html": _to_html,
+}
+"""Table formats by file suffix."""
+
+TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {"summary": summary_table, "paper": paper_table}
+"""The kinds of tables, by name."""

@@ -1,0 +1,60 @@
+"""The files of a finished cell: written, read back, and told whole from broken.
+
+- ``metrics.csv``: a row per epoch, the columns of ``EpochRecord``.
+- ``model.safetensors``: the final weights, activation parameters included.
+- ``forms.safetensors``: what the learned curves are drawn from: ``parameters/L.P`` (the final activation parameters),
+  ``quantiles/L.P`` (per epoch from 0, over the layer's elements), ``inputs/L`` (a histogram of the inputs that a layer
+  sees on the test images), ``gradient_norms/start`` and ``gradient_norms/end`` (per layer with weights).
+- ``run.json``: what made them, with the SHA-256 of the other three.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from leaf.experiment.cells import OUTPUTS
+from leaf.experiment.files import write_text, write_whole
+from leaf.experiment.training import EpochRecord
+
+
+def write_metrics(file: Path, records: Iterable[EpochRecord]) -> None:
+    """Write ``metrics.csv``; numbers as the shortest decimals that read back exactly."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(record) for record in records)
+    write_text(file, text.getvalue())
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file; tensors are made contiguous, as the format demands."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(file, lambda part: safetensors.torch.save_file(contiguous, part, dict(metadata or {})))
+
+
+def write_run(directory: Path, run: Mapping[str, Any]) -> None:
+    """Write ``run.json`` over the other outputs, which must lie in ``directory`` already: it seals them."""
+    sealed = {**run, "sha256": {name: _sha256(directory / name) for name in OUTPUTS if name != "run.json"}}
+    write_text(directory / "run.json", json.dumps(sealed, indent=2) + "\n")
+
+
+def read_run(directory: Path) -> dict[str, Any] | None:
+    """The ``run.json`` of a finished cell, or ``None`` if it is missing or another output isn't as it was sealed."""
+    try:
+        run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+        whole = all(_sha256(directory / name) == digest for name, digest in run["sha256"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return run if whole else None
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,82 @@
+"""What the tests share: the published implementation's numbers, and the real data sets."""
+
+import gzip
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from leaf.experiment import fetching
+from leaf.experiment.cells import CHOICES, Cell
+from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
+from leaf.experiment.fetching import fetch
+
+PROJECT = Path(__file__).parent.parent
+FIXTURES = Path(__file__).parent / "fixtures"
+
+NAMES = {"LeNet-5": "lenet5", "KerasNet": "kerasnet", "F-MNIST": "fashion_mnist", "CIFAR-10": "cifar10"}
+"""The published implementation's names and ours."""
+
+
+def published(name: str) -> list[dict[str, Any]]:
+    """One of the files of numbers that the published implementation produced, with our names in it."""
+    entries = json.loads((FIXTURES / f"published_{name}.json").read_text())
+    return [entry | {key: NAMES[entry[key]] for key in ("network", "dataset")} for entry in entries]
+
+
+def published_cell(entry: dict[str, Any]) -> Cell:
+    """The cell that an entry of a published file is about."""
+    form = entry["form"].lower()
+    activation = form if entry["family"] == "base" else f"{entry['family']}-{form}"
+    return Cell(entry["network"], entry["dataset"], activation, entry["procedure"], entry["optimizer"], entry["seed"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_project() -> None:
+    """Tests run in the project's top-level directory, wherever pytest was started."""
+    os.chdir(PROJECT)
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def data(in_project: None) -> Callable[..., Data]:
+    """The real data sets, fetched if need be: ``data("cifar10")``, ``data("cifar10", 256, 100)``."""
+    for name in CHOICES["dataset"]:
+        fetch(name)
+    whole = {name: load(name, dataset_file(name)) for name in CHOICES["dataset"]}
+
+    def first(name: str, train_images: int | None = None, test_images: int | None = None) -> Data:
+        full = whole[name]
+        return Data(
+            full.train_images[:train_images], full.train_labels[:train_images],
+            full.test_images[:test_images], full.test_labels[:test_images],
+        )  # fmt: skip
+
+    return first
+
+
+@pytest.fixture(scope="session")
+def originals(data, tmp_path_factory):
+    """The data sets in their original files' formats, made from the fetched ones."""
+    directory = tmp_path_factory.mktemp("originals")
+    arrays = {name: safetensors.numpy.load_file(dataset_file(name)) for name in DATASETS}
+    for key, file in fetching.FASHION_MNIST_FILES.items():
+        array = arrays["fashion_mnist"][key]
+        array = array[:, 0] if key.endswith("images") else array
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        (directory / f"{file}.gz").write_bytes(gzip.compress(header + array.tobytes(), 1))
+    for split, batches in fetching.CIFAR10_BATCHES.items():
+        images, labels = (arrays["cifar10"][f"{split}_{kind}"] for kind in ("images", "labels"))
+        for batch, part, part_labels in zip(
+            batches, np.split(images, len(batches)), np.split(labels, len(batches)), strict=True
+        ):
+            content = {b"data": part.reshape(10_000, -1), b"labels": part_labels.tolist()}
+            (directory / batch).write_bytes(pickle.dumps(content))
+    return directory

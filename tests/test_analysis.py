@@ -1,0 +1,242 @@
+"""Tables and figures from records: against hand-made records with known answers, and from real files."""
+
+import json
+import os
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import PROJECT
+
+from leaf import LEAF
+from leaf.analysis.analyse import analyse
+from leaf.analysis.collection import Records, collect, read_records, write_records
+from leaf.analysis.figures import forms_chart, progress_chart, write_figure
+from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
+from leaf.analysis.tables import paper_table, summary_table, write_table
+from leaf.cli import main
+from leaf.experiment import job
+from leaf.experiment.cells import Cell
+from leaf.experiment.job import train_cell
+from leaf.experiment.records import write_metrics, write_run, write_tensors
+from leaf.experiment.scales import Settings
+from leaf.experiment.training import TRAINING_VERSION, EpochRecord
+
+SETTINGS = Settings(epochs=3)
+
+
+def cell(
+    activation="relu", procedure="classic", dataset="cifar10", seed=42, optimizer="adam", network="lenet5"
+) -> Cell:
+    return Cell(network, dataset, activation, procedure, optimizer, seed)
+
+
+def write_cell(made: Cell, accuracies: list[float], version: int = TRAINING_VERSION, diverged: bool = False) -> None:
+    """The files of a cell with known accuracies and parameters. Made up: for these unit tests alone."""
+    directory = made.directory("tiny")
+    losses = [1 / epoch for epoch in range(1, len(accuracies) + 1)]
+    records = [
+        EpochRecord(i + 1, loss, 0.1, 1.0, accuracy, 1e-3, None, 2.0 + i)
+        for i, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True))
+    ]
+    forms = {"inputs/activation1": torch.full((256,), 3), "gradient_norms/start": torch.ones(4)}
+    if made.activation.startswith("leaf"):
+        layer = LEAF((2, 3, 4), made.form)
+        with torch.no_grad():
+            layer.p4 += torch.arange(24.0).view(2, 3, 4)
+        forms |= {f"parameters/activation1.{name}": parameter for name, parameter in layer.named_parameters()}
+        forms |= {f"quantiles/activation1.{name}": torch.zeros(4, 7) for name in layer.parameter_names}
+    write_metrics(directory / "metrics.csv", records)
+    write_tensors(directory / "model.safetensors", {"weight": torch.zeros(1)})
+    write_tensors(directory / "forms.safetensors", forms)
+    run = {
+        "settings": {"epochs": 3, "batch_size": 128, "train_images": None, "test_images": None},
+        "training_version": version, "epochs": len(records), "diverged_at": len(records) if diverged else None,
+        "device": "CPU", "threads": 1, "kernel": "plain", "precision": "float32",
+        "versions": {"torch": "2"}, "git": {},
+    }  # fmt: skip
+    write_run(directory, run)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_results_of_a_cell(project):
+    write_cell(cell(), [0.5, 0.8, 0.8])
+    (row,) = collect({cell(): ["mine"]}, "tiny", SETTINGS).cells.to_dict("records")
+    assert (row["best_accuracy"], row["best_epoch"], row["final_accuracy"]) == (0.8, 2, 0.8)  # the earliest maximum
+    assert row["last_epochs_accuracy"] == pytest.approx(0.7)
+    assert row["seconds_per_epoch"] == pytest.approx(3.0)
+    assert (row["status"], row["experiments"], row["family"], row["form"]) == ("done", "mine", "base", "relu")
+
+
+def test_statuses(project):
+    write_cell(cell(), [0.5] * 3)
+    write_cell(cell("leaf-relu"), [0.5, 0.1], diverged=True)
+    write_cell(cell("silu"), [0.5] * 3, version=TRAINING_VERSION + 1)
+    cells = [cell(), cell("leaf-relu"), cell("silu"), cell("tanh")]
+    records = collect(dict.fromkeys(cells, ()), "tiny", SETTINGS)
+    found = dict(zip(records.cells["activation"], records.cells["status"], strict=True))
+    assert found == {"relu": "done", "leaf-relu": "diverged", "silu": "stale", "tanh": "missing"}
+    assert set(collect({cell(): ()}, "tiny", Settings(epochs=4)).cells["status"]) == {"stale"}
+    table = summary_table(records)
+    assert table["status"].tolist() == ["done", "diverged at epoch 2", "stale", "missing"]
+    assert table["best test accuracy, %"].isna().tolist() == [False, False, False, True]
+    paper = paper_table(records)["CIFAR-10", "best accuracy, %"].tolist()
+    assert paper == ["50.00", "50.00 (diverged)", "50.00 (stale)", "missing"]
+
+
+def test_an_edited_metrics_file_counts_as_missing(project):
+    write_cell(cell(), [0.5] * 3)
+    file = cell().directory("tiny") / "metrics.csv"
+    file.write_text(file.read_text().replace("0.5", "0.9"))
+    assert collect({cell(): ()}, "tiny", SETTINGS).cells["status"].tolist() == ["missing"]
+
+
+def test_paper_table_puts_data_sets_side_by_side_and_rows_in_order(project):
+    variants = [("relu", "classic"), ("ahaf-relu", "classic"), ("ahaf-relu", "dspt"), ("leaf-relu", "p24sl")]
+    for i, (activation, procedure) in enumerate(variants):
+        for dataset, offset in (("fashion_mnist", 0.4), ("cifar10", 0.0)):
+            write_cell(cell(activation, procedure, dataset), [0.1 + offset + 0.0123 * i, 0.1])
+    cells = [cell(a, p, d) for d in ("cifar10", "fashion_mnist") for a, p in reversed(variants)]
+    table = paper_table(collect(dict.fromkeys(cells, ()), "tiny", SETTINGS))
+    assert table.index.tolist() == [
+        ("ReLU", "N/A", "Classic"), ("AHAF", "ReLU", "Classic"), ("AHAF", "ReLU", "DSPT"), ("LEAF", "ReLU", "P24Sl"),
+    ]  # fmt: skip
+    assert table["Fashion-MNIST", "best accuracy, %"].tolist() == ["50.00", "51.23", "52.46", "53.69"]
+    assert table["CIFAR-10", "epoch"].tolist() == ["1", "1", "1", "1"]
+
+
+def test_several_seeds(project):
+    for seed, accuracy in ((1, 0.5), (2, 0.6), (3, 0.7)):
+        write_cell(cell(seed=seed), [0.1] * (seed - 1) + [accuracy])
+    table = paper_table(collect({cell(seed=seed): () for seed in (1, 2, 3, 4)}, "tiny", SETTINGS))
+    assert table.iloc[0].tolist() == ["60.00 ± 10.00 (3) 1 of 4 missing", "1–3"]
+    chart = progress_chart(collect({cell(seed=seed): () for seed in (1, 2, 3)}, "tiny", SETTINGS))
+    (line,) = chart.axes[0].lines
+    assert line.get_ydata().tolist() == pytest.approx([np.mean([50, 10, 10]), np.mean([60, 10]), 70])
+
+
+def test_formats_hold_the_same_numbers(project):
+    write_cell(cell(), [0.512])
+    write_cell(cell("leaf-relu", "p24sl"), [0.634])
+    table = paper_table(collect({cell(): (), cell("leaf-relu", "p24sl"): ()}, "tiny", SETTINGS))
+    for suffix in ("csv", "tex", "md", "html"):
+        write_table(table, project / f"table.{suffix}")
+        text = (project / f"table.{suffix}").read_text()
+        assert re.findall(r"\d\d\.\d\d", text) == ["51.20", "63.40"], suffix
+    latex = (project / "table.tex").read_text()
+    assert r"\toprule" in latex and r"best accuracy, \%" in latex and latex.count(r"\\") >= 4
+    html = (project / "table.html").read_text()
+    assert html.startswith("<!DOCTYPE html>") and "N/A" in html
+
+
+def test_progress_chart_shows_the_records(project):
+    for activation, procedure in (("silu", "classic"), ("leaf-silu", "p24sl")):
+        write_cell(cell(activation, procedure), [0.2, 0.4, 0.3])
+    chart = progress_chart(collect({cell("silu"): (), cell("leaf-silu", "p24sl"): ()}, "tiny", SETTINGS))
+    accuracy, loss = chart.axes
+    assert [line.get_label() for line in accuracy.lines] == ["SiLU", "LEAF as SiLU, P24Sl"]
+    assert accuracy.lines[1].get_xdata().tolist() == [1, 2, 3]
+    assert accuracy.lines[1].get_ydata().tolist() == pytest.approx([20, 40, 30])
+    assert loss.lines[0].get_ydata().tolist() == pytest.approx([1, 1 / 2, 1 / 3])
+    assert all(axis.get_xlabel() and axis.get_ylabel() for axis in chart.axes)
+    plt.close(chart)
+
+
+def test_stability_lines_are_told_apart_by_optimizer(project):
+    cells = [cell("leaf-relu", "classic", optimizer=optimizer) for optimizer in ("adam", "rmsprop")]
+    for made in cells:
+        write_cell(made, [0.2])
+    chart = progress_chart(collect(dict.fromkeys(cells, ()), "tiny", SETTINGS))
+    labels = [line.get_label() for line in chart.axes[0].lines]
+    assert labels == ["LEAF as ReLU, Adam, Classic", "LEAF as ReLU, RMSprop, Classic"]
+    plt.close(chart)
+
+
+def test_learned_curves(project):
+    made = cell("leaf-tanh", "p24sl")
+    write_cell(made, [0.2])
+    forms = read_forms(made, made.directory("tiny"))
+    curves = forms["curves/activation1"]
+    shifts = curves - np.tanh(CURVE_INPUTS.astype(np.float64))  # unit k was lifted by k
+    assert curves.shape == (5, 140) and CURVE_INPUTS[0] == -10 and CURVE_INPUTS[-1] == pytest.approx(3.9)
+    np.testing.assert_allclose(shifts, shifts[:, :1].round() * np.ones(140), atol=1e-5)
+    units = shifts[:, 0].round().astype(int)
+    assert len(set(units)) == 5
+    np.testing.assert_allclose(forms["bands/activation1"][3], np.tanh(CURVE_INPUTS) + 11.5, atol=1e-4)
+    other = cell("leaf-silu", "dspt-p24sl")
+    write_cell(other, [0.2])
+    lifted = read_forms(other, other.directory("tiny"))["curves/activation1"] - base_curve("silu")
+    assert lifted[:, 0].round().astype(int).tolist() == units.tolist()  # the same units in every cell
+
+
+def test_figures_are_the_same_bytes_each_time(project):
+    made = cell("leaf-tanh", "p24sl")
+    write_cell(made, [0.2])
+    for name in ("a", "b"):
+        records = collect({made: ()}, "tiny", SETTINGS, with_forms=True)
+        write_figure(forms_chart(records), project / f"{name}.svg")
+        write_figure(progress_chart(records), project / f"{name}-progress.svg")
+    assert (project / "a.svg").read_bytes() == (project / "b.svg").read_bytes()
+    assert (project / "a-progress.svg").read_bytes() == (project / "b-progress.svg").read_bytes()
+
+
+def read_all(directory) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(directory)): file.read_bytes()
+        for kind in ("tables", "figures")
+        for file in sorted((directory / kind).rglob("*.*"))
+    }
+
+
+def test_collected_records_give_the_same_tables_and_figures(project):
+    done, missing = cell("leaf-tanh", "p24sl"), cell("tanh")
+    write_cell(done, [0.2, 0.5, 0.4])
+    records = collect({done: ["mine", "other"], missing: ["mine"]}, "tiny", SETTINGS, with_forms=True)
+    analyse(records, project / "direct", "svg")
+    write_records(records, project / "collected")
+    again = read_records(project / "collected")
+    analyse(again, project / "collected", "svg")
+    assert read_all(project / "direct") == read_all(project / "collected") != {}
+    pd.testing.assert_frame_equal(records.epochs, again.epochs)
+    assert {"tables/mine/lenet5.tex", "tables/other/lenet5/cifar10.csv", f"figures/forms/{done.name}.svg"} <= set(
+        read_all(project / "direct")
+    )
+    assert (project / "collected/forms.safetensors").stat().st_size < 100_000
+
+
+def test_collecting_by_command(data, project):
+    """A trained cell, one that the configuration doesn't know, and the gaps."""
+    for name in ("config.yaml", "workflow", "resources"):
+        os.symlink(PROJECT / name, project / name)
+    settings = Settings(epochs=1, train_images=256, test_images=100)
+    own = cell("leaf-tanh", "p24sl", "fashion_mnist", seed=5)
+    train_cell(cell("relu", dataset="fashion_mnist"), "tiny", settings, "cpu", say=lambda line: None)
+    train_cell(own, "tiny", settings, "cpu", say=lambda line: None)
+    overrides = json.dumps(
+        {
+            "scale": "tiny",
+            "scales": {"tiny": {"extends": "quick", "epochs": 1, "train_images": 256, "test_images": 100}},
+        }
+    )
+    main(["collect", "--config", overrides, "--output", "here"])
+    main(["analyse", "here", "--config", overrides])
+    records: Records = read_records(project / "here")
+    assert records.cells["status"].value_counts().to_dict() == {"missing": 67, "done": 2}
+    assert records.select(seed=5).cells["experiments"].tolist() == [""]
+    table = (project / "here/tables/linear_units/lenet5.md").read_text()
+    assert "missing" in table and re.search(r"ReLU +\| N/A +\| Classic +\| \d\d\.\d\d", table)
+
+
+def test_raising_the_training_version_is_seen(project, monkeypatch):
+    write_cell(cell(), [0.5] * 3)
+    monkeypatch.setattr(job, "TRAINING_VERSION", TRAINING_VERSION + 1)
+    records = collect({cell(): ()}, "tiny", SETTINGS)
+    assert paper_table(records).iloc[0, 0] == "50.00 (stale)"

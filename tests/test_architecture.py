@@ -1,0 +1,67 @@
+"""The house: imports go down its floors, the environment files agree, and the lock is what it should be."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROJECT
+
+SOURCES = sorted((PROJECT / "src/leaf").rglob("*.py"))
+
+FLOORS = {"leaf": 0, "leaf.experiment": 1, "leaf.analysis": 2, "leaf.cli": 3}
+
+
+def floor(module: str) -> int:
+    for prefix in ("leaf.cli", "leaf.analysis", "leaf.experiment"):
+        if module == prefix or module.startswith(f"{prefix}."):
+            return FLOORS[prefix]
+    return 0
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PROJECT)))
+def test_imports_go_down(source: Path):
+    module = ".".join(source.relative_to(PROJECT / "src").with_suffix("").parts)
+    if module == "leaf.__init__":  # the front door: shows what is on the floors
+        return
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("leaf"):
+            assert floor(node.module) <= floor(module), f"{module} imports {node.module}"
+
+
+def test_the_lowest_floor_is_pure_torch():
+    code = (
+        "import sys, leaf.networks, leaf.procedures; print([m for m in ('yaml', 'pandas', 'tqdm') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def locked_versions() -> dict[str, set[str]]:
+    versions: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([a-z0-9-]+)==([^ ;\\]+)", (PROJECT / "requirements.lock").read_text(), re.M):
+        versions.setdefault(name, set()).add(version)
+    return versions
+
+
+def test_environment_has_the_versions_of_the_lock():
+    locked = locked_versions()
+    environment = yaml.safe_load((PROJECT / "environment.yml").read_text())
+    plain = [item for item in environment["dependencies"] if isinstance(item, str)]
+    (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
+    pins = dict(re.split("=+", item) for item in (*plain, *pip) if "=" in item and not item.startswith("python="))
+    for name, version in pins.items():
+        assert version in locked[name], f"{name}: {version} in environment.yml, {locked[name]} in requirements.lock"
+    direct = (PROJECT / "pyproject.toml").read_text()
+    for name in re.findall(r'^  "([A-Za-z0-9-]+)', direct, re.M):
+        assert name.lower() in {key.lower() for key in pins} | {"setuptools"}, f"{name} is missing in environment.yml"
+
+
+def test_the_lock_is_hashed_and_names_no_host():
+    text = (PROJECT / "requirements.lock").read_text()
+    blocks = re.split(r"\n(?=[a-z])", text)
+    assert all("--hash=sha256:" in block for block in blocks if "==" in block)
+    assert "://" not in text and "--index" not in text

@@ -1,0 +1,230 @@
+"""One training job on real images: outputs, keeping, resuming, refusing."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+
+from leaf import build_network
+from leaf.experiment import job
+from leaf.experiment.cells import OUTPUTS, Cell
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.errors import UserError
+from leaf.experiment.job import train_cell
+from leaf.experiment.records import read_run
+from leaf.experiment.scales import Settings
+
+CELL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "dspt-p24sl", "adam", 42)
+SETTINGS = Settings(epochs=3, train_images=256, test_images=100)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, data, in_project):
+    """An empty project that has the fetched data sets."""
+    os.symlink(os.path.abspath("resources"), tmp_path / "resources")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(cell=CELL, settings=SETTINGS, **options) -> list[str]:
+    said: list[str] = []
+    train_cell(cell, "tiny", settings, "cpu", threads=1, say=said.append, **options)
+    return said
+
+
+def results(cell=CELL):
+    directory = cell.directory("tiny")
+    metrics = pd.read_csv(directory / "metrics.csv").drop(columns="train_seconds")
+    return (
+        metrics.to_csv(),
+        (directory / "model.safetensors").read_bytes(),
+        (directory / "forms.safetensors").read_bytes(),
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_in_epoch(number: int):
+    def progress(epoch, step, steps):
+        if epoch == number:
+            raise Killed
+
+    return progress
+
+
+def test_outputs(project):
+    assert train() == [f"{CELL.name}: 3 epochs, test accuracy {results_accuracy():.2%}"]
+    directory = CELL.directory("tiny")
+    assert {file.name for file in directory.iterdir()} == {*OUTPUTS, "state.pt", "lock"}
+    metrics = pd.read_csv(directory / "metrics.csv")
+    assert metrics["epoch"].tolist() == [1, 2, 3]
+    assert (metrics["learning_rate"] == 1e-3).all() and (metrics["slow_learning_rate"] == 1e-6).all()
+    assert metrics["test_accuracy"].between(0, 1).all() and (metrics["train_seconds"] > 0).all()
+
+    network = build_network("lenet5", "fashion_mnist", "leaf-tanh")
+    network.load_state_dict(safetensors.torch.load_file(directory / "model.safetensors"))
+    forms = safetensors.torch.load_file(directory / "forms.safetensors")
+    assert torch.equal(forms["parameters/activation3.p3"], network.activations[2].p3)
+    assert forms["quantiles/activation1.p1"].shape == (4, 7)
+    assert forms["quantiles/activation1.p2"][0].tolist() == [2.0] * 7
+    final = network.activations[1].p3.detach().flatten()
+    assert forms["quantiles/activation2.p3"][-1, 3].item() == pytest.approx(final.quantile(0.5).item())
+    assert [forms[f"inputs/activation{i}"].sum().item() for i in (1, 2, 3)] == [
+        100 * 20 * 24 * 24, 100 * 50 * 8 * 8, 100 * 500,
+    ]  # fmt: skip
+    assert (forms["gradient_norms/start"] > 0).all() and len(forms["gradient_norms/end"]) == 4
+
+    run = json.loads((directory / "run.json").read_text())
+    assert run["cell"]["name"] == CELL.name and run["diverged_at"] is None and run["epochs"] == 3
+    assert run["data_sha256"] == DATASETS["fashion_mnist"].sha256
+    assert run["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert len(run["git"].get("commit", "0" * 40)) == 40
+
+
+def results_accuracy() -> float:
+    return pd.read_csv(CELL.directory("tiny") / "metrics.csv")["test_accuracy"].iloc[-1]
+
+
+def test_base_cells_have_inputs_and_gradient_norms_only(project):
+    cell = Cell("lenet5", "fashion_mnist", "tanh", "classic", "adam", 42)
+    train(cell)
+    forms = safetensors.torch.load_file(cell.directory("tiny") / "forms.safetensors")
+    assert {name.split("/")[0] for name in forms} == {"inputs", "gradient_norms"}
+    assert pd.read_csv(cell.directory("tiny") / "metrics.csv")["slow_learning_rate"].isna().all()
+
+
+def test_current_outputs_are_kept_and_touched(project):
+    train()
+    before = results()
+    for name in OUTPUTS:
+        os.utime(CELL.directory("tiny") / name, (1, 1))
+    assert train(progress=kill_in_epoch(1)) == [f"{CELL.name}: outputs are current, kept"]
+    assert results() == before
+    assert all((CELL.directory("tiny") / name).stat().st_mtime > 1 for name in OUTPUTS)
+
+
+def test_killed_at_any_epoch_ends_as_if_undisturbed(project):
+    train()
+    expected = results()
+    for name in (*OUTPUTS, "state.pt"):
+        (CELL.directory("tiny") / name).unlink()
+    for epoch in (1, 2, 3):
+        with pytest.raises(Killed):
+            train(progress=kill_in_epoch(epoch))
+        status = CELL.directory("tiny") / "status.json"
+        assert (json.loads(status.read_text())["epoch"] if status.exists() else 0) == epoch - 1
+    assert "goes on after epoch 2, with 1 threads as before" in train()[0]
+    assert results() == expected
+    assert len(read_run(CELL.directory("tiny"))["sessions"]) == 3  # the first had nothing to leave
+
+
+def test_lost_or_edited_outputs_are_written_again_without_training(project):
+    train()
+    expected = results()
+    directory = CELL.directory("tiny")
+    (directory / "model.safetensors").unlink()
+    (directory / "metrics.csv").write_text("epoch\n1\n")
+    assert read_run(directory) is None
+    train(progress=kill_in_epoch(1))
+    assert results() == expected
+
+
+def test_more_epochs_go_on_from_the_state(project):
+    longer = Settings(epochs=5, train_images=256, test_images=100)
+    train(settings=longer)
+    expected = results()
+    for name in (*OUTPUTS, "state.pt"):
+        (CELL.directory("tiny") / name).unlink()
+    train()
+    assert "goes on after epoch 3" in train(settings=longer)[0]
+    assert results() == expected
+
+
+@pytest.mark.parametrize("what", ["settings", "training version", "damaged", "too long"])
+def test_states_that_do_not_fit_are_passed_over(project, monkeypatch, what):
+    train()
+    settings = SETTINGS
+    if what == "settings":
+        settings = Settings(epochs=3, train_images=128, test_images=100)
+        word = "made with other settings"
+    elif what == "training version":
+        monkeypatch.setattr(job, "TRAINING_VERSION", 10**6)
+        word = "made with other training_version"
+    elif what == "too long":
+        settings = Settings(epochs=2, train_images=256, test_images=100)
+        word = "has 3 epochs behind it"
+    else:
+        (CELL.directory("tiny") / "run.json").unlink()
+        (CELL.directory("tiny") / "state.pt").write_bytes(b"PK rubbish")
+        word = "damaged"
+    said = train(settings=settings)
+    assert word in said[0] and "goes on" not in " ".join(said)
+    assert len(pd.read_csv(CELL.directory("tiny") / "metrics.csv")) == settings.epochs
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(project):
+    train()
+    expected = results()
+    for name in (*OUTPUTS, "state.pt"):
+        (CELL.directory("tiny") / name).unlink()
+    with pytest.raises(Killed):
+        train(progress=kill_in_epoch(3))
+    (CELL.directory("tiny") / "state.pt").write_bytes(b"")
+    said = train()
+    assert "state.pt: damaged" in said[0] and "goes on after epoch 1" in said[1]
+    assert results() == expected
+
+
+def test_a_cell_has_one_trainer_at_a_time(project):
+    train()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.flock(f, fcntl.LOCK_EX);"
+         "print('held', flush=True); time.sleep(1)", str(CELL.directory("tiny") / "lock")],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout.readline() == b"held\n"
+    started = time.monotonic()
+    said = train()
+    assert "held by process" in said[0] and "waiting" in said[0] and time.monotonic() - started > 0.3
+    assert holder.wait() == 0
+
+
+def test_a_gpu_that_is_not_there(project):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match="cuda is demanded, but torch finds no GPU"):
+        train_cell(CELL, "tiny", SETTINGS, "cuda")
+
+
+def test_command_line_and_its_start(project, monkeypatch):
+    """The process that trains doesn't load what only tables and figures need, and stays small."""
+    code = (
+        "import sys; from leaf.cli import main; main(sys.argv[1:]);"
+        "print(sorted({'pandas', 'matplotlib', 'snakemake', 'torchvision'} & set(sys.modules)))"
+    )
+    cell = Cell("kerasnet", "cifar10", "leaf-silu", "dspt-p24sl", "adam", 1)
+    settings = Settings(epochs=1, train_images=256, test_images=1000)
+    command = [
+        "train",
+        cell.name,
+        "--scale",
+        "tiny",
+        "--settings",
+        settings.to_json(),
+        "--device",
+        "cpu",
+        "--threads",
+        "2",
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]" and "1 epochs, test accuracy" in done.stdout
+    run = read_run(cell.directory("tiny"))
+    assert run["threads"] == 2 and run["peak_memory_bytes"] < 1.5 * 2**30

@@ -1,0 +1,224 @@
+"""The workflow as a whole: real Snakemake on real images, in a copy of the project."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+
+CELL = "lenet5/fashion_mnist/leaf-tanh/p24sl/adam/seed42"
+
+TINY = """
+scale: tiny
+scales:
+  tiny: {extends: quick, epochs: 1, train_images: 256, test_images: 100}
+  other: {extends: tiny, epochs: 2}
+experiments:
+  linear_units: {in_all: false}
+  bounded_functions: {in_all: false}
+  relu_stability: {in_all: false}
+  weight_initialization: {in_all: false}
+  mine:
+    title: Mine
+    in_all: true
+    networks: [lenet5]
+    datasets: [fashion_mnist, cifar10]
+    optimizers: [adam]
+    seeds: [42]
+    cells:
+      - {activations: [tanh], procedures: [classic]}
+      - {activations: [leaf-tanh], procedures: [p24sl]}
+device: cpu
+"""
+
+
+class Copy:
+    """A copy of the project with the data sets fetched."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(PROJECT / name, directory)
+        for name in ("workflow", "profiles", "src/leaf"):
+            shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (directory / "resources/datasets").mkdir(parents=True)
+        for file in (PROJECT / "resources/datasets").iterdir():
+            os.link(file, directory / "resources/datasets" / file.name)
+        (directory / "tiny.yaml").write_text(TINY)
+        self.environment = os.environ | {"PYTHONPATH": str(directory / "src"), "LEAF_DATASETS": ""}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=self.directory, env=self.environment, capture_output=True, text=True)
+
+    def snakemake(self, *arguments: str) -> str:
+        done = self.run("snakemake", "--cores", "2", "--configfile", "tiny.yaml", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def jobs(self, *arguments: str) -> dict[str, int]:
+        """How many jobs of which rule a run would have."""
+        return job_counts(self.snakemake("-n", *arguments))
+
+    def trained_at(self) -> dict[str, list[str]]:
+        """When each cell's training sessions started."""
+        return {
+            str(file.parent): [session["started"] for session in json.loads(file.read_text())["sessions"]]
+            for file in self.directory.glob("results/**/run.json")
+        }
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.directory / file).read_text()
+        assert old in text
+        (self.directory / file).write_text(text.replace(old, new))
+
+
+def job_counts(output: str) -> dict[str, int]:
+    table = re.search(r"^job +count\n[- ]+\n(.*?)\n\n", output, re.S | re.M)
+    rows = [line.split() for line in table.group(1).splitlines()] if table else []
+    return {row[0]: int(row[1]) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def project(data, tmp_path_factory):
+    copy = Copy(tmp_path_factory.mktemp("project"))
+    copy.snakemake()
+    return copy
+
+
+def test_everything_is_made(project):
+    reports = project.directory / "reports/tiny"
+    made = {str(file.relative_to(reports)) for file in reports.rglob("*.*")}
+    assert made == {
+        "tables/mine/lenet5.tex", "tables/mine/lenet5.md", "tables/mine/lenet5.html",
+        *(f"tables/mine/lenet5/{dataset}.csv" for dataset in ("fashion_mnist", "cifar10")),
+        *(f"tables/mine/lenet5/{dataset}.html" for dataset in ("fashion_mnist", "cifar10")),
+        *(f"figures/mine/lenet5/{dataset}/tanh.svg" for dataset in ("fashion_mnist", "cifar10")),
+        *(f"figures/forms/{CELL.replace('fashion_mnist', dataset)}.svg" for dataset in ("fashion_mnist", "cifar10")),
+    }  # fmt: skip
+    assert len(project.trained_at()) == 4
+
+
+def test_a_second_run_does_nothing(project):
+    assert "Nothing to be done" in project.snakemake("-n")
+
+
+def test_data_set_deleted_and_fetched_again_retrains_nothing(project, originals):
+    before, file = project.trained_at(), project.directory / "resources/datasets/fashion_mnist.safetensors"
+    file.unlink()
+    os.link(PROJECT / "resources/datasets/fashion_mnist.safetensors", file)
+    os.utime(file)
+    assert "Nothing to be done" in project.snakemake("-n")
+    # While it is missing Snakemake wants to train again; the jobs look and keep what they have.
+    file.unlink()
+    project.snakemake("--config", f"datasets_directory={originals}")
+    assert file.exists() and project.trained_at() == before
+
+
+def test_editing_a_figures_code_redraws_its_figures_and_retrains_nothing(project):
+    before = project.trained_at()
+    project.edit("src/leaf/analysis/figures.py", '"test accuracy, %"', '"accuracy on test images, %"')
+    assert project.jobs() == {"progress_chart": 2, "forms_chart": 2, "all": 1, "total": 5}
+    project.snakemake()
+    assert project.trained_at() == before and "Nothing to be done" in project.snakemake("-n")
+
+
+def test_changing_a_setting_of_an_own_scale_retrains_exactly_its_cells(project):
+    other = ["--config", "scale=other"]
+    project.snakemake(f"results/other/{CELL}/metrics.csv")
+    before = project.trained_at()
+    project.edit("tiny.yaml", "{extends: tiny, epochs: 2}", "{extends: tiny, epochs: 3}")
+    assert "Nothing to be done" in project.snakemake("-n")
+    assert project.jobs(f"results/other/{CELL}/metrics.csv") == {"train": 1, "total": 1}
+    project.snakemake(f"results/other/{CELL}/metrics.csv")
+    changed = {cell for cell, sessions in project.trained_at().items() if before[cell] != sessions}
+    assert changed == {str(project.directory / f"results/other/{CELL}")}
+    assert project.jobs(*other)["train"] == 3  # the cells that this scale has not trained yet
+
+
+def test_raising_the_training_version_reruns_no_training_but_is_seen(project):
+    before = project.trained_at()
+    project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = ", "TRAINING_VERSION = 10 + ")
+    assert "train" not in project.jobs()
+    project.snakemake()
+    assert project.trained_at() == before
+    assert "(stale)" in (project.directory / "reports/tiny/tables/mine/lenet5.md").read_text()
+    status = project.run("leaf", "status", "--configfile", "tiny.yaml").stdout
+    assert f"stale    {CELL}: made with training version" in status and "4 stale" in status
+    project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = 10 + ", "TRAINING_VERSION = ")
+    project.snakemake()
+
+
+def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
+    shutil.rmtree(project.directory / "results/tiny/lenet5/cifar10/tanh")
+    before = project.trained_at()
+    project.snakemake("partial")
+    assert project.trained_at() == before
+    partial = project.directory / "reports/tiny/partial"
+    assert {file.name for file in partial.iterdir()} == {
+        "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures",
+    }  # fmt: skip
+    assert "missing" in (partial / "tables/mine/lenet5.md").read_text()
+    assert "Nothing to be done" in project.snakemake("-n", "partial")
+    whole, part = ((d / f"figures/forms/{CELL}.svg").read_bytes() for d in (partial.parent, partial))
+    assert whole == part
+    project.snakemake()
+    assert project.jobs("partial") == {"collect_partial": 1, "partial": 1, "total": 2}
+
+
+def test_the_report_holds_tables_and_figures(project):
+    project.snakemake("--report", "report.html")
+    page = (project.directory / "report.html").read_text()
+    for name in ("tables/mine/lenet5.html", "figures/mine/lenet5/cifar10/tanh.svg", f"figures/forms/{CELL}.svg"):
+        assert name in page
+    assert "Mine" in page and "Activation forms" in page and "as in the paper" in page
+
+
+# --- dry runs of the default configuration ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clean(data, tmp_path_factory):
+    return Copy(tmp_path_factory.mktemp("clean"))
+
+
+def dry(copy: Copy, *arguments: str) -> dict[str, int]:
+    done = copy.run("snakemake", "-n", *arguments)
+    assert done.returncode == 0, done.stderr
+    return job_counts(done.stdout + done.stderr)
+
+
+def test_the_papers_scale_has_148_cells(clean):
+    assert dry(clean, "--config", "scale=paper")["train"] == 148
+
+
+@pytest.mark.parametrize(
+    ("target", "cells"),
+    [("linear_units", 40), ("bounded_functions", 24), ("relu_stability", 5), ("weight_initialization", 100)],
+)
+def test_every_experiment_is_a_target(clean, target, cells):
+    assert dry(clean, target, "--config", "scale=paper")["train"] == cells
+
+
+def test_one_cell_by_its_path_is_one_job(clean):
+    assert dry(clean, f"results/quick/{CELL}/metrics.csv") == {"train": 1, "total": 1}
+    assert dry(clean, f"results/paper/{CELL}/metrics.csv") == {"train": 1, "total": 1}  # the path decides the scale
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([f"results/quick/{CELL.replace('tanh', 'tan')}/metrics.csv"], "unknown activation 'leaf-tan'.*did you mean"),
+        ([f"results/qick/{CELL}/metrics.csv"], "the scales quick, paper"),
+        (["--config", "scale=big"], "unknown scale 'big'; known: quick, paper"),
+        (["--config", "epochs=3"], "unknown key 'epochs'"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(clean, arguments, message):
+    done = clean.run("snakemake", "-n", *arguments)
+    assert done.returncode != 0
+    assert re.search(message, done.stdout + done.stderr) and "Traceback" not in done.stderr
+    assert not (clean.directory / "results").exists()

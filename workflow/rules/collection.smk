@@ -1,0 +1,27 @@
+# Tables and figures of whatever cells exist, finished or not, with the gaps marked.
+
+PARTIAL = f"{REPORT}/partial"
+
+
+rule collect_partial:
+    output:
+        [f"{PARTIAL}/{name}" for name in RECORDS],
+        directory(f"{PARTIAL}/tables"),
+        directory(f"{PARTIAL}/figures"),
+    log:
+        "logs/partial/{scale}.log",
+    localrule: True
+    params:
+        config=json.dumps(config),
+        directory=PARTIAL,
+        runs=existing_runs,
+        made_with=digest("analyse", "figures", "tables", "forms", "collection"),
+    shell:
+        "(leaf collect --scale {wildcards.scale} --config {params.config:q} --output {params.directory}"
+        " && leaf analyse {params.directory} --config {params.config:q}) > {log} 2>&1"
+
+
+rule partial:
+    input:
+        expand(rules.collect_partial.output, scale=CONFIG.scale),
+    localrule: True

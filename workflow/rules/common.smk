@@ -1,0 +1,80 @@
+# What the rules share: which cells a table or figure is made of, and what it depends on beside them.
+
+REPORT = f"{REPORTS}/{{scale}}"
+FIGURE_FORMAT = config["figure_format"]
+CELL = f"{{scale}}/{CELL_PATTERN}"
+
+
+def cell_file(name: str) -> str:
+    """Pattern of one of a cell's output files."""
+    return f"{RESULTS}/{CELL}/{name}"
+
+
+def settings(wildcards) -> str:
+    """What changes the results of a scale's cells, as canonical JSON: a change retrains them and no others."""
+    return CONFIG.scales[wildcards.scale].settings.to_json()
+
+
+def cells_of(wildcards) -> list:
+    """The cells of an experiment that have the values of the other wildcards."""
+    cells = CONFIG.cells([wildcards.experiment], wildcards.scale)
+    fields = {
+        field: value
+        for field, value in wildcards.items()
+        if field not in ("experiment", "scale")
+    }
+    return [
+        cell
+        for cell in cells
+        if all(getattr(cell, field) == value for field, value in fields.items())
+    ]
+
+
+def names_of(wildcards) -> list[str]:
+    """The names of those cells."""
+    return [cell.name for cell in cells_of(wildcards)]
+
+
+def runs_of(wildcards) -> list[str]:
+    """The run.json files of those cells, which are written last."""
+    return [
+        f"{cell.directory(wildcards.scale)}/run.json" for cell in cells_of(wildcards)
+    ]
+
+
+def title_of(wildcards) -> str:
+    """An experiment's title in the report."""
+    return CONFIG.experiments[wildcards.experiment]["title"]
+
+
+def digest(*modules: str) -> str:
+    """Of the analysis modules that make something, so that editing one makes it again; retraining marks what is stale."""
+    sources = [
+        Path(workflow.basedir, "src/leaf/analysis", f"{module}.py").read_bytes()
+        for module in modules
+    ]
+    return f"{hashlib.sha256(b''.join(sources)).hexdigest()[:16]}, training version {TRAINING_VERSION}"
+
+
+def products(experiment: str, scale: str) -> list[str]:
+    """Every table and figure of an experiment."""
+    files = []
+    for cell in CONFIG.cells([experiment], scale):
+        place = {"experiment": experiment, "form": cell.form, **asdict(cell)}
+        files += [
+            f"{SUMMARY_TABLE.format(**place)}.{suffix}" for suffix in SUMMARY_FORMATS
+        ]
+        files += [f"{PAPER_TABLE.format(**place)}.{suffix}" for suffix in PAPER_FORMATS]
+        files += [f"{PROGRESS_CHART.format(**place)}.{FIGURE_FORMAT}"]
+        files += (
+            [f"{FORMS_CHART.format(**place)}.{FIGURE_FORMAT}"]
+            if ACTIVATIONS[cell.activation].adaptive
+            else []
+        )
+    return [f"{REPORTS}/{scale}/{file}" for file in dict.fromkeys(files)]
+
+
+def existing_runs(wildcards) -> str:
+    """A digest of the finished cells' run.json files: they are no inputs, since none of them must exist."""
+    files = sorted((RESULTS / wildcards.scale).rglob("run.json"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
