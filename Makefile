@@ -13,6 +13,7 @@ quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with it
 	@echo "Tables, figures and the report are in reports/quick: open reports/quick/report.html"
 
 test: $(ENVIRONMENT)  ## the tests
+	leaf fetch
 	pytest
 
 check: $(ENVIRONMENT)  ## style, types and the workflow's own checks

@@ -42,7 +42,7 @@ def published_cell(entry: dict[str, Any]) -> Cell:
 def in_project() -> None:
     """Tests run in the project's top-level directory, wherever pytest was started."""
     os.chdir(PROJECT)
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1)  # two tests run at a time
 
 
 @pytest.fixture(scope="session")

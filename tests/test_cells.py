@@ -117,8 +117,8 @@ def test_result_paths():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scal": "quick"}, "unknown key 'scal' .did you mean 'scale'.; known: scale, scales"),
-        ({"scale": "papre"}, "unknown scale 'papre' .did you mean 'paper'.; known: quick, paper"),
+        ({"scal": "quick"}, r"unknown key 'scal' .did you mean 'scale'..; known: scale, scales"),
+        ({"scale": "papre"}, r"unknown scale 'papre' .did you mean 'paper'..; known: quick, paper"),
         ({"scale": 3}, "scale: expected string, found 3"),
         ({"device": "tpu"}, "device: 'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         ({"figure_format": "gif"}, "figure_format: 'gif' is not one of"),

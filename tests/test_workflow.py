@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
+# One worker runs these, in order: they share a copy of the project.
+pytestmark = pytest.mark.xdist_group("workflow")
+
 CELL = "lenet5/fashion_mnist/leaf-tanh/p24sl/adam/seed42"
 
 TINY = """
@@ -55,7 +58,7 @@ class Copy:
         return subprocess.run(command, cwd=self.directory, env=self.environment, capture_output=True, text=True)
 
     def snakemake(self, *arguments: str) -> str:
-        done = self.run("snakemake", "--cores", "2", "--configfile", "tiny.yaml", *arguments)
+        done = self.run("snakemake", "--configfile", "tiny.yaml", "--cores", "2", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -17,7 +17,14 @@ from leaf.experiment.files import write_whole
 
 matplotlib.use("agg")
 sns.set_theme(context="paper", style="ticks", palette="colorblind")
-plt.rcParams.update({"svg.hashsalt": "leaf", "figure.constrained_layout.use": True, "legend.frameon": False})
+plt.rcParams.update(
+    {
+        "svg.hashsalt": "leaf",
+        "figure.constrained_layout.use": True,
+        "figure.constrained_layout.h_pad": 0.08,
+        "legend.frameon": False,
+    }
+)
 
 # Told apart by dashes as well, so that a print in black and white can be read.
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -70,7 +77,6 @@ def forms_chart(records: Records) -> Figure:
         curves.set_title(f"layer {column + 1}", fontsize="medium")
     axes[0, 0].set_ylabel("output")
     axes[1, 0].set_ylabel("inputs")
-    figure.supxlabel("input u", fontsize="medium")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=len(unique))
@@ -90,7 +96,7 @@ def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
 def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:
     edges = input_bins()
     axis.stairs(counts / counts.max(), edges, fill=True, color="0.6")
-    axis.set(yticks=[], xlim=(CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4))
+    axis.set(xlabel="input u", yticks=[], xlim=(CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4))
 
 
 def write_figure(figure: Figure, file: Path) -> None:

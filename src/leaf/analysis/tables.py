@@ -158,14 +158,15 @@ def _latex_escape(text: str) -> str:
 
 def _to_html(table: pd.DataFrame) -> str:
     """A page of its own."""
-    body = _flat(table).to_html(index=False, border=0, na_rep="")
+    body = _flat(table).to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
     return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n{body}\n</html>\n'
 
 
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .8rem; text-align: left; white-space: nowrap; }
+th, td { padding: .35rem .8rem; text-align: left; vertical-align: bottom; }
+td { white-space: nowrap; }
 thead th { border-bottom: 2px solid #222; }
 tbody tr + tr td { border-top: 1px solid #ddd; }
 """

@@ -162,14 +162,14 @@ def _write_outputs(
         "gradient_norms/start": training.initial_gradient_norms,
         "gradient_norms/end": training.gradient_norms(),
     }
-    metadata = {
+    about = {
         "family": ACTIVATIONS[cell.activation].family,
         "form": cell.form,
-        "quantile_levels": json.dumps(QUANTILES),
-        "input_range": json.dumps([INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()]),
-        "gradient_norm_layers": json.dumps(weighted_layers(network)),
+        "quantile_levels": QUANTILES,
+        "input_range": [INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()],
+        "gradient_norm_layers": weighted_layers(network),
     }
-    write_tensors(directory / "forms.safetensors", forms, metadata)
+    write_tensors(directory / "forms.safetensors", forms, about)
     run = {
         "cell": {**asdict(cell), "name": cell.name},
         "scale": scale,
@@ -184,7 +184,7 @@ def _write_outputs(
         "precision": PRECISION,
         "sessions": sessions,
         "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": _peak_memory(),
         "data_sha256": DATASETS[cell.dataset].sha256,
         "versions": {
             "python": platform.python_version(),
@@ -222,6 +222,12 @@ def _device_name(device: torch.device) -> str:
         line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")
     ]
     return f"CPU ({models[0] if models else platform.machine()})"
+
+
+def _peak_memory() -> int:
+    # Not getrusage where this is known: its figure includes the process that started this one.
+    peaks = [int(line.split()[1]) for line in _read("/proc/self/status").splitlines() if line.startswith("VmHWM")]
+    return 1024 * (peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def _read(file: str) -> str:

@@ -34,10 +34,14 @@ def write_metrics(file: Path, records: Iterable[EpochRecord]) -> None:
     write_text(file, text.getvalue())
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file; tensors are made contiguous, as the format demands."""
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
+    """Write a safetensors file; tensors are made contiguous, as the format demands.
+
+    What ``about`` tells goes into the file's metadata as one JSON text: of several entries the order would be random.
+    """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(file, lambda part: safetensors.torch.save_file(contiguous, part, dict(metadata or {})))
+    metadata = {"about": json.dumps(about)} if about else None
+    write_whole(file, lambda part: safetensors.torch.save_file(contiguous, part, metadata))
 
 
 def write_run(directory: Path, run: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ class Scale:
 
 
 SCALES: dict[str, Scale] = {
-    "quick": Scale(Settings(epochs=4, train_images=1280, test_images=1000), seeds=1),
+    "quick": Scale(Settings(epochs=3, train_images=1280, test_images=1000), seeds=1),
     "paper": Scale(),
 }
 

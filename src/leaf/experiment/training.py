@@ -25,7 +25,7 @@ TRAINING_VERSION = 1
 1. The first one.
 """
 
-TEST_BATCH_SIZE = 1000
+TEST_BATCH_SIZE = 250
 
 
 @dataclass(frozen=True)
