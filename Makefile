@@ -1,6 +1,6 @@
 # Each target does its own set-up: a virtual environment in .venv with the versions of requirements.lock.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -115,10 +115,15 @@ def test_data_set_deleted_and_fetched_again_retrains_nothing(project, originals)
     os.link(PROJECT / "resources/datasets/fashion_mnist.safetensors", file)
     os.utime(file)
     assert "Nothing to be done" in project.snakemake("-n")
-    # While it is missing Snakemake wants to train again; the jobs look and keep what they have.
+    # While it is missing, one new cell makes Snakemake want to train all; the jobs look and keep what they have.
     file.unlink()
-    project.snakemake("--config", f"datasets_directory={originals}")
-    assert file.exists() and project.trained_at() == before
+    new = "results/tiny/lenet5/fashion_mnist/relu/classic/adam/seed42"
+    arguments = ("all", f"{new}/metrics.csv", "--config", f"datasets_directory={originals}")
+    assert project.jobs(*arguments)["train"] == 3
+    project.snakemake(*arguments)
+    after = project.trained_at()
+    assert after.pop(str(project.directory / new))
+    assert file.exists() and after == before
 
 
 def test_editing_a_figures_code_redraws_its_figures_and_retrains_nothing(project):
@@ -168,7 +173,7 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
     assert "Nothing to be done" in project.snakemake("-n", "partial")
     whole, part = ((d / f"figures/forms/{CELL}.svg").read_bytes() for d in (partial.parent, partial))
     assert whole == part
-    project.snakemake()
+    project.snakemake("results/tiny/lenet5/cifar10/tanh/classic/adam/seed42/metrics.csv")
     assert project.jobs("partial") == {"collect_partial": 1, "partial": 1, "total": 2}
 
 

@@ -40,7 +40,6 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     cells = command(_cells, "cells", "List the cells of the grid.")
-    cells.add_argument("--experiment", action="append", help="those of an experiment, instead of the target all's")
     for field, values in CHOICES.items():
         cells.add_argument(f"--{field}", action="append", metavar="NAME", help=f"keep only: {', '.join(values)}")
     cells.add_argument("--seed", action="append", type=int, metavar="N", help="keep only this seed")
@@ -49,12 +48,19 @@ def _parser() -> argparse.ArgumentParser:
     fetch = command(_fetch, "fetch", "Fetch and verify data sets.")
     fetch.add_argument("dataset", nargs="*", default=list(CHOICES["dataset"]), help="all, if none is named")
 
+    fetch.add_argument("--directory", help="look there first, instead of in the configuration's datasets_directory")
+
     train = command(_train, "train", "Train one cell, as far as its outputs are not current already.")
     _add_cells(train, one=True)
     train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
     train.add_argument("--threads", type=int, help="threads to compute with; all cores if not given")
 
-    command(_status, "status", "Tell which cells are done, running, stale or missing.")
+    status = command(_status, "status", "Tell which cells are done, running, stale or missing.")
+
+    for listing in (cells, status):
+        listing.add_argument(
+            "--experiment", action="append", help="those of an experiment, instead of the target all's"
+        )
 
     table = command(_table, "table", "Make a table of cells.")
     table.add_argument("kind", help="summary (a row per cell) or paper (data sets side by side)")
@@ -115,7 +121,7 @@ def _cells(options: argparse.Namespace) -> None:
 def _fetch(options: argparse.Namespace) -> None:
     from leaf.experiment.fetching import fetch
 
-    directory = _config(options).values["datasets_directory"]
+    directory = _config(options).values["datasets_directory"] if options.directory is None else options.directory
     for name in options.dataset:
         fetch(check_known("dataset", name, CHOICES["dataset"]), Path(directory) if directory else None)
 
@@ -145,7 +151,7 @@ def _status(options: argparse.Namespace) -> None:
 
     config = _config(options)
     scale, settings = _scale_and_settings(options)
-    for line in summarize(config.cells(config.experiments, scale), scale, settings):
+    for line in summarize(config.cells(options.experiment, scale), scale, settings):
         print(line)
 
 

@@ -10,9 +10,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from leaf.analysis.collection import MISSING, Records
+from leaf.analysis.collection import Records
 from leaf.analysis.forms import BAND_LEVELS, CURVE_INPUTS, Forms, base_curve, input_bins, layers
-from leaf.analysis.tables import form_title, variant_title
+from leaf.analysis.tables import form_title, marks, variant_title
 from leaf.experiment.files import write_whole
 
 matplotlib.use("agg")
@@ -39,9 +39,7 @@ def progress_chart(records: Records) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8))
     variants = list(records.variants())
     for index, (variant, members) in enumerate(variants):
-        label = variant_title(variant, several_optimizers)
-        if (members["status"] == MISSING).any():
-            label += f" ({(members['status'] == MISSING).sum()} of {len(members)} missing)"
+        label = " ".join([variant_title(variant, several_optimizers), *marks(members)])
         epochs = records.epochs[records.epochs["cell"].isin(members["cell"])].groupby("epoch")
         style = {"color": f"C{index}", "linestyle": DASHES[index % len(DASHES)]}
         for axis, column, factor in ((axes[0], "test_accuracy", 100), (axes[1], "train_loss", 1)):

@@ -14,9 +14,6 @@ from leaf.procedures import OPTIMIZERS, PROCEDURES
 
 FAMILY_TITLES = {"base": "base", "ahaf": "AHAF", "leaf": "LEAF"}
 
-STALE_MARK = "(stale)"
-"""Beside a result that was made with other settings or another training version than the present ones."""
-
 
 def form_title(form: str) -> str:
     """A base function as the paper writes it: ReLU, SiLU, Tanh, Sigmoid."""
@@ -100,19 +97,22 @@ def _status(status: str, diverged_at: int | None) -> str:
 
 def _accuracy_and_epoch(cells: pd.DataFrame) -> tuple[str, str]:
     """Best accuracy and its epoch, in words, of the cells of one variant: one per seed."""
-    marks = []
     present = cells[cells["status"] != MISSING]
-    if missing := len(cells) - len(present):
-        marks.append(MISSING if len(cells) == 1 else f"{missing} of {len(cells)} {MISSING}")
-    for mark, status in ((STALE_MARK, STALE), (f"({DIVERGED})", DIVERGED)):
-        if (cells["status"] == status).any():
-            marks.append(mark)
     accuracy, epochs = present["best_accuracy"].astype("float64") * 100, present["best_epoch"]
     if len(present) > 1:
         values = [f"{accuracy.mean():.2f} ± {accuracy.std():.2f} ({len(present)})", f"{epochs.min()}–{epochs.max()}"]
     else:
         values = [f"{accuracy.iloc[0]:.2f}", str(epochs.iloc[0])] if len(present) else ["", ""]
-    return " ".join([values[0], *marks]).strip(), values[1]
+    return " ".join([values[0], *marks(cells)]).strip(), values[1]
+
+
+def marks(cells: pd.DataFrame) -> list[str]:
+    """What must be said beside a result of some cells of one variant: what is missing, stale or diverged of them."""
+    number = cells["status"].value_counts()
+    found = []
+    if MISSING in number:
+        found.append(MISSING if len(cells) == 1 else f"{number[MISSING]} of {len(cells)} {MISSING}")
+    return found + [f"({status})" for status in (STALE, DIVERGED) if status in number]
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
