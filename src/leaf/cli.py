@@ -54,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_cells(train, one=True)
     train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
     train.add_argument("--threads", type=int, help="threads to compute with; all cores if not given")
+    train.add_argument(
+        "--checkpoint-epochs", type=int, default=1, metavar="K", help="write the state every K epochs (1)"
+    )
+    train.add_argument(
+        "--checkpoint-minutes", type=float, default=10, metavar="M", help="and when M minutes have passed (10)"
+    )
 
     status = command(_status, "status", "Tell which cells are done, running, stale or missing.")
 
@@ -129,21 +135,26 @@ def _fetch(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from leaf.experiment.job import train_cell
+    from leaf.experiment.job import Schedule, Stopped, train_cell
 
     cell = Cell.parse(options.cell)
     scale, settings = _scale_and_settings(options)
     bar = tqdm(unit="batch", disable=None, leave=False)
 
     def progress(epoch: int, step: int, steps: int) -> None:
-        if step == 1:
+        if step < bar.n or bar.total is None:
             bar.reset(steps)
             bar.set_description(f"epoch {epoch}/{settings.epochs}")
-        bar.update()
+        bar.update(step - bar.n)
 
     device = options.device or _config(options).values["device"]
+    schedule = Schedule(options.checkpoint_epochs, options.checkpoint_minutes)
     with bar:
-        train_cell(cell, scale, settings, device, options.threads, progress, bar.write)
+        try:
+            train_cell(cell, scale, settings, device, options.threads, schedule, progress, bar.write)
+        except Stopped as stop:
+            bar.write(f"{cell.name}: {stop}")
+            sys.exit(128 + stop.signal)
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -4,6 +4,12 @@ REPORT = f"{REPORTS}/{{scale}}"
 FIGURE_FORMAT = config["figure_format"]
 CELL = f"{{scale}}/{CELL_PATTERN}"
 
+# Where and with what care cells train. Not in params: it changes nothing about their results.
+EXECUTION = (
+    f"--device {config['device']} --checkpoint-epochs {config['checkpoint']['epochs']}"
+    f" --checkpoint-minutes {config['checkpoint']['minutes']}"
+)
+
 
 def cell_file(name: str) -> str:
     """Pattern of one of a cell's output files."""

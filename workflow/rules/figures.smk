@@ -11,7 +11,6 @@ rule progress_chart:
             category=title_of,
             subcategory="Progress",
             labels={
-                "figure": "progress",
                 "network": "{network}",
                 "data set": "{dataset}",
                 "initial form": "{form}",

@@ -15,7 +15,6 @@ rule summary_table:
                 "table": "every cell",
                 "network": "{network}",
                 "data set": "{dataset}",
-                "initial form": "",
             },
         ),
     log:
@@ -45,7 +44,6 @@ rule paper_table:
                 "table": "as in the paper",
                 "network": "{network}",
                 "data set": "all",
-                "initial form": "",
             },
         ),
     log:

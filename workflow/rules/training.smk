@@ -16,5 +16,5 @@ rule train:
         settings=settings,
     shell:
         "exec leaf train {params.cell} --scale {wildcards.scale} --settings {params.settings:q}"
-        f" --device {config['device']}"
+        f" {EXECUTION}"
         " --threads {threads} > {log} 2>&1"

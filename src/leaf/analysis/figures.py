@@ -94,7 +94,7 @@ def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
 def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:
     edges = input_bins()
     axis.stairs(counts / counts.max(), edges, fill=True, color="0.6")
-    axis.set(xlabel="input u", yticks=[], xlim=(CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4))
+    axis.set(xlabel="input u", yticks=[], xticks=[-10, -5, 0], xlim=(CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4))
 
 
 def write_figure(figure: Figure, file: Path) -> None:

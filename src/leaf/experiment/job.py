@@ -3,16 +3,12 @@
 import fcntl
 import json
 import os
-import platform
-import resource
+import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +27,7 @@ from leaf.experiment.observations import (
     input_histograms,
     weighted_layers,
 )
+from leaf.experiment.provenance import device_name, git, peak_memory, timestamp, versions
 from leaf.experiment.records import read_run, write_metrics, write_run, write_tensors
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import TEST_BATCH_SIZE, TRAINING_VERSION, Training
@@ -40,6 +37,24 @@ KERNEL, PRECISION = "plain", "float32"
 
 Progress = Callable[[int, int, int], None]
 """Called with the epoch, the minibatches done in it, and their number in all."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a cell in training writes its state: after every so many epochs, and when so many minutes have passed."""
+
+    epochs: int = 1
+    minutes: float = 10
+
+
+class Stopped(Exception):
+    """A signal ended training after a minibatch; the state is written. ``signal`` is its number."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} {where}; the state is written, a new start goes on")
+        self.signal = number
 
 
 def is_current(run: dict[str, Any], settings: Settings) -> bool:
@@ -53,6 +68,7 @@ def train_cell(
     settings: Settings,
     device: str = "auto",
     threads: int | None = None,
+    schedule: Schedule = Schedule(),
     progress: Progress = lambda epoch, step, steps: None,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -61,11 +77,13 @@ def train_cell(
     Args:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         threads: threads of a new training; one that is resumed keeps its own number.
+        schedule: when to write the state.
         progress: told of every minibatch.
         say: told in a line what is done and why.
 
     Raises:
         UserError: if the data set or the device cannot be had.
+        Stopped: if one of ``STOP_SIGNALS`` came while training.
     """
     directory = cell.directory(scale)
     directory.mkdir(parents=True, exist_ok=True)
@@ -76,7 +94,9 @@ def train_cell(
                 os.utime(directory / name)
             say(f"{cell.name}: outputs are current, kept")
             return
-        _train(cell, scale, settings, choose_device(device), threads, progress, say)
+        with _caught_signals() as caught:
+            job = _Job(cell, scale, settings, choose_device(device), threads, say)
+            job.run(schedule, progress, caught)
 
 
 def choose_device(name: str) -> torch.device:
@@ -92,107 +112,160 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _train(
-    cell: Cell,
-    scale: str,
-    settings: Settings,
-    device: torch.device,
-    threads: int | None,
-    progress: Progress,
-    say: Callable[[str], None],
-) -> None:
-    directory, started = cell.directory(scale), time.time()
-    identity = {
-        "cell": cell.name,
-        "settings": {key: value for key, value in asdict(settings).items() if key != "epochs"},
-        "training_version": TRAINING_VERSION,
-        "data": DATASETS[cell.dataset].sha256,
-        "device": device.type,
-    }
-    state, refused = load_state(directory, identity, settings.epochs)
-    for line in refused:
-        say(line)
-    threads = state["threads"] if state else threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    data = load(cell.dataset, dataset_file(cell.dataset), settings.train_images, settings.test_images)
-    training = Training(cell, settings, data, device)
-    if state:
-        training.load_state_dict(state["training"])
-        say(f"{cell.name}: goes on after epoch {len(training.records)}, with {threads} threads as before")
-    sessions = [*(state["sessions"] if state else []), {"started": _timestamp(started), "host": socket.gethostname()}]
+class _Job:
+    """A cell's training with what goes around it: its state on disk, its status, its outputs."""
 
-    while not training.finished:
-        epoch = len(training.records) + 1
-        record = training.run_epoch(lambda step, steps, epoch=epoch: progress(epoch, step, steps))  # type: ignore[misc]
-        sessions[-1]["seconds"] = round(time.time() - started, 3)
-        training_state = training.state_dict()
-        save_state(
-            directory, {"identity": identity, "threads": threads, "sessions": sessions, "training": training_state}
-        )
-        seconds_left = (settings.epochs - epoch) * sum(r.train_seconds for r in training.records) / epoch
-        status = {
-            "epoch": epoch,
-            "epochs": settings.epochs,
-            "test_accuracy": record.test_accuracy,
-            "seconds_left": round(seconds_left, 1),
-            "updated": _timestamp(time.time()),
+    def __init__(
+        self,
+        cell: Cell,
+        scale: str,
+        settings: Settings,
+        device: torch.device,
+        threads: int | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.cell, self.scale, self.settings, self.say = cell, scale, settings, say
+        self.directory, self.started = cell.directory(scale), time.time()
+        self.identity = {
+            "cell": cell.name,
+            "settings": {key: value for key, value in asdict(settings).items() if key != "epochs"},
+            "training_version": TRAINING_VERSION,
+            "data": DATASETS[cell.dataset].sha256,
+            "device": device.type,
+            "kernel": KERNEL,
+            "precision": PRECISION,
         }
-        write_text(directory / "status.json", json.dumps(status) + "\n")
+        state, refused = load_state(self.directory, self.identity, settings.epochs)
+        for line in refused:
+            say(line)
+        self.threads = state["threads"] if state else threads or torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        data = load(cell.dataset, dataset_file(cell.dataset), settings.train_images, settings.test_images)
+        self.training = Training(cell, settings, data, device)
+        self.sessions = state["sessions"] if state else []
+        if state:
+            self.training.load_state_dict(state["training"])
+            say(f"{cell.name}: goes on {self.where}, with {self.threads} threads as before")
+        self.sessions.append({"started": timestamp(self.started), "host": socket.gethostname()})
 
-    _write_outputs(cell, scale, settings, training, threads, sessions)
-    drop_previous(directory)
-    (directory / "status.json").unlink(missing_ok=True)
-    last = training.records[-1]
-    end = f"diverged at epoch {last.epoch}" if training.diverged else f"{last.epoch} epochs"
-    say(f"{cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
+    @property
+    def where(self) -> str:
+        """How far training is, in words."""
+        partial = self.training.partial
+        minibatch = f", minibatch {len(partial.losses)}" if partial else ""
+        return f"after epoch {len(self.training.records)}{minibatch}"
+
+    def run(self, schedule: Schedule, progress: Progress, caught: list[int]) -> None:
+        """Train to the end and write the outputs; on a signal write the state and raise."""
+        saved = time.monotonic()
+
+        def after_minibatch(step: int, steps: int) -> None:
+            nonlocal saved
+            progress(len(self.training.records) + 1, step, steps)
+            overdue = time.monotonic() - saved > 60 * schedule.minutes
+            if caught or overdue:
+                self.save()
+                saved = time.monotonic()
+            if caught:
+                raise Stopped(caught[0], self.where)
+
+        while not self.training.finished:
+            self.training.run_epoch(after_minibatch)
+            if self.training.finished or len(self.training.records) % schedule.epochs == 0:
+                self.save()
+                saved = time.monotonic()
+            self.write_status()
+        self.write_outputs()
+        drop_previous(self.directory)
+        (self.directory / "status.json").unlink(missing_ok=True)
+        last = self.training.records[-1]
+        end = f"diverged at epoch {last.epoch}" if self.training.diverged else f"{last.epoch} epochs"
+        self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
+
+    def save(self) -> None:
+        """Write the state."""
+        self.sessions[-1]["seconds"] = round(time.time() - self.started, 3)
+        state = {
+            "identity": self.identity,
+            "threads": self.threads,
+            "sessions": self.sessions,
+            "training": self.training.state_dict(),
+        }
+        save_state(self.directory, state)
+
+    def write_status(self) -> None:
+        """Tell how far training is, for whoever watches files."""
+        records = self.training.records
+        seconds_per_epoch = sum(record.train_seconds for record in records) / len(records)
+        status = {
+            "epoch": len(records),
+            "epochs": self.settings.epochs,
+            "test_accuracy": records[-1].test_accuracy,
+            "seconds_left": round((self.settings.epochs - len(records)) * seconds_per_epoch, 1),
+            "updated": timestamp(time.time()),
+        }
+        write_text(self.directory / "status.json", json.dumps(status) + "\n")
+
+    def write_outputs(self) -> None:
+        """Write the files of a finished cell, ``run.json`` last."""
+        write_metrics(self.directory / "metrics.csv", self.training.records)
+        write_tensors(self.directory / "model.safetensors", self.training.network.state_dict())
+        write_tensors(self.directory / "forms.safetensors", *self._forms())
+        write_run(self.directory, self._run())
+
+    def _forms(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        training, network = self.training, self.training.network
+        test_batches = (training.images(pixels) for pixels in training.data.test_images.split(TEST_BATCH_SIZE))
+        quantiles = {name: torch.stack([epoch[name] for epoch in training.quantiles]) for name in training.quantiles[0]}
+        forms = {
+            **{f"parameters/{name}": values for name, values in activation_parameters(network).items()},
+            **{f"quantiles/{name}": values for name, values in quantiles.items()},
+            **{f"inputs/{name}": counts for name, counts in input_histograms(network, test_batches).items()},
+            "gradient_norms/start": training.initial_gradient_norms,
+            "gradient_norms/end": training.gradient_norms(),
+        }
+        about = {
+            "family": ACTIVATIONS[self.cell.activation].family,
+            "form": self.cell.form,
+            "quantile_levels": QUANTILES,
+            "input_range": [INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()],
+            "gradient_norm_layers": weighted_layers(network),
+        }
+        return forms, about
+
+    def _run(self) -> dict[str, Any]:
+        training, last = self.training, self.training.records[-1]
+        return {
+            "cell": {**asdict(self.cell), "name": self.cell.name},
+            "scale": self.scale,
+            "settings": asdict(self.settings),
+            "training_version": TRAINING_VERSION,
+            "epochs": last.epoch,
+            "diverged_at": last.epoch if training.diverged else None,
+            "network_parameters": sum(parameter.numel() for parameter in training.network.parameters()),
+            "device": device_name(training.data.train_images.device),
+            "threads": self.threads,
+            "kernel": KERNEL,
+            "precision": PRECISION,
+            "sessions": self.sessions,
+            "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
+            "peak_memory_bytes": peak_memory(),
+            "data_sha256": DATASETS[self.cell.dataset].sha256,
+            "versions": versions(),
+            "git": git(),
+        }
 
 
-def _write_outputs(
-    cell: Cell, scale: str, settings: Settings, training: Training, threads: int, sessions: list[dict[str, Any]]
-) -> None:
-    directory, network, last = cell.directory(scale), training.network, training.records[-1]
-    write_metrics(directory / "metrics.csv", training.records)
-    write_tensors(directory / "model.safetensors", network.state_dict())
-    test_batches = (training.images(pixels) for pixels in training.data.test_images.split(TEST_BATCH_SIZE))
-    quantiles = {name: torch.stack([epoch[name] for epoch in training.quantiles]) for name in training.quantiles[0]}
-    forms = {
-        **{f"parameters/{name}": values for name, values in activation_parameters(network).items()},
-        **{f"quantiles/{name}": values for name, values in quantiles.items()},
-        **{f"inputs/{name}": counts for name, counts in input_histograms(network, test_batches).items()},
-        "gradient_norms/start": training.initial_gradient_norms,
-        "gradient_norms/end": training.gradient_norms(),
-    }
-    about = {
-        "family": ACTIVATIONS[cell.activation].family,
-        "form": cell.form,
-        "quantile_levels": QUANTILES,
-        "input_range": [INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()],
-        "gradient_norm_layers": weighted_layers(network),
-    }
-    write_tensors(directory / "forms.safetensors", forms, about)
-    run = {
-        "cell": {**asdict(cell), "name": cell.name},
-        "scale": scale,
-        "settings": asdict(settings),
-        "training_version": TRAINING_VERSION,
-        "epochs": last.epoch,
-        "diverged_at": last.epoch if training.diverged else None,
-        "network_parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "device": _device_name(training.data.train_images.device),
-        "threads": threads,
-        "kernel": KERNEL,
-        "precision": PRECISION,
-        "sessions": sessions,
-        "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
-        "peak_memory_bytes": _peak_memory(),
-        "data_sha256": DATASETS[cell.dataset].sha256,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("leaf-activations", "torch", "numpy")},
-        },
-        "git": _git(),
-    }
-    write_run(directory, run)
+@contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """Note the stop signals that come, instead of ending at once."""
+    caught: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: caught.append(number)) for number in STOP_SIGNALS}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -209,42 +282,3 @@ def _lock(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         yield
-
-
-def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    models = [
-        line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")
-    ]
-    return f"CPU ({models[0] if models else platform.machine()})"
-
-
-def _peak_memory() -> int:
-    # Not getrusage where this is known: its figure includes the process that started this one.
-    peaks = [int(line.split()[1]) for line in _read("/proc/self/status").splitlines() if line.startswith("VmHWM")]
-    return 1024 * (peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
-def _read(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except OSError:
-        return ""
-
-
-def _git() -> dict[str, Any]:
-    """The commit that the code stands at and whether nothing was changed since; empty outside a git checkout."""
-
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *arguments], cwd=here, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", "--untracked-files=no")}
-    except (OSError, subprocess.CalledProcessError):
-        return {}

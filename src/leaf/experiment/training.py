@@ -27,6 +27,9 @@ TRAINING_VERSION = 1
 
 TEST_BATCH_SIZE = 250
 
+Progress = Callable[[int, int], None]
+"""Called with the number of minibatches done in the epoch and their number in all."""
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -58,8 +61,19 @@ class EpochRecord:
         return not math.isfinite(self.train_loss)
 
 
+@dataclass
+class PartialEpoch:
+    """An epoch under way: its loader seed, the losses of its minibatches so far, and the seconds they took."""
+
+    loader_seed: int
+    losses: list[Tensor]
+    seconds: float
+
+
 class Training:
     """A cell in training: its network, optimizers, random streams, and the records so far.
+
+    Whoever is told of progress may raise to stop: ``state_dict`` then tells where to go on, to the minibatch.
 
     Args:
         cell: what to train.
@@ -91,6 +105,7 @@ class Training:
         self.network.to(memory_format=memory_format)
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
         self.records: list[EpochRecord] = []
+        self.partial: PartialEpoch | None = None
         self.quantiles = [parameter_quantiles(self.network)]
         self.initial_gradient_norms = self.gradient_norms()
 
@@ -108,16 +123,17 @@ class Training:
         """Network input made of uint8 images."""
         return to_unit_interval(pixels, self.dtype).contiguous(memory_format=self.memory_format)
 
-    def run_epoch(self, progress: Callable[[int, int], None] = lambda step, steps: None) -> EpochRecord:
-        """Train one epoch and test.
+    def run_epoch(self, progress: Progress = lambda step, steps: None) -> EpochRecord:
+        """Train one epoch, or the rest of the one under way, and test.
 
         Args:
-            progress: called after every minibatch with the number of minibatches done and their number in all.
+            progress: called after every minibatch, training's and testing's, with the number of training minibatches
+                done and their number in all.
         """
-        started = time.perf_counter()
         losses = self.train_epoch(progress).double()
-        train_seconds = time.perf_counter() - started
-        test_loss, test_accuracy = self.evaluate()
+        partial = self.partial
+        assert partial is not None
+        test_loss, test_accuracy = self.evaluate(lambda: progress(len(losses), len(losses)))
         rates = sorted({group["lr"] for stage in self.stages for group in stage.optimizer.param_groups})
         record = EpochRecord(
             epoch=len(self.records) + 1,
@@ -127,31 +143,37 @@ class Training:
             test_accuracy=test_accuracy,
             learning_rate=rates[-1],
             slow_learning_rate=rates[0] if len(rates) > 1 else None,
-            train_seconds=train_seconds,
+            train_seconds=partial.seconds,
         )
+        self.partial = None
         self.records.append(record)
         self.quantiles.append(parameter_quantiles(self.network))
         return record
 
-    def train_epoch(self, progress: Callable[[int, int], None] = lambda step, steps: None) -> Tensor:
-        """The losses of an epoch's minibatches, on the CPU."""
+    def train_epoch(self, progress: Progress = lambda step, steps: None) -> Tensor:
+        """Train to the end of the epoch under way, or a new one, and give its minibatches' losses, on the CPU.
+
+        The epoch stays under way until ``run_epoch`` has tested too.
+        """
         images, labels, size = self.data.train_images, self.data.train_labels, self.settings.batch_size
         count, _, height, width = images.shape
-        draws = epoch_draws(self.streams.next_loader_seed(), count, size, height, width)
+        partial = self.partial = self.partial or PartialEpoch(self.streams.next_loader_seed(), [], 0.0)
+        draws = epoch_draws(partial.loader_seed, count, size, height, width)
         draws = EpochDraws(*(draw.to(images.device) for draw in draws))
         steps = math.ceil(count / size)
-        losses = []
+        started = time.perf_counter() - partial.seconds
         self.network.train()
-        for step in range(steps):
+        for step in range(len(partial.losses), steps):
             minibatch = slice(step * size, (step + 1) * size)
             augmented = augment(images[minibatch], EpochDraws(*(draw[minibatch] for draw in draws)))
-            losses.append(training_step(self.network, self.stages, self.images(augmented), labels[minibatch]))
+            partial.losses.append(training_step(self.network, self.stages, self.images(augmented), labels[minibatch]))
+            partial.seconds = time.perf_counter() - started
             progress(step + 1, steps)
-        return torch.stack(losses).cpu()
+        return torch.stack(partial.losses).cpu()
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy over the test images."""
+    def evaluate(self, progress: Callable[[], None] = lambda: None) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy over the test images; ``progress`` is called after every batch."""
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=self.data.test_labels.device)
         correct = torch.zeros_like(loss, dtype=torch.int64)
@@ -162,6 +184,7 @@ class Training:
             logits = self.network(self.images(pixels))
             loss += cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
+            progress()
         count = len(self.data.test_labels)
         return loss.item() / count, correct.item() / count
 
@@ -178,6 +201,7 @@ class Training:
             "optimizers": [stage.optimizer.state_dict() for stage in self.stages],
             "streams": self.streams.state_dict(),
             "records": [asdict(record) for record in self.records],
+            "partial": None if self.partial is None else vars(self.partial),
             "quantiles": self.quantiles,
         }
 
@@ -188,6 +212,7 @@ class Training:
             stage.optimizer.load_state_dict(optimizer)
         self.streams.load_state_dict(state["streams"])
         self.records = [EpochRecord(**record) for record in state["records"]]
+        self.partial = None if state["partial"] is None else PartialEpoch(**state["partial"])
         self.quantiles = state["quantiles"]
 
 

@@ -1,0 +1,104 @@
+"""Signals to a trainer: it writes its state within the minibatch, ends, and goes on from there to the same bits."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+
+from leaf.experiment.cells import Cell
+from leaf.experiment.job import Schedule, Stopped, train_cell
+from leaf.experiment.records import read_run
+from leaf.experiment.scales import Settings
+
+SETTINGS = Settings(epochs=3, train_images=1280, test_images=500)
+CELL = Cell("kerasnet", "fashion_mnist", "leaf-silu", "dspt-p24sl", "adam", 42)
+SMALL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, data):
+    os.symlink(os.path.abspath("resources"), tmp_path / "resources")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def results(cell: Cell, scale: str) -> tuple[str, bytes, bytes]:
+    directory = cell.directory(scale)
+    metrics = pd.read_csv(directory / "metrics.csv").drop(columns="train_seconds").to_csv()
+    return metrics, (directory / "model.safetensors").read_bytes(), (directory / "forms.safetensors").read_bytes()
+
+
+def train(cell: Cell, scale: str, **options) -> list[str]:
+    said: list[str] = []
+    train_cell(cell, scale, SETTINGS, "cpu", threads=1, say=said.append, **options)
+    return said
+
+
+def test_stopped_again_and_again_ends_in_the_same_bits(project):
+    """Signals at random minibatches, in training and in testing, of a cell with dropout."""
+    train(CELL, "undisturbed")
+    rng, stops = random.Random(1), 0
+    for _ in range(30):
+        wait = rng.randrange(1, 9)
+
+        def signal_later(epoch, step, steps):
+            nonlocal wait
+            wait -= 1
+            if wait == 0:
+                os.kill(os.getpid(), rng.choice([signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]))
+
+        try:
+            train(CELL, "disturbed", progress=signal_later)
+            break
+        except Stopped:
+            stops += 1
+    assert stops >= 4
+    assert len(read_run(CELL.directory("disturbed"))["sessions"]) == stops + 1
+    assert results(CELL, "disturbed") == results(CELL, "undisturbed")
+    # the handlers are gone with the training
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_real_process_and_a_real_signal(project, number):
+    long = Settings(epochs=50, train_images=1280, test_images=500)
+    command = [sys.executable, "-c", "from leaf.cli import main; main()", "train", SMALL.name, "--scale", "tiny"]
+    command += ["--settings", long.to_json(), "--device", "cpu", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    directory = SMALL.directory("tiny")
+    while not (directory / "status.json").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    sent = time.monotonic()
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 5
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name} after epoch" in output and "Traceback" not in output
+    assert (directory / "state.pt").exists() and not (directory / "run.json").exists()
+
+
+def test_the_state_is_written_on_schedule(project):
+    seen = set()
+
+    def look(epoch, step, steps):
+        seen.add((epoch, step, (SMALL.directory("tiny") / "state.pt").exists()))
+
+    train(SMALL, "tiny", schedule=Schedule(epochs=2), progress=look)
+    assert (2, 5, False) in seen and (3, 5, True) in seen  # after two epochs, not after one
+
+
+def test_minutes_pass_within_an_epoch(project):
+    first = []
+
+    def look(epoch, step, steps):
+        if (SMALL.directory("tiny") / "state.pt").exists() and not first:
+            first.append((epoch, step))
+
+    train(SMALL, "tiny", schedule=Schedule(epochs=3, minutes=1e-9), progress=look)
+    assert first == [(1, 2)]
