@@ -292,6 +292,7 @@ def test_divergence_ends_training_and_is_recorded(data):
         training.network.linear1.weight[0, 0] = math.nan
     record = training.run_epoch()
     assert record.diverged and training.diverged and training.finished and len(training.records) == 2
+    assert training.nonfinite_layer == "linear1"
     zeros = (training.data.test_labels == 0).double().mean().item()
     assert record.test_accuracy == zeros  # as published: class 0 throughout
 

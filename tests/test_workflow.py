@@ -1,14 +1,12 @@
 """The workflow as a whole: real Snakemake on real images, in a copy of the project."""
 
-import json
 import os
 import re
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from conftest import PROJECT
+from project_copy import Copy, job_counts
 
 # One worker runs these, in order: they share a copy of the project.
 pytestmark = pytest.mark.xdist_group("workflow")
@@ -39,55 +37,9 @@ device: cpu
 """
 
 
-class Copy:
-    """A copy of the project with the data sets fetched."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        for name in ("Snakefile", "config.yaml"):
-            shutil.copy(PROJECT / name, directory)
-        for name in ("workflow", "profiles", "src/leaf"):
-            shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (directory / "resources/datasets").mkdir(parents=True)
-        for file in (PROJECT / "resources/datasets").iterdir():
-            os.link(file, directory / "resources/datasets" / file.name)
-        (directory / "tiny.yaml").write_text(TINY)
-        self.environment = os.environ | {"PYTHONPATH": str(directory / "src"), "LEAF_DATASETS": ""}
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=self.directory, env=self.environment, capture_output=True, text=True)
-
-    def snakemake(self, *arguments: str) -> str:
-        done = self.run("snakemake", "--configfile", "tiny.yaml", "--cores", "2", *arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def jobs(self, *arguments: str) -> dict[str, int]:
-        """How many jobs of which rule a run would have."""
-        return job_counts(self.snakemake("-n", *arguments))
-
-    def trained_at(self) -> dict[str, list[str]]:
-        """When each cell's training sessions started."""
-        return {
-            str(file.parent): [session["started"] for session in json.loads(file.read_text())["sessions"]]
-            for file in self.directory.glob("results/**/run.json")
-        }
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        text = (self.directory / file).read_text()
-        assert old in text
-        (self.directory / file).write_text(text.replace(old, new))
-
-
-def job_counts(output: str) -> dict[str, int]:
-    table = re.search(r"^job +count\n[- ]+\n(.*?)\n\n", output, re.S | re.M)
-    rows = [line.split() for line in table.group(1).splitlines()] if table else []
-    return {row[0]: int(row[1]) for row in rows}
-
-
 @pytest.fixture(scope="module")
 def project(data, tmp_path_factory):
-    copy = Copy(tmp_path_factory.mktemp("project"))
+    copy = Copy(tmp_path_factory.mktemp("project"), TINY)
     copy.snakemake()
     return copy
 
@@ -138,7 +90,7 @@ def test_changing_a_setting_of_an_own_scale_retrains_exactly_its_cells(project):
     other = ["--config", "scale=other"]
     project.snakemake(f"results/other/{CELL}/metrics.csv")
     before = project.trained_at()
-    project.edit("tiny.yaml", "{extends: tiny, epochs: 2}", "{extends: tiny, epochs: 3}")
+    project.edit("own.yaml", "{extends: tiny, epochs: 2}", "{extends: tiny, epochs: 3}")
     assert "Nothing to be done" in project.snakemake("-n")
     assert project.jobs(f"results/other/{CELL}/metrics.csv") == {"train": 1, "total": 1}
     project.snakemake(f"results/other/{CELL}/metrics.csv")
@@ -154,7 +106,7 @@ def test_raising_the_training_version_reruns_no_training_but_is_seen(project):
     project.snakemake()
     assert project.trained_at() == before
     assert "(stale)" in (project.directory / "reports/tiny/tables/mine/lenet5.md").read_text()
-    status = project.run("leaf", "status", "--configfile", "tiny.yaml").stdout
+    status = project.run("leaf", "status", "--configfile", "own.yaml").stdout
     assert f"stale    {CELL}: made with training version" in status and "4 stale" in status
     project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = 10 + ", "TRAINING_VERSION = ")
     project.snakemake()
@@ -190,7 +142,7 @@ def test_the_report_holds_tables_and_figures(project):
 
 @pytest.fixture(scope="module")
 def clean(data, tmp_path_factory):
-    return Copy(tmp_path_factory.mktemp("clean"))
+    return Copy(tmp_path_factory.mktemp("clean"), TINY)
 
 
 def dry(copy: Copy, *arguments: str) -> dict[str, int]:

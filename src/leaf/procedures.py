@@ -97,12 +97,19 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
     return [Stage(optimize(activation), others), Stage(optimize(others), activation)]
 
 
-def training_step(network: Network, stages: Sequence[Stage], images: Tensor, labels: Tensor) -> Tensor:
+def training_step(
+    network: Network,
+    stages: Sequence[Stage],
+    images: Tensor,
+    labels: Tensor,
+    on_nonfinite: Callable[[], None] = lambda: None,
+) -> Tensor:
     """Train on one minibatch.
 
     Args:
         images: ``(N, C, H, W)``, floating point.
         labels: ``(N,)``, int64.
+        on_nonfinite: called when a loss is NaN or infinite, before its gradients reach the parameters.
 
     Returns:
         The cross-entropy of the last stage before its step, a detached scalar on the network's device.
@@ -114,6 +121,8 @@ def training_step(network: Network, stages: Sequence[Stage], images: Tensor, lab
             parameter.requires_grad_(True)
         stage.optimizer.zero_grad()
         loss = cross_entropy(network(images), labels)
+        if not loss.isfinite():
+            on_nonfinite()
         loss.backward()
         stage.optimizer.step()
     return loss.detach()

@@ -1,6 +1,7 @@
 """The state of a cell in training, on disk: what a killed job, a longer run or lost outputs go on from."""
 
-import pickle
+import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ def save_state(directory: Path, state: Mapping[str, Any]) -> None:
     """Write ``state.pt``, keeping the one before as ``state.previous.pt``."""
     file = directory / STATE
 
+    # torch.save on a full disk raises whatever its destructors run into; a plain write says what is wrong.
+    content = io.BytesIO()
+    torch.save(dict(state), content)
+
     def write(part: Path) -> None:
-        torch.save(dict(state), part)
+        part.write_bytes(content.getbuffer())
         if file.exists():
             file.replace(directory / PREVIOUS)
 
@@ -40,19 +45,11 @@ def load_state(directory: Path, identity: Mapping[str, Any], epochs: int) -> tup
         if not file.exists():
             continue
         try:
+            _check_intact(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
             differing = [key for key in identity if state["identity"].get(key) != identity[key]]
             done = len(state["training"]["records"])
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            EOFError,
-            pickle.UnpicklingError,
-        ):
+        except Exception:  # a broken file can make its readers raise anything
             refused.append(f"{file}: damaged, passed over")
             continue
         if differing:
@@ -62,6 +59,17 @@ def load_state(directory: Path, identity: Mapping[str, Any], epochs: int) -> tup
         else:
             return state, refused
     return None, refused
+
+
+def _check_intact(file: Path) -> None:
+    """Compare all of a state's bytes with their checksums, which torch.load doesn't.
+
+    Raises:
+        ValueError: if one differs.
+    """
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is damaged")
 
 
 def drop_previous(directory: Path) -> None:

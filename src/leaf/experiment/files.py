@@ -4,6 +4,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import safetensors
+
+from leaf.experiment.errors import UserError
+
+PART = ".{stem}.{process}.part{suffix}"
+"""Name of a file that is being written, beside its final name."""
+
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make a file beside ``file``, flush it to disk and rename it to ``file``.
@@ -11,19 +18,30 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     Args:
         file: the final name; its directory is made if needed.
         write: called with the name to write to. If it raises, ``file`` is left as it was.
+
+    Raises:
+        UserError: if the file cannot be written: the disk is full, the directory read-only, …
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     # Same suffix, for writers that choose a format by it; the process id, for writers that don't know of each other.
-    part = file.with_name(f".{file.stem}.{os.getpid()}.part{file.suffix}")
-    part.touch()
-    permissions = part.stat().st_mode  # as the user's umask asks; some writers would make the file private
+    part = file.with_name(PART.format(stem=file.stem, process=os.getpid(), suffix=file.suffix))
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        permissions = part.stat().st_mode  # as the user's umask asks; some writers would make the file private
         write(part)
         part.chmod(permissions)
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         part.replace(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{file} cannot be written: {error}") from None
     finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(directory: Path) -> None:
+    """Remove what killed writers left in a directory; call it only where nobody else is writing."""
+    for part in directory.glob(PART.format(stem="*", process="*", suffix="*")):
         part.unlink(missing_ok=True)
 
 

@@ -19,7 +19,7 @@ from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.checkpoint import drop_previous, load_state, save_state
 from leaf.experiment.datasets import DATASETS, dataset_file, load
 from leaf.experiment.errors import UserError
-from leaf.experiment.files import write_text
+from leaf.experiment.files import remove_parts, write_text
 from leaf.experiment.observations import (
     INPUT_EDGES,
     QUANTILES,
@@ -82,12 +82,12 @@ def train_cell(
         say: told in a line what is done and why.
 
     Raises:
-        UserError: if the data set or the device cannot be had.
+        UserError: if the data set or the device cannot be had, memory ends, or a file cannot be written.
         Stopped: if one of ``STOP_SIGNALS`` came while training.
     """
     directory = cell.directory(scale)
-    directory.mkdir(parents=True, exist_ok=True)
     with _lock(directory, say):
+        remove_parts(directory)
         run = read_run(directory)
         if run and is_current(run, settings):
             for name in OUTPUTS:
@@ -95,8 +95,12 @@ def train_cell(
             say(f"{cell.name}: outputs are current, kept")
             return
         with _caught_signals() as caught:
-            job = _Job(cell, scale, settings, choose_device(device), threads, say)
-            job.run(schedule, progress, caught)
+            try:
+                job = _Job(cell, scale, settings, choose_device(device), threads, say)
+                job.run(schedule, progress, caught)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).split(". ")[0]
+                raise UserError(f"{cell.name}: with minibatches of {settings.batch_size} images: {reason}") from None
 
 
 def choose_device(name: str) -> torch.device:
@@ -179,7 +183,11 @@ class _Job:
         drop_previous(self.directory)
         (self.directory / "status.json").unlink(missing_ok=True)
         last = self.training.records[-1]
-        end = f"diverged at epoch {last.epoch}" if self.training.diverged else f"{last.epoch} epochs"
+        end = (
+            f"diverged at epoch {last.epoch} in {self.training.nonfinite_layer}"
+            if self.training.diverged
+            else f"{last.epoch} epochs"
+        )
         self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
 
     def save(self) -> None:
@@ -242,6 +250,7 @@ class _Job:
             "training_version": TRAINING_VERSION,
             "epochs": last.epoch,
             "diverged_at": last.epoch if training.diverged else None,
+            "nonfinite_layer": training.nonfinite_layer,
             "network_parameters": sum(parameter.numel() for parameter in training.network.parameters()),
             "device": device_name(training.data.train_images.device),
             "threads": self.threads,
@@ -271,7 +280,12 @@ def _caught_signals() -> Iterator[list[int]]:
 @contextmanager
 def _lock(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Hold a cell's lock. The kernel gives it back when its holder dies, so a stale one never blocks."""
-    with (directory / "lock").open("a+") as lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        opened = (directory / "lock").open("a+")
+    except OSError as error:
+        raise UserError(f"{directory}: cannot write there: {error}") from None
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -64,6 +64,25 @@ def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, T
     return counts
 
 
+@torch.no_grad()
+def first_nonfinite_layer(network: Network, images: Tensor) -> str | None:
+    """Name of the first layer whose output has a NaN or infinite value, without dropout; ``None`` if there is none.
+
+    Args:
+        images: ``(N, C, H, W)``, floating point.
+    """
+    training = network.training
+    network.eval()
+    values, found = images, None
+    for name, layer in network.named_children():
+        values = layer(values)
+        if not values.isfinite().all():
+            found = name
+            break
+    network.train(training)
+    return found
+
+
 def weighted_layers(network: Network) -> list[str]:
     """Names of the layers with a weight matrix or kernel, in order."""
     return [name for name, layer in network.named_children() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]

@@ -28,7 +28,7 @@ def _status(cell: Cell, scale: str, settings: Settings) -> tuple[str, str]:
     if run and not is_current(run, settings):
         return "stale", f"made with training version {run['training_version']} and {json.dumps(run['settings'])}"
     if run and run["diverged_at"]:
-        return "diverged", f"at epoch {run['diverged_at']}"
+        return "diverged", f"at epoch {run['diverged_at']}, first in {run['nonfinite_layer']}"
     if run:
         return "done", ""
     try:

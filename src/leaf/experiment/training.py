@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.cells import Cell, build_network
 from leaf.experiment.datasets import Data
-from leaf.experiment.observations import gradient_norms, parameter_quantiles
+from leaf.experiment.observations import first_nonfinite_layer, gradient_norms, parameter_quantiles
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, initial_network
 from leaf.experiment.scales import Settings
 from leaf.procedures import training_stages, training_step
@@ -106,6 +106,7 @@ class Training:
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
         self.records: list[EpochRecord] = []
         self.partial: PartialEpoch | None = None
+        self.nonfinite_layer: str | None = None
         self.quantiles = [parameter_quantiles(self.network)]
         self.initial_gradient_norms = self.gradient_norms()
 
@@ -166,10 +167,18 @@ class Training:
         for step in range(len(partial.losses), steps):
             minibatch = slice(step * size, (step + 1) * size)
             augmented = augment(images[minibatch], EpochDraws(*(draw[minibatch] for draw in draws)))
-            partial.losses.append(training_step(self.network, self.stages, self.images(augmented), labels[minibatch]))
+            partial.losses.append(self._step(self.images(augmented), labels[minibatch]))
             partial.seconds = time.perf_counter() - started
             progress(step + 1, steps)
         return torch.stack(partial.losses).cpu()
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """``training_step``; where a loss first stops being finite, the layer that did so first is noted."""
+
+        def note() -> None:
+            self.nonfinite_layer = self.nonfinite_layer or first_nonfinite_layer(self.network, images) or "loss"
+
+        return training_step(self.network, self.stages, images, labels, note)
 
     @torch.no_grad()
     def evaluate(self, progress: Callable[[], None] = lambda: None) -> tuple[float, float]:
@@ -203,6 +212,7 @@ class Training:
             "records": [asdict(record) for record in self.records],
             "partial": None if self.partial is None else vars(self.partial),
             "quantiles": self.quantiles,
+            "nonfinite_layer": self.nonfinite_layer,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -214,6 +224,7 @@ class Training:
         self.records = [EpochRecord(**record) for record in state["records"]]
         self.partial = None if state["partial"] is None else PartialEpoch(**state["partial"])
         self.quantiles = state["quantiles"]
+        self.nonfinite_layer = state["nonfinite_layer"]
 
 
 def make_deterministic() -> None:

@@ -1,0 +1,56 @@
+"""A copy of the project, to run and break without touching the original."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+
+
+class Copy:
+    """A copy of the project with the data sets fetched and a configuration of its own, ``own.yaml``."""
+
+    def __init__(self, directory: Path, config: str) -> None:
+        self.directory = directory
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(PROJECT / name, directory)
+        for name in ("workflow", "profiles", "src/leaf"):
+            shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (directory / "resources/datasets").mkdir(parents=True)
+        for file in (PROJECT / "resources/datasets").iterdir():
+            os.link(file, directory / "resources/datasets" / file.name)
+        (directory / "own.yaml").write_text(config)
+        self.environment = os.environ | {"PYTHONPATH": str(directory / "src"), "LEAF_DATASETS": ""}
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=self.directory, env=self.environment, capture_output=True, text=True)
+
+    def snakemake(self, *arguments: str) -> str:
+        done = self.run("snakemake", "--configfile", "own.yaml", "--cores", "2", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def jobs(self, *arguments: str) -> dict[str, int]:
+        """How many jobs of which rule a run would have."""
+        return job_counts(self.snakemake("-n", *arguments))
+
+    def trained_at(self) -> dict[str, list[str]]:
+        """When each cell's training sessions started."""
+        return {
+            str(file.parent): [session["started"] for session in json.loads(file.read_text())["sessions"]]
+            for file in self.directory.glob("results/**/run.json")
+        }
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.directory / file).read_text()
+        assert old in text
+        (self.directory / file).write_text(text.replace(old, new))
+
+
+def job_counts(output: str) -> dict[str, int]:
+    table = re.search(r"^job +count\n[- ]+\n(.*?)\n\n", output, re.S | re.M)
+    rows = [line.split() for line in table.group(1).splitlines()] if table else []
+    return {row[0]: int(row[1]) for row in rows}
