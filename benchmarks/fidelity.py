@@ -86,7 +86,8 @@ def main() -> None:
                 off = [abs(witness[epoch][i] - as_trained[epoch][i]) for i in (0, 1)]
                 verdict = "" if all(o <= b for o, b in zip(off, bounds, strict=True)) else "  OUT OF BOUNDS"
                 print(
-                    f"{cell.name:52} {epoch + 1:5} {name:>10} {witness[epoch][0]:9.6f} {off[0]:8.1e} {spreads[0]:8.1e} {bounds[0]:8.1e}"
+                    f"{cell.name:52} {epoch + 1:5} {name:>10} {witness[epoch][0]:9.6f}"
+                    f" {off[0]:8.1e} {spreads[0]:8.1e} {bounds[0]:8.1e}"
                     f" {off[1]:7.2%} {bounds[1]:7.2%}{verdict}",
                     flush=True,
                 )

@@ -20,6 +20,7 @@ from leaf.analysis.tables import paper_table, summary_table, write_table
 from leaf.cli import main
 from leaf.experiment import job
 from leaf.experiment.cells import Cell
+from leaf.experiment.errors import DamagedError
 from leaf.experiment.job import train_cell
 from leaf.experiment.records import write_metrics, write_run, write_tensors
 from leaf.experiment.scales import Settings
@@ -92,11 +93,15 @@ def test_statuses(project):
     assert paper == ["50.00", "50.00 (diverged)", "50.00 (stale)", "missing"]
 
 
-def test_an_edited_metrics_file_counts_as_missing(project):
+def test_an_edited_metrics_file_is_told_and_its_numbers_are_not_used(project):
     write_cell(cell(), [0.5] * 3)
     file = cell().directory("tiny") / "metrics.csv"
     file.write_text(file.read_text().replace("0.5", "0.9"))
-    assert collect({cell(): ()}, "tiny", SETTINGS).cells["status"].tolist() == ["missing"]
+    with pytest.raises(DamagedError, match=r"metrics.csv is not the file that the run wrote"):
+        collect({cell(): ()}, "tiny", SETTINGS)
+    records = collect({cell(): ()}, "tiny", SETTINGS, tolerant=True)
+    assert records.cells["status"].tolist() == ["damaged"]
+    assert paper_table(records).iloc[0, 0] == "(damaged)"
 
 
 def test_paper_table_puts_data_sets_side_by_side_and_rows_in_order(project):

@@ -196,7 +196,7 @@ def _collect(options: argparse.Namespace) -> None:
     for name in config.experiments:
         for cell in config.cells([name], scale):
             cells.setdefault(cell, []).append(name)
-    records = collect(cells, scale, settings, with_forms=True)
+    records = collect(cells, scale, settings, with_forms=True, tolerant=True)
     write_records(records, options.output)
     print(f"{options.output}: {len(records.cells)} cells, {records.cells['status'].value_counts().to_dict()}")
 

@@ -16,15 +16,16 @@ import safetensors.numpy
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.forms import Forms, read_forms
 from leaf.experiment.cells import Cell, sort_cells
-from leaf.experiment.errors import UserError
+from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
 from leaf.experiment.job import is_current
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import EpochRecord
 
-DONE, DIVERGED, STALE, MISSING = "done", "diverged", "stale", "missing"
-"""A cell's status: stale means made with other settings or another training version than the present ones."""
+DONE, DIVERGED, STALE, MISSING, DAMAGED = "done", "diverged", "stale", "missing", "damaged"
+"""A cell's status: stale means made with other settings or another training version than the present ones, damaged that
+its files are not as its run left them."""
 
 LAST_EPOCHS = 10
 """Over how many of the last epochs ``last_epochs_accuracy`` is the mean."""
@@ -81,7 +82,13 @@ class Records:
         return list(self.cells[field].unique())
 
 
-def collect(cells: Mapping[Cell, Sequence[str]], scale: str, settings: Settings, with_forms: bool = False) -> Records:
+def collect(
+    cells: Mapping[Cell, Sequence[str]],
+    scale: str,
+    settings: Settings,
+    with_forms: bool = False,
+    tolerant: bool = False,
+) -> Records:
     """Gather the records of cells from their directories, as far as there are any.
 
     Args:
@@ -89,6 +96,10 @@ def collect(cells: Mapping[Cell, Sequence[str]], scale: str, settings: Settings,
         scale: the name of the scale.
         settings: the scale's; cells made with others are marked stale.
         with_forms: gather ``forms`` too.
+        tolerant: count a damaged cell as such.
+
+    Raises:
+        DamagedError: if a cell is damaged, unless ``tolerant``.
     """
     rows, epochs, forms = [], [], {}
     for cell in sort_cells(cells):
@@ -102,7 +113,13 @@ def collect(cells: Mapping[Cell, Sequence[str]], scale: str, settings: Settings,
             "experiments": " ".join(cells[cell]),
             "status": MISSING,
         }
-        if run := read_run(directory):
+        try:
+            run = read_run(directory)
+        except DamagedError:
+            if not tolerant:
+                raise
+            run, row["status"] = None, DAMAGED
+        if run:
             metrics = pd.read_csv(directory / "metrics.csv")
             row |= _results(metrics, run, is_current(run, settings))
             epochs.append(metrics.assign(cell=cell.name))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from leaf.activations import BASE_FUNCTIONS
-from leaf.analysis.collection import DIVERGED, MISSING, STALE, Records, Variant
+from leaf.analysis.collection import DAMAGED, DIVERGED, MISSING, STALE, Records, Variant
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
@@ -97,7 +97,7 @@ def _status(status: str, diverged_at: int | None) -> str:
 
 def _accuracy_and_epoch(cells: pd.DataFrame) -> tuple[str, str]:
     """Best accuracy and its epoch, in words, of the cells of one variant: one per seed."""
-    present = cells[cells["status"] != MISSING]
+    present = cells[cells["best_accuracy"].notna()]
     accuracy, epochs = present["best_accuracy"].astype("float64") * 100, present["best_epoch"]
     if len(present) > 1:
         values = [f"{accuracy.mean():.2f} ± {accuracy.std():.2f} ({len(present)})", f"{epochs.min()}–{epochs.max()}"]
@@ -112,7 +112,7 @@ def marks(cells: pd.DataFrame) -> list[str]:
     found = []
     if MISSING in number:
         found.append(MISSING if len(cells) == 1 else f"{number[MISSING]} of {len(cells)} {MISSING}")
-    return found + [f"({status})" for status in (STALE, DIVERGED) if status in number]
+    return found + [f"({status})" for status in (STALE, DIVERGED, DAMAGED) if status in number]
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:

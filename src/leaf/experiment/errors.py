@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """A mistake in a configuration, a name, a file or a data set; the message says what is wrong and what is right."""
+
+
+class DamagedError(UserError):
+    """A finished cell's files are not as its run left them; the message names the file."""

@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,8 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{file} cannot be written: {error}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone already, or no such directory
+            part.unlink()
 
 
 def remove_parts(directory: Path) -> None:

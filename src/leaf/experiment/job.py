@@ -18,7 +18,7 @@ from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.checkpoint import drop_previous, load_state, save_state
 from leaf.experiment.datasets import DATASETS, dataset_file, load
-from leaf.experiment.errors import UserError
+from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import remove_parts, write_text
 from leaf.experiment.observations import (
     INPUT_EDGES,
@@ -88,7 +88,11 @@ def train_cell(
     directory = cell.directory(scale)
     with _lock(directory, say):
         remove_parts(directory)
-        run = read_run(directory)
+        try:
+            run = read_run(directory)
+        except DamagedError as damage:
+            run = None
+            say(str(damage))
         if run and is_current(run, settings):
             for name in OUTPUTS:
                 os.utime(directory / name)

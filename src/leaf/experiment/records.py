@@ -21,6 +21,7 @@ import safetensors.torch
 from torch import Tensor
 
 from leaf.experiment.cells import OUTPUTS
+from leaf.experiment.errors import DamagedError
 from leaf.experiment.files import write_text, write_whole
 from leaf.experiment.training import EpochRecord
 
@@ -51,13 +52,25 @@ def write_run(directory: Path, run: Mapping[str, Any]) -> None:
 
 
 def read_run(directory: Path) -> dict[str, Any] | None:
-    """The ``run.json`` of a finished cell, or ``None`` if it is missing or another output isn't as it was sealed."""
+    """The ``run.json`` of a finished cell, or ``None`` if there is none.
+
+    Raises:
+        DamagedError: if it cannot be read, or another output isn't as it was sealed.
+    """
+    advice = f"'leaf train' makes the outputs of {directory} again"
     try:
         run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-        whole = all(_sha256(directory / name) == digest for name, digest in run["sha256"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        sealed = dict(run["sha256"])
+    except FileNotFoundError:
         return None
-    return run if whole else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{directory / 'run.json'} is no record of a run ({error!r}); {advice}") from None
+    for name, digest in sealed.items():
+        if not (directory / name).is_file():
+            raise DamagedError(f"{directory / name} is missing; {advice}")
+        if _sha256(directory / name) != digest:
+            raise DamagedError(f"{directory / name} is not the file that the run wrote; {advice}")
+    return run
 
 
 def _sha256(file: Path) -> str:

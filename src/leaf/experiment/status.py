@@ -3,9 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from leaf.experiment.cells import Cell
+from leaf.experiment.errors import DamagedError
 from leaf.experiment.job import is_current
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
@@ -24,7 +24,10 @@ def summarize(cells: Iterable[Cell], scale: str, settings: Settings) -> Iterator
 
 def _status(cell: Cell, scale: str, settings: Settings) -> tuple[str, str]:
     directory = cell.directory(scale)
-    run: dict[str, Any] | None = read_run(directory)
+    try:
+        run = read_run(directory)
+    except DamagedError as damage:
+        return "damaged", str(damage)
     if run and not is_current(run, settings):
         return "stale", f"made with training version {run['training_version']} and {json.dumps(run['settings'])}"
     if run and run["diverged_at"]:

@@ -1,0 +1,21 @@
+"""Each kind of fault once, as `make faults` injects them many times."""
+
+import random
+
+import pytest
+from faults import KINDS, Site, inject
+
+pytestmark = pytest.mark.xdist_group("faults")
+
+
+@pytest.fixture(scope="module")
+def site(data, tmp_path_factory):
+    return Site(tmp_path_factory.mktemp("site"), random.Random(2))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost(site, kind):
+    tally = inject(site, kind, 1)
+    assert tally.injected == 1
+    assert not tally.wrong
+    assert max(tally.repeated, default=0) <= (2 if kind == "newest state damaged" else 1)
