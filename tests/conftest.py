@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from project_copy import PROJECT
 
 from leaf.experiment import fetching
 from leaf.experiment.cells import CHOICES, Cell
 from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
 from leaf.experiment.fetching import fetch
 
-PROJECT = Path(__file__).parent.parent
 FIXTURES = Path(__file__).parent / "fixtures"
 
 NAMES = {"LeNet-5": "lenet5", "KerasNet": "kerasnet", "F-MNIST": "fashion_mnist", "CIFAR-10": "cifar10"}
@@ -80,3 +80,11 @@ def originals(data, tmp_path_factory):
             content = {b"data": part.reshape(10_000, -1), b"labels": part_labels.tolist()}
             (directory / batch).write_bytes(pickle.dumps(content))
     return directory
+
+
+@pytest.fixture
+def empty_project(data: Callable[..., Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to work in that has nothing but the fetched data sets."""
+    (tmp_path / "resources").symlink_to(PROJECT / "resources")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 
-import pandas as pd
 import pytest
+from project_copy import comparable_results
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.job import Schedule, Stopped, train_cell
@@ -20,26 +20,13 @@ CELL = Cell("kerasnet", "fashion_mnist", "leaf-silu", "dspt-p24sl", "adam", 42)
 SMALL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42)
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch, data):
-    os.symlink(os.path.abspath("resources"), tmp_path / "resources")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def results(cell: Cell, scale: str) -> tuple[str, bytes, bytes]:
-    directory = cell.directory(scale)
-    metrics = pd.read_csv(directory / "metrics.csv").drop(columns="train_seconds").to_csv()
-    return metrics, (directory / "model.safetensors").read_bytes(), (directory / "forms.safetensors").read_bytes()
-
-
 def train(cell: Cell, scale: str, **options) -> list[str]:
     said: list[str] = []
     train_cell(cell, scale, SETTINGS, "cpu", threads=1, say=said.append, **options)
     return said
 
 
-def test_stopped_again_and_again_ends_in_the_same_bits(project):
+def test_stopped_again_and_again_ends_in_the_same_bits(empty_project):
     """Signals at random minibatches, in training and in testing, of a cell with dropout."""
     train(CELL, "undisturbed")
     rng, stops = random.Random(1), 0
@@ -59,13 +46,13 @@ def test_stopped_again_and_again_ends_in_the_same_bits(project):
             stops += 1
     assert stops >= 4
     assert len(read_run(CELL.directory("disturbed"))["sessions"]) == stops + 1
-    assert results(CELL, "disturbed") == results(CELL, "undisturbed")
+    assert comparable_results(CELL.directory("disturbed")) == comparable_results(CELL.directory("undisturbed"))
     # the handlers are gone with the training
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_real_process_and_a_real_signal(project, number):
+def test_a_real_process_and_a_real_signal(empty_project, number):
     long = Settings(epochs=50, train_images=1280, test_images=500)
     command = [sys.executable, "-c", "from leaf.cli import main; main()", "train", SMALL.name, "--scale", "tiny"]
     command += ["--settings", long.to_json(), "--device", "cpu", "--threads", "1"]
@@ -83,7 +70,7 @@ def test_a_real_process_and_a_real_signal(project, number):
     assert (directory / "state.pt").exists() and not (directory / "run.json").exists()
 
 
-def test_the_state_is_written_on_schedule(project):
+def test_the_state_is_written_on_schedule(empty_project):
     seen = set()
 
     def look(epoch, step, steps):
@@ -93,7 +80,7 @@ def test_the_state_is_written_on_schedule(project):
     assert (2, 5, False) in seen and (3, 5, True) in seen  # after two epochs, not after one
 
 
-def test_minutes_pass_within_an_epoch(project):
+def test_minutes_pass_within_an_epoch(empty_project):
     first = []
 
     def look(epoch, step, steps):

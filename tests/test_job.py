@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+from project_copy import comparable_results
 
 from leaf import build_network
 from leaf.experiment import job
+from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
@@ -24,28 +26,14 @@ CELL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "dspt-p24sl", "adam", 42)
 SETTINGS = Settings(epochs=3, train_images=256, test_images=100)
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch, data, in_project):
-    """An empty project that has the fetched data sets."""
-    os.symlink(os.path.abspath("resources"), tmp_path / "resources")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def train(cell=CELL, settings=SETTINGS, **options) -> list[str]:
     said: list[str] = []
     train_cell(cell, "tiny", settings, "cpu", threads=1, say=said.append, **options)
     return said
 
 
-def results(cell=CELL):
-    directory = cell.directory("tiny")
-    metrics = pd.read_csv(directory / "metrics.csv").drop(columns="train_seconds")
-    return (
-        metrics.to_csv(),
-        (directory / "model.safetensors").read_bytes(),
-        (directory / "forms.safetensors").read_bytes(),
-    )
+def results():
+    return comparable_results(CELL.directory("tiny"))
 
 
 class Killed(Exception):
@@ -60,7 +48,7 @@ def kill_in_epoch(number: int):
     return progress
 
 
-def test_outputs(project):
+def test_outputs(empty_project):
     assert train() == [f"{CELL.name}: 3 epochs, test accuracy {results_accuracy():.2%}"]
     directory = CELL.directory("tiny")
     assert {file.name for file in directory.iterdir()} == {*OUTPUTS, "state.pt", "lock"}
@@ -93,7 +81,7 @@ def results_accuracy() -> float:
     return pd.read_csv(CELL.directory("tiny") / "metrics.csv")["test_accuracy"].iloc[-1]
 
 
-def test_base_cells_have_inputs_and_gradient_norms_only(project):
+def test_base_cells_have_inputs_and_gradient_norms_only(empty_project):
     cell = Cell("lenet5", "fashion_mnist", "tanh", "classic", "adam", 42)
     train(cell)
     forms = safetensors.torch.load_file(cell.directory("tiny") / "forms.safetensors")
@@ -101,7 +89,7 @@ def test_base_cells_have_inputs_and_gradient_norms_only(project):
     assert pd.read_csv(cell.directory("tiny") / "metrics.csv")["slow_learning_rate"].isna().all()
 
 
-def test_current_outputs_are_kept_and_touched(project):
+def test_current_outputs_are_kept_and_touched(empty_project):
     train()
     before = results()
     for name in OUTPUTS:
@@ -111,7 +99,7 @@ def test_current_outputs_are_kept_and_touched(project):
     assert all((CELL.directory("tiny") / name).stat().st_mtime > 1 for name in OUTPUTS)
 
 
-def test_killed_at_any_epoch_ends_as_if_undisturbed(project):
+def test_killed_at_any_epoch_ends_as_if_undisturbed(empty_project):
     train()
     expected = results()
     for name in (*OUTPUTS, "state.pt"):
@@ -126,7 +114,7 @@ def test_killed_at_any_epoch_ends_as_if_undisturbed(project):
     assert len(read_run(CELL.directory("tiny"))["sessions"]) == 3  # the first had nothing to leave
 
 
-def test_lost_or_edited_outputs_are_written_again_without_training(project):
+def test_lost_or_edited_outputs_are_written_again_without_training(empty_project):
     train()
     expected = results()
     directory = CELL.directory("tiny")
@@ -137,7 +125,7 @@ def test_lost_or_edited_outputs_are_written_again_without_training(project):
     assert results() == expected
 
 
-def test_more_epochs_go_on_from_the_state(project):
+def test_more_epochs_go_on_from_the_state(empty_project):
     longer = Settings(epochs=5, train_images=256, test_images=100)
     train(settings=longer)
     expected = results()
@@ -149,7 +137,7 @@ def test_more_epochs_go_on_from_the_state(project):
 
 
 @pytest.mark.parametrize("what", ["settings", "training version", "damaged", "too long"])
-def test_states_that_do_not_fit_are_passed_over(project, monkeypatch, what):
+def test_states_that_do_not_fit_are_passed_over(empty_project, monkeypatch, what):
     train()
     settings = SETTINGS
     if what == "settings":
@@ -170,7 +158,7 @@ def test_states_that_do_not_fit_are_passed_over(project, monkeypatch, what):
     assert len(pd.read_csv(CELL.directory("tiny") / "metrics.csv")) == settings.epochs
 
 
-def test_a_damaged_state_falls_back_to_the_one_before(project):
+def test_a_damaged_state_falls_back_to_the_one_before(empty_project):
     train()
     expected = results()
     for name in (*OUTPUTS, "state.pt"):
@@ -183,7 +171,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(project):
     assert results() == expected
 
 
-def test_a_cell_has_one_trainer_at_a_time(project):
+def test_a_cell_has_one_trainer_at_a_time(empty_project):
     train()
     holder = subprocess.Popen(
         [sys.executable, "-c", "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.flock(f, fcntl.LOCK_EX);"
@@ -197,14 +185,36 @@ def test_a_cell_has_one_trainer_at_a_time(project):
     assert holder.wait() == 0
 
 
-def test_a_gpu_that_is_not_there(project):
+def test_divergence_is_a_result(empty_project, monkeypatch):
+    """Images that become NaN in the second epoch (made up) stand for a loss that does."""
+    calls = 0
+
+    def poisoned(pixels, dtype):
+        nonlocal calls
+        calls += 1
+        # an epoch is two minibatches of training and one of testing, after one for the gradient norms
+        return to_unit_interval(pixels, dtype) * (float("nan") if calls == 6 else 1.0)
+
+    monkeypatch.setattr("leaf.experiment.training.to_unit_interval", poisoned)
+    said = train()
+    assert said == [f"{CELL.name}: diverged at epoch 2, first in conv1, test accuracy {results_accuracy():.2%}"]
+    run = read_run(CELL.directory("tiny"))
+    assert (run["diverged_at"], run["epochs"], run["nonfinite_layer"]) == (2, 2, "conv1")
+    metrics = pd.read_csv(CELL.directory("tiny") / "metrics.csv")
+    assert metrics["epoch"].tolist() == [1, 2] and metrics["train_loss"].isna().tolist() == [False, True]
+    labels = safetensors.torch.load_file("resources/datasets/fashion_mnist.safetensors")["test_labels"][:100]
+    assert results_accuracy() == pytest.approx((labels == 0).double().mean().item())  # as published: class 0 throughout
+    assert train() == [f"{CELL.name}: outputs are current, kept"]
+
+
+def test_a_gpu_that_is_not_there(empty_project):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(UserError, match="cuda is demanded, but torch finds no GPU"):
         train_cell(CELL, "tiny", SETTINGS, "cuda")
 
 
-def test_command_line_and_its_start(project, monkeypatch):
+def test_command_line_and_its_start(empty_project, monkeypatch):
     """The process that trains doesn't load what only tables and figures need, and stays small."""
     code = (
         "import sys; from leaf.cli import main; main(sys.argv[1:]);"

@@ -187,11 +187,9 @@ class _Job:
         drop_previous(self.directory)
         (self.directory / "status.json").unlink(missing_ok=True)
         last = self.training.records[-1]
-        end = (
-            f"diverged at epoch {last.epoch} in {self.training.nonfinite_layer}"
-            if self.training.diverged
-            else f"{last.epoch} epochs"
-        )
+        end = f"{last.epoch} epochs"
+        if self.training.diverged:
+            end = f"diverged at epoch {last.epoch}, first in {self.training.nonfinite_layer}"
         self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
 
     def save(self) -> None:
