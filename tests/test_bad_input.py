@@ -156,6 +156,11 @@ COMMANDS = {
     ),
     "settings no JSON": (["train", CELL, "--scale", "tiny", "--settings", "{"], "--settings '{'"),
     "unknown setting": (["train", CELL, "--scale", "tiny", "--settings", '{"epoch": 1}'], "--settings .*epoch"),
+    "settings of a wrong type": (
+        ["train", CELL, "--scale", "tiny", "--settings", '{"epochs": "3"}'],
+        "settings: epochs must be a whole number above 0, not '3'",
+    ),
+    "no such device": (["train", CELL, *TINY, "--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda"),
     "no such filter": (["cells", "--dataset", "mnist"], "unknown dataset 'mnist'"),
     "no such table": (
         ["table", "best", CELL, "--output", "a.csv"],

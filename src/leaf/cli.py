@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.run(options)
     except UserError as error:
         sys.exit(f"leaf: {error}")
+    except KeyboardInterrupt:
+        sys.exit("leaf: interrupted")
     except BrokenPipeError:  # as when piped into head
         sys.stderr.close()
 
@@ -53,9 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     train = command(_train, "train", "Train one cell, as far as its outputs are not current already.")
     _add_cells(train, one=True)
     train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
-    train.add_argument("--threads", type=int, help="threads to compute with; all cores if not given")
+    train.add_argument("--threads", type=_positive, help="threads to compute with; all cores if not given")
     train.add_argument(
-        "--checkpoint-epochs", type=int, default=1, metavar="K", help="write the state every K epochs (1)"
+        "--checkpoint-epochs", type=_positive, default=1, metavar="K", help="write the state every K epochs (1)"
     )
     train.add_argument(
         "--checkpoint-minutes", type=float, default=10, metavar="M", help="and when M minutes have passed (10)"
@@ -84,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     analyse = command(_analyse, "analyse", "Make every table and figure from collected records.")
     analyse.add_argument("directory", type=Path, help="where 'leaf collect' wrote; tables and figures go there too")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _add_cells(parser: argparse.ArgumentParser, one: bool = False) -> None:

@@ -54,7 +54,7 @@ def title_of(wildcards) -> str:
 
 
 def digest(*modules: str) -> str:
-    """Of the analysis modules that make something, so that editing one makes it again; retraining marks what is stale."""
+    """Of the modules that make something, and the training version that it marks results by: a change makes it again."""
     sources = [
         Path(workflow.basedir, "src/leaf/analysis", f"{module}.py").read_bytes()
         for module in modules

@@ -111,8 +111,10 @@ def choose_device(name: str) -> torch.device:
     """The device of a configuration's ``device``.
 
     Raises:
-        UserError: if a GPU is demanded and there is none.
+        UserError: if there is no such device, or a GPU is demanded and there is none.
     """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"unknown device {name!r}; known: auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device: cuda is demanded, but torch finds no GPU here; choose auto or cpu")
     if name == "auto":

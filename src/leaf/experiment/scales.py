@@ -24,6 +24,12 @@ class Settings:
     train_images: int | None = None
     test_images: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+            if not whole and not (value is None and name in ("train_images", "test_images")):
+                raise UserError(f"settings: {name} must be a whole number above 0, not {value!r}")
+
     def to_json(self) -> str:
         """Canonical JSON: equal settings give equal text."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
