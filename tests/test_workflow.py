@@ -37,7 +37,7 @@ device: cpu
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def project(data, tmp_path_factory):
     copy = Copy(tmp_path_factory.mktemp("project"), TINY)
     copy.snakemake()
@@ -140,7 +140,7 @@ def test_the_report_holds_tables_and_figures(project):
 # --- dry runs of the default configuration ----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clean(data, tmp_path_factory):
     return Copy(tmp_path_factory.mktemp("clean"), TINY)
 
