@@ -5,8 +5,6 @@ import random
 import pytest
 from faults import KINDS, Site, inject
 
-pytestmark = pytest.mark.xdist_group("faults")
-
 
 @pytest.fixture(scope="session")
 def site(data, tmp_path_factory):

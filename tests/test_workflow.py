@@ -8,9 +8,6 @@ import pytest
 from conftest import PROJECT
 from project_copy import Copy, job_counts
 
-# One worker runs these, in order: they share a copy of the project.
-pytestmark = pytest.mark.xdist_group("workflow")
-
 CELL = "lenet5/fashion_mnist/leaf-tanh/p24sl/adam/seed42"
 
 TINY = """
