@@ -187,7 +187,7 @@ def kill_while_writing(site: Site, tally: Tally) -> None:
 
 def corrupt_state(site: Site, tally: Tally) -> None:
     process = site.start()
-    while site.epochs_done() < 2:
+    while site.epochs_done() < 2 and process.poll() is None:
         time.sleep(0.05)
     process.kill()
     process.communicate(timeout=60)
