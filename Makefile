@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick test check fidelity faults paper environment lock clean
+.PHONY: quick test check bench fidelity faults paper environment lock clean
 
 quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
 	snakemake --quiet rules
@@ -26,6 +26,10 @@ check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
 fidelity: $(ENVIRONMENT)  ## whole epochs against a plain loop and the published implementation's own
 	leaf fetch
 	python benchmarks/fidelity.py
+
+bench: $(ENVIRONMENT)  ## what training costs, against a plain loop and against plain activations
+	leaf fetch
+	python benchmarks/bench.py reports/benchmark
 
 faults: $(ENVIRONMENT)  ## interrupts training in every way and counts what is lost
 	leaf fetch

@@ -70,8 +70,9 @@ def test_gradcheck(family, form):
     assert torch.autograd.gradgradcheck(call, (u, *layer.parameters()))
 
 
-# float32 rounding of sigmoid near 1 leaves these errors; ReLU's form is off where |u| is of the order of 1 / 2^16
-INITIAL_ERRORS = {"relu": 5e-6, "silu": 2e-6, "tanh": 5e-7, "sigmoid": 1e-7}
+# float32 rounding of sigmoid near 1 leaves these errors, each side its own; ReLU's form is off where |u| is of the
+# order of 1 / 2^16
+INITIAL_ERRORS = {"relu": 5e-6, "silu": 2e-6, "tanh": 5e-7, "sigmoid": 1.2e-7}
 
 
 @pytest.mark.parametrize(("family", "form"), EVERY_FORM)

@@ -118,6 +118,7 @@ CONFIGURATIONS = {
     "a seed as text": (experiment(seeds=["1"]), "experiments.mine.seeds.0: expected integer"),
     "a huge seed": (experiment(seeds=[2**31]), "experiments.mine.seeds.0: 2147483648 is greater than"),
     "in_all as text": (experiment(in_all="yes"), "experiments.mine.in_all: expected boolean"),
+    "unknown precision": ({"precision": "half"}, "precision: 'half' is not one of 'float32', 'tf32', 'bfloat16'"),
     "unknown device": ({"device": "gpu"}, "device: 'gpu' is not one of 'auto', 'cpu', 'cuda'"),
     "unknown figure format": ({"figure_format": "jpg"}, "figure_format: 'jpg' is not one of"),
     "checkpoint never": ({"checkpoint": {"epochs": 0}}, "checkpoint.epochs: 0 is less than"),
@@ -159,6 +160,14 @@ COMMANDS = {
     "settings of a wrong type": (
         ["train", CELL, "--scale", "tiny", "--settings", '{"epochs": "3"}'],
         "settings: epochs must be a whole number above 0, not '3'",
+    ),
+    "no such precision": (
+        ["train", CELL, *TINY, "--precision", "float16"],
+        "unknown precision 'float16'; known: float32",
+    ),
+    "precision of GPUs": (
+        ["train", CELL, *TINY, "--device", "cpu", "--precision", "tf32"],
+        "tf32 exists on GPUs alone",
     ),
     "no such device": (["train", CELL, *TINY, "--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda"),
     "no such filter": (["cells", "--dataset", "mnist"], "unknown dataset 'mnist'"),

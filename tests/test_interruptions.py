@@ -55,7 +55,7 @@ def test_stopped_again_and_again_ends_in_the_same_bits(empty_project):
 def test_a_real_process_and_a_real_signal(empty_project, number):
     long = Settings(epochs=50, train_images=1280, test_images=500)
     command = [sys.executable, "-c", "from leaf.cli import main; main()", "train", SMALL.name, "--scale", "tiny"]
-    command += ["--settings", long.to_json(), "--device", "cpu", "--threads", "1"]
+    command += ["--settings", long.to_json(), "--device", "cpu", "--precision", "float32", "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     directory = SMALL.directory("tiny")
     while not (directory / "status.json").exists():

@@ -73,6 +73,7 @@ def test_outputs(empty_project):
     run = json.loads((directory / "run.json").read_text())
     assert run["cell"]["name"] == CELL.name and run["diverged_at"] is None and run["epochs"] == 3
     assert run["data_sha256"] == DATASETS["fashion_mnist"].sha256
+    assert (run["threads"], run["kernel"], run["precision"]) == (1, "numba", "float32")
     assert run["versions"]["torch"] == torch.__version__.split("+")[0]
     assert len(run["git"].get("commit", "0" * 40)) == 40
 
@@ -86,6 +87,7 @@ def test_base_cells_have_inputs_and_gradient_norms_only(empty_project):
     train(cell)
     forms = safetensors.torch.load_file(cell.directory("tiny") / "forms.safetensors")
     assert {name.split("/")[0] for name in forms} == {"inputs", "gradient_norms"}
+    assert read_run(cell.directory("tiny"))["kernel"] == "plain"
     assert pd.read_csv(cell.directory("tiny") / "metrics.csv")["slow_learning_rate"].isna().all()
 
 
@@ -109,9 +111,48 @@ def test_killed_at_any_epoch_ends_as_if_undisturbed(empty_project):
             train(progress=kill_in_epoch(epoch))
         status = CELL.directory("tiny") / "status.json"
         assert (json.loads(status.read_text())["epoch"] if status.exists() else 0) == epoch - 1
-    assert "goes on after epoch 2, with 1 threads as before" in train()[0]
+    assert train()[0] == f"{CELL.name}: goes on after epoch 2"
     assert results() == expected
     assert len(read_run(CELL.directory("tiny"))["sessions"]) == 3  # the first had nothing to leave
+
+
+def test_whoever_resumes_computes_as_before(empty_project, monkeypatch):
+    with monkeypatch.context() as without_numba:
+        without_numba.setattr(job, "kernel_for", lambda device: "plain")
+        train(precision="bfloat16")
+        expected = results()
+        for name in (*OUTPUTS, "state.pt"):
+            (CELL.directory("tiny") / name).unlink()
+        with pytest.raises(Killed):
+            train(precision="bfloat16", progress=kill_in_epoch(2))
+    assert train() == [
+        f"{CELL.name}: goes on after epoch 1, with kernel plain, precision bfloat16 as before",
+        f"{CELL.name}: 3 epochs, test accuracy {results_accuracy():.2%}",
+    ]
+    assert results() == expected
+    run = read_run(CELL.directory("tiny"))
+    assert (run["kernel"], run["precision"]) == ("plain", "bfloat16")
+
+
+def test_a_state_of_a_kernel_that_is_not_at_hand_is_kept_and_told(empty_project, monkeypatch):
+    with pytest.raises(Killed):
+        train(progress=kill_in_epoch(2))
+    with monkeypatch.context() as without_numba:
+        without_numba.setattr(job, "kernel_for", lambda device: "plain")
+        with pytest.raises(UserError, match="trained with the kernel 'numba', which is not at hand here"):
+            train()
+    assert "goes on after epoch 1" in train()[0]
+
+
+def test_bfloat16_is_near_float32_and_something_else(empty_project):
+    def losses(precision: str) -> pd.Series:
+        train(settings=Settings(epochs=1, train_images=1280, test_images=100), precision=precision)
+        for name in ("run.json", "state.pt"):
+            (CELL.directory("tiny") / name).unlink()
+        return pd.read_csv(CELL.directory("tiny") / "metrics.csv")["train_loss"]
+
+    exact, rounded = losses("float32"), losses("bfloat16")
+    assert (exact != rounded).all() and rounded.to_numpy() == pytest.approx(exact.to_numpy(), rel=0.02)
 
 
 def test_lost_or_edited_outputs_are_written_again_without_training(empty_project):
@@ -222,18 +263,8 @@ def test_command_line_and_its_start(empty_project, monkeypatch):
     )
     cell = Cell("kerasnet", "cifar10", "leaf-silu", "dspt-p24sl", "adam", 1)
     settings = Settings(epochs=1, train_images=256, test_images=1000)
-    command = [
-        "train",
-        cell.name,
-        "--scale",
-        "tiny",
-        "--settings",
-        settings.to_json(),
-        "--device",
-        "cpu",
-        "--threads",
-        "2",
-    ]
+    options = {"scale": "tiny", "settings": settings.to_json(), "device": "cpu", "precision": "float32", "threads": "2"}
+    command = ["train", cell.name, *(text for key, value in options.items() for text in (f"--{key}", value))]
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]" and "1 epochs, test accuracy" in done.stdout
     run = read_run(cell.directory("tiny"))

@@ -129,7 +129,7 @@ def test_every_family_and_procedure_sees_the_same_images_and_test_images_stay_as
         cell = Cell("kerasnet", "cifar10", activation, procedure, "adam", 42)
         training = Training(cell, Settings(epochs=2), data("cifar10", 300, 50))
         batches: list[Tensor] = []
-        training.network.register_forward_pre_hook(
+        training.network.conv1.register_forward_pre_hook(
             lambda module, inputs, batches=batches: batches.append(inputs[0].clone())
         )
         for _ in range(2):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import FIXTURES, published, published_cell
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, max_pool2d
 
 from leaf import build_network
 from leaf.activations import Adaptive
@@ -116,7 +116,7 @@ def test_two_stages(activation, procedure):
     before = snapshot(network)
     activation_names = {name for name in before if name.startswith("activation")}
     logged = training_step(network, stages, images, labels)
-    first_forward, second_forward = seen
+    _, first_forward, second_forward = seen  # before them, once for both, what lies before the first activation
     assert not moved(before, first_forward)
     assert moved(before, second_forward) == activation_names  # stage 1 moved these, before the second forward pass
     assert moved(second_forward, snapshot(network)) == set(before) - activation_names
@@ -185,11 +185,13 @@ def plain_losses(cell: Cell, data: Data, steps: int) -> list[float]:
     adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
     for layer in adaptive:
 
-        def formula(u, layer=layer):
+        def formula(u, pooled, layer=layer):
             p = [parameter[None] for parameter in layer.parameters()]
             if len(p) == 2:
-                return p[0] * u * torch.sigmoid(p[1] * u)
-            return (p[0] * u + p[1]) * torch.sigmoid(p[2] * u) + p[3]
+                y = p[0] * u * torch.sigmoid(p[1] * u)
+            else:
+                y = (p[0] * u + p[1]) * torch.sigmoid(p[2] * u) + p[3]
+            return max_pool2d(y, 2) if pooled else y
 
         layer.forward = formula
     rate, slow_rate = {"adam": (1e-3, 1e-6), "rmsprop": (1e-4, 1e-5)}[cell.optimizer]

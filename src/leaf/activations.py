@@ -6,10 +6,12 @@ International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from leaf.kernels import gated_line
 
 BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -20,64 +22,6 @@ BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
 
 # As a slope inside the sigmoid it turns it into the step function that ReLU needs. Not for float16: it overflows there.
 STEP_SLOPE = 2.0**16
-
-
-class _GatedLine(torch.autograd.Function):
-    r"""A line behind a sigmoid gate, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, with analytic gradients.
-
-    ``u`` is ``(N, M)``, the parameters are ``(M,)``; ``p2`` and ``p4`` may be ``None``, which stands for a constant 0.
-    Only ``u`` and the parameters are kept for the backward pass: the gate is cheaper to compute again than to store.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
-        line = p1 * u if p2 is None else p1 * u + p2
-        y = line * torch.sigmoid(p3 * u)
-        return y if p4 is None else y + p4
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        u, p1, p2, p3, _ = inputs
-        ctx.save_for_backward(u, p1, p2, p3)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        (grad_output,) = grad_outputs
-        u, p1, p2, p3 = ctx.saved_tensors
-        need_u, need_p1, need_p2, need_p3, need_p4 = ctx.needs_input_grad
-        grad_u = grad_p1 = grad_p2 = grad_p3 = grad_p4 = None
-        gate = torch.sigmoid(p3 * u)
-        through_gate = grad_output * gate
-        if need_u or need_p3:
-            line = p1 * u if p2 is None else p1 * u + p2
-            into_gate = through_gate * (1 - gate) * line  # the gradient of p3 * u
-            if need_u:
-                grad_u = through_gate * p1 + into_gate * p3
-            if need_p3:
-                grad_p3 = (into_gate * u).sum(0)
-        if need_p1:
-            grad_p1 = (through_gate * u).sum(0)
-        if need_p2:
-            grad_p2 = through_gate.sum(0)
-        if need_p4:
-            grad_p4 = grad_output.sum(0)
-        return grad_u, grad_p1, grad_p2, grad_p3, grad_p4
-
-
-def _gated_line(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
-    """``_GatedLine`` for ``u`` of shape ``(N, *shape)`` and parameters of shape ``shape``.
-
-    Works through memory in its own order: a sum over the batch of channels-last tensors is 30 times as fast this way.
-    """
-    parameters: tuple[Tensor | None, ...] = (p1, p2, p3, p4)
-    channels_last = u.ndim == 4 and u.stride(1) == 1
-    if channels_last:
-        u = u.movedim(1, 3)
-        parameters = tuple(None if p is None else p.movedim(0, 2) for p in parameters)
-    y = _GatedLine.apply(u.flatten(1), *(None if p is None else p.flatten() for p in parameters)).view(u.shape)
-    return y.movedim(3, 1) if channels_last else y
 
 
 class Adaptive(nn.Module):
@@ -97,6 +41,8 @@ class Adaptive(nn.Module):
     """Initial values of the parameters, in the order of ``parameter_names``, for each form."""
     slow_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that P24Sl trains at a lower learning rate."""
+    plain = False
+    """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
 
     def __init__(self, shape: Sequence[int], form: str) -> None:
         super().__init__()
@@ -106,6 +52,10 @@ class Adaptive(nn.Module):
         self.shape, self.form = tuple(shape), form
         for name, value in zip(self.parameter_names, self.forms[form], strict=True):
             self.register_parameter(name, nn.Parameter(torch.full(self.shape, value)))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
+        """Let parameters follow ``to(memory_format=…)`` as weights do, so that they lie as the inputs lie."""
+        return super()._apply(lambda tensor: fn(tensor[None])[0], recurse)
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, form={self.form!r}"
@@ -118,7 +68,7 @@ class AHAF(Adaptive):
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; one parameter set per element.
         form: the function it starts as: ``"relu"`` or ``"silu"``.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Bodyanskiy & Kostiuk (2023); introduced by the same authors in 2022.
     """
 
@@ -129,8 +79,8 @@ class AHAF(Adaptive):
     beta: nn.Parameter
     gamma: nn.Parameter
 
-    def forward(self, u: Tensor) -> Tensor:
-        return _gated_line(u, self.beta, None, self.gamma, None)
+    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
+        return gated_line(u, self.beta, None, self.gamma, None, pooled, self.plain)
 
 
 class LEAF(Adaptive):
@@ -140,7 +90,7 @@ class LEAF(Adaptive):
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; one parameter set per element.
         form: the function it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Bodyanskiy & Kostiuk (2023).
     """
 
@@ -159,8 +109,8 @@ class LEAF(Adaptive):
     p3: nn.Parameter
     p4: nn.Parameter
 
-    def forward(self, u: Tensor) -> Tensor:
-        return _gated_line(u, self.p1, self.p2, self.p3, self.p4)
+    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
+        return gated_line(u, self.p1, self.p2, self.p3, self.p4, pooled, self.plain)
 
 
 @dataclass(frozen=True)

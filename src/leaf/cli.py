@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     train = command(_train, "train", "Train one cell, as far as its outputs are not current already.")
     _add_cells(train, one=True)
     train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
+    train.add_argument("--precision", help="float32, tf32 or bfloat16, instead of the configuration's")
     train.add_argument("--threads", type=_positive, help="threads to compute with; all cores if not given")
     train.add_argument(
         "--checkpoint-epochs", type=_positive, default=1, metavar="K", help="write the state every K epochs (1)"
@@ -155,11 +156,11 @@ def _train(options: argparse.Namespace) -> None:
             bar.set_description(f"epoch {epoch}/{settings.epochs}")
         bar.update(step - bar.n)
 
-    device = options.device or _config(options).values["device"]
+    device, precision = (getattr(options, name) or _config(options).values[name] for name in ("device", "precision"))
     schedule = Schedule(options.checkpoint_epochs, options.checkpoint_minutes)
     with bar:
         try:
-            train_cell(cell, scale, settings, device, options.threads, schedule, progress, bar.write)
+            train_cell(cell, scale, settings, device, options.threads, precision, schedule, progress, bar.write)
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
             sys.exit(128 + stop.signal)

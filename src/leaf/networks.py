@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from leaf.activations import ACTIVATIONS
+from leaf.activations import ACTIVATIONS, Adaptive
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width of one image."""
@@ -30,6 +30,25 @@ class Network(nn.Sequential):
     def activations(self) -> list[nn.Module]:
         """The activation modules, in the order the input meets them."""
         return [layer for name, layer in self.named_children() if name.startswith("activation")]
+
+    @property
+    def first_activation(self) -> int:
+        """The place of the first activation among the layers."""
+        return list(self).index(self.activations[0])
+
+    def forward(self, values: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """The layers from ``start`` up to ``stop``; a learnable activation does the pooling that follows it."""
+        layers = list(self)[start:stop]
+        pooled = False
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            if isinstance(layer, Adaptive):
+                pooled = isinstance(following, nn.MaxPool2d)
+                values = layer(values, pooled)
+            elif pooled:
+                pooled = False
+            else:
+                values = layer(values)
+        return values
 
 
 class LeNet5(Network):

@@ -6,7 +6,8 @@ CELL = f"{{scale}}/{CELL_PATTERN}"
 
 # Where and with what care cells train. Not in params: it changes nothing about their results.
 EXECUTION = (
-    f"--device {config['device']} --checkpoint-epochs {config['checkpoint']['epochs']}"
+    f"--device {config['device']} --precision {config['precision']}"
+    f" --checkpoint-epochs {config['checkpoint']['epochs']}"
     f" --checkpoint-minutes {config['checkpoint']['minutes']}"
 )
 

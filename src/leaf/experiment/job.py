@@ -30,15 +30,28 @@ from leaf.experiment.observations import (
 from leaf.experiment.provenance import device_name, git, peak_memory, timestamp, versions
 from leaf.experiment.records import read_run, write_metrics, write_run, write_tensors
 from leaf.experiment.scales import Settings
-from leaf.experiment.training import TEST_BATCH_SIZE, TRAINING_VERSION, Training
-
-KERNEL, PRECISION = "plain", "float32"
-"""How activations are computed and in what precision: one way each so far."""
+from leaf.experiment.training import PRECISIONS, TEST_BATCH_SIZE, TRAINING_VERSION, Training
+from leaf.kernels import kernel_for
 
 Progress = Callable[[int, int, int], None]
 """Called with the epoch, the minibatches done in it, and their number in all."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a cell computes. Rounding hangs on it: it is chosen when training starts, and whoever resumes keeps it.
+
+    Attributes:
+        threads: of every operation, on a CPU.
+        kernel: what computes learnable activations, see ``leaf.kernels``; base functions are torch's, so plain.
+        precision: a name in ``PRECISIONS``.
+    """
+
+    threads: int
+    kernel: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ def train_cell(
     settings: Settings,
     device: str = "auto",
     threads: int | None = None,
+    precision: str = "float32",
     schedule: Schedule = Schedule(),
     progress: Progress = lambda epoch, step, steps: None,
     say: Callable[[str], None] = print,
@@ -77,6 +91,7 @@ def train_cell(
     Args:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         threads: threads of a new training; one that is resumed keeps its own number.
+        precision: a name in ``PRECISIONS``; a training that is resumed keeps its own.
         schedule: when to write the state.
         progress: told of every minibatch.
         say: told in a line what is done and why.
@@ -100,7 +115,7 @@ def train_cell(
             return
         with _caught_signals() as caught:
             try:
-                job = _Job(cell, scale, settings, choose_device(device), threads, say)
+                job = _Job(cell, scale, settings, choose_device(device), threads, precision, say)
                 job.run(schedule, progress, caught)
             except torch.OutOfMemoryError as error:
                 reason = str(error).split(". ")[0]
@@ -122,6 +137,23 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def check_possible(execution: Execution, device: torch.device) -> None:
+    """See that a device can compute in this way.
+
+    Raises:
+        UserError: if not.
+    """
+    if execution.precision not in PRECISIONS:
+        raise UserError(f"unknown precision {execution.precision!r}; known: {', '.join(PRECISIONS)}")
+    if execution.precision == "tf32" and device.type != "cuda":
+        raise UserError("precision: tf32 exists on GPUs alone; choose float32 or bfloat16")
+    if execution.kernel not in ("plain", kernel_for(device)):
+        raise UserError(
+            f"the state was trained with the kernel {execution.kernel!r}, which is not at hand here and would give"
+            f" other rounding: install {execution.kernel}, or delete the state to start again"
+        )
+
+
 class _Job:
     """A cell's training with what goes around it: its state on disk, its status, its outputs."""
 
@@ -132,6 +164,7 @@ class _Job:
         settings: Settings,
         device: torch.device,
         threads: int | None,
+        precision: str,
         say: Callable[[str], None],
     ) -> None:
         self.cell, self.scale, self.settings, self.say = cell, scale, settings, say
@@ -142,20 +175,23 @@ class _Job:
             "training_version": TRAINING_VERSION,
             "data": DATASETS[cell.dataset].sha256,
             "device": device.type,
-            "kernel": KERNEL,
-            "precision": PRECISION,
         }
         state, refused = load_state(self.directory, self.identity, settings.epochs)
         for line in refused:
             say(line)
-        self.threads = state["threads"] if state else threads or torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        kernel = kernel_for(device) if ACTIVATIONS[cell.activation].adaptive else "plain"
+        chosen = Execution(threads or torch.get_num_threads(), kernel, precision)
+        self.execution = Execution(**state["execution"]) if state else chosen
+        check_possible(self.execution, device)
+        torch.set_num_threads(self.execution.threads)
         data = load(cell.dataset, dataset_file(cell.dataset), settings.train_images, settings.test_images)
-        self.training = Training(cell, settings, data, device)
+        self.training = Training(cell, settings, data, device, self.execution.kernel, self.execution.precision)
         self.sessions = state["sessions"] if state else []
         if state:
             self.training.load_state_dict(state["training"])
-            say(f"{cell.name}: goes on {self.where}, with {self.threads} threads as before")
+            kept = [f"{key} {value}" for key, value in state["execution"].items() if value != asdict(chosen)[key]]
+            as_before = f", with {', '.join(kept)} as before" if kept else ""
+            say(f"{cell.name}: goes on {self.where}{as_before}")
         self.sessions.append({"started": timestamp(self.started), "host": socket.gethostname()})
 
     @property
@@ -199,7 +235,7 @@ class _Job:
         self.sessions[-1]["seconds"] = round(time.time() - self.started, 3)
         state = {
             "identity": self.identity,
-            "threads": self.threads,
+            "execution": asdict(self.execution),
             "sessions": self.sessions,
             "training": self.training.state_dict(),
         }
@@ -257,9 +293,7 @@ class _Job:
             "nonfinite_layer": training.nonfinite_layer,
             "network_parameters": sum(parameter.numel() for parameter in training.network.parameters()),
             "device": device_name(training.data.train_images.device),
-            "threads": self.threads,
-            "kernel": KERNEL,
-            "precision": PRECISION,
+            **asdict(self.execution),
             "sessions": self.sessions,
             "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
             "peak_memory_bytes": peak_memory(),

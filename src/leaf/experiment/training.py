@@ -1,5 +1,7 @@
 """The training loop: epochs in, one record per epoch out."""
 
+import ctypes
+import functools
 import math
 import os
 import time
@@ -11,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from leaf.activations import Adaptive
 from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.cells import Cell, build_network
 from leaf.experiment.datasets import Data
 from leaf.experiment.observations import first_nonfinite_layer, gradient_norms, parameter_quantiles
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, initial_network
 from leaf.experiment.scales import Settings
+from leaf.networks import Network
 from leaf.procedures import training_stages, training_step
 
 TRAINING_VERSION = 1
@@ -26,6 +30,13 @@ TRAINING_VERSION = 1
 """
 
 TEST_BATCH_SIZE = 250
+
+PRECISIONS = {
+    "float32": "every number and product",
+    "tf32": "GPUs alone: convolutions and matrix products round their inputs to 10 bits",
+    "bfloat16": "convolutions and matrix products compute in bfloat16, weights and activations stay float32",
+}
+"""What a cell can be trained in, by name."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of minibatches done in the epoch and their number in all."""
@@ -80,6 +91,8 @@ class Training:
         settings: how long and with what minibatches.
         data: the images to train and test on, as many of them as the settings say.
         device: where to compute.
+        kernel: ``"plain"``, or the name of the fast kernel that the device has; that one if not given.
+        precision: a name in ``PRECISIONS``.
         dtype, memory_format: of weights and images; the tests' exact comparisons use float64 and contiguous memory.
     """
 
@@ -89,10 +102,13 @@ class Training:
         settings: Settings,
         data: Data,
         device: torch.device | None = None,
+        kernel: str | None = None,
+        precision: str = "float32",
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         make_deterministic()
+        keep_freed_memory()
         device = device or torch.device("cpu")
         self.settings, self.dtype, self.memory_format = settings, dtype, memory_format
         self.data = data.to(device)
@@ -103,6 +119,10 @@ class Training:
         )
         self.network.to(device, dtype)
         self.network.to(memory_format=memory_format)
+        for layer in self.network.activations:
+            if isinstance(layer, Adaptive):
+                layer.plain = kernel == "plain"
+        compute_in(precision, self.network, device)
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
         self.records: list[EpochRecord] = []
         self.partial: PartialEpoch | None = None
@@ -167,18 +187,19 @@ class Training:
         for step in range(len(partial.losses), steps):
             minibatch = slice(step * size, (step + 1) * size)
             augmented = augment(images[minibatch], EpochDraws(*(draw[minibatch] for draw in draws)))
-            partial.losses.append(self._step(self.images(augmented), labels[minibatch]))
+            inputs = self.images(augmented)
+            note = functools.partial(self._note_nonfinite, inputs)
+            partial.losses.append(training_step(self.network, self.stages, inputs, labels[minibatch], note))
             partial.seconds = time.perf_counter() - started
             progress(step + 1, steps)
-        return torch.stack(partial.losses).cpu()
+        losses = torch.stack(partial.losses).cpu()
+        if not losses.isfinite().all():
+            self._note_nonfinite(self.images(images[:size]))  # on a CPU it is known already, and more exactly
+        return losses
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """``training_step``; where a loss first stops being finite, the layer that did so first is noted."""
-
-        def note() -> None:
-            self.nonfinite_layer = self.nonfinite_layer or first_nonfinite_layer(self.network, images) or "loss"
-
-        return training_step(self.network, self.stages, images, labels, note)
+    def _note_nonfinite(self, images: Tensor) -> None:
+        """Note which layer first stopped giving finite values, if that isn't known."""
+        self.nonfinite_layer = self.nonfinite_layer or first_nonfinite_layer(self.network, images) or "loss"
 
     @torch.no_grad()
     def evaluate(self, progress: Callable[[], None] = lambda: None) -> tuple[float, float]:
@@ -232,3 +253,29 @@ def make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for the next minibatch, which asks for as much again.
+
+    glibc gives large blocks back to the system at once, and each page that comes back is filled with zeros first.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        trim_threshold, top_pad, mmap_max = -1, -2, -4
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, -1)
+        libc.mallopt(top_pad, 2**26)
+
+
+def compute_in(precision: str, network: Network, device: torch.device) -> None:
+    """Let a network on a device compute in one of the ``PRECISIONS``; what it gives is float32 or wider."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if precision == "bfloat16":
+        exact = network.forward
+
+        def forward(*arguments: Any, **options: Any) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16):
+                return exact(*arguments, **options).float()
+
+        network.forward = forward  # type: ignore[method-assign]

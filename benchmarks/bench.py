@@ -1,0 +1,331 @@
+"""What training costs: ours against the plain loop and against ours with SiLU, and every layer against a plain copy.
+
+What is compared runs in turn, in one process, on real data, so that a drifting machine drifts for all of it; figures
+are medians, ratios are medians of the rounds' ratios. Run as `make bench`; writes CSV, a chart and what machine it was.
+"""
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import plain_loop
+import torch
+from torch import Tensor, nn
+
+from leaf.activations import AHAF, LEAF
+from leaf.experiment.cells import Cell, build_network
+from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
+from leaf.experiment.provenance import device_name, git, versions
+from leaf.experiment.scales import SCALES, Settings
+from leaf.experiment.training import Training, keep_freed_memory, make_deterministic
+from leaf.kernels import kernel_for
+from leaf.networks import Network
+
+THREADS, BATCH, ROUNDS = 2, 128, 3
+VARIANTS = {
+    "SiLU": ("silu", "classic"),
+    "ReLU": ("relu", "classic"),
+    "AHAF-SiLU": ("ahaf-silu", "classic"),
+    "LEAF-SiLU": ("leaf-silu", "classic"),
+    "LEAF-Tanh P24Sl": ("leaf-tanh", "p24sl"),
+    "LEAF-SiLU DSPT P24Sl": ("leaf-silu", "dspt-p24sl"),
+}
+AGAINST_PLAIN_LOOP = ("ReLU", "AHAF-SiLU", "LEAF-Tanh P24Sl", "LEAF-SiLU DSPT P24Sl")
+MINIBATCHES = {"lenet5": 32, "kerasnet": 16}
+PREPARED = 8
+"""Minibatches that the plain loop's workers have ready before the first is taken: its time is counted from there on."""
+
+
+def busy_seconds() -> float:
+    """Processor time used on this machine since it started, by anyone; with what a hypervisor kept for others."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def undisturbed(what: str, disturbances: list[str]) -> Iterator[None]:
+    """Notice when other programs take this one's cores meanwhile, and say so."""
+    started, busy, own = time.perf_counter(), busy_seconds(), sum(os.times()[:4])
+    yield
+    others = (busy_seconds() - busy - (sum(os.times()[:4]) - own)) / (time.perf_counter() - started)
+    if others > 0.1:
+        disturbances.append(
+            f"{what}: other programs used {others:.1f} cores meanwhile; its figures are not to be trusted"
+        )
+        print(disturbances[-1], file=sys.stderr)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def interleaved(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """The results of each, called in turn; a first round is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for index in range(rounds + 1):
+        for name, run in runs.items():
+            result = run()
+            if index:
+                found[name].append(result)
+    return found
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """Median of the rounds' ratios."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def spread(values: list[float]) -> float:
+    """Half the range over the median."""
+    return (max(values) - min(values)) / 2 / statistics.median(values)
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def our_epoch(cell: Cell, data: Data) -> Callable[[], float]:
+    """Trains an epoch of ours, loading and augmentation included: seconds per 1,000 images."""
+    training = Training(cell, Settings(), data)
+
+    def run() -> float:
+        training.partial = None
+        return seconds(training.train_epoch) / len(data.train_images) * 1000
+
+    return run
+
+
+def plain_epoch(cell: Cell, data: Data) -> Callable[[], float]:
+    """The same of the plain loop, as it works when its workers are running."""
+    epochs = plain_loop.train(cell, data, epochs=ROUNDS + 1)
+
+    def run() -> float:
+        ends = next(epochs).minibatch_ends
+        return (ends[-1] - ends[PREPARED - 1]) / (len(ends) - PREPARED) / BATCH * 1000
+
+    return run
+
+
+def bare_convolutions(network: Network, images: Tensor) -> Callable[[], float]:
+    """Forward and backward of a network's convolutions and nothing else: seconds per 1,000 images."""
+    inputs: list[Tensor] = []
+    convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach())) for layer in convolutions]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    for later in inputs[1:]:
+        later.requires_grad_()
+    grads = [torch.randn_like(layer(x)) for layer, x in zip(convolutions, inputs, strict=True)]
+
+    def step() -> None:
+        for layer, x, grad in zip(convolutions, inputs, grads, strict=True):
+            x.grad = None
+            layer.zero_grad()
+            layer(x).backward(grad)
+
+    return lambda: seconds(lambda: [step() for _ in range(8)]) / 8 / len(images) * 1000
+
+
+def bench_networks(disturbances: list[str]) -> pd.DataFrame:
+    """A row for every network, data set and variant."""
+    rows = []
+    for network in MINIBATCHES:
+        for dataset in DATASETS:
+            data = load(dataset, dataset_file(dataset), MINIBATCHES[network] * BATCH, 10)
+            cells = {name: Cell(network, dataset, *kind, "adam", 42) for name, kind in VARIANTS.items()}
+            runs = {f"ours {name}": our_epoch(cell, data) for name, cell in cells.items()}
+            runs |= {f"plain {name}": plain_epoch(cells[name], data) for name in AGAINST_PLAIN_LOOP}
+            training = Training(cells["SiLU"], Settings(), data)
+            runs["convolutions"] = bare_convolutions(training.network, training.images(data.train_images[:BATCH]))
+            with undisturbed(f"{network} on {dataset}", disturbances):
+                found = interleaved(runs, ROUNDS)
+            for name in VARIANTS:
+                ours, plain = found[f"ours {name}"], found.get(f"plain {name}")
+                row = {
+                    "network": network, "dataset": dataset, "variant": name,
+                    "seconds_per_1000_images": statistics.median(ours), "spread": spread(ours),
+                    "plain_loop": statistics.median(plain) if plain else None,
+                    "plain_loop_over_ours": ratio(plain, ours) if plain else None,
+                    "over_silu": ratio(ours, found["ours SiLU"]),
+                    "over_convolutions": ratio(ours, found["convolutions"]),
+                }  # fmt: skip
+                rows.append(row)
+                print(" ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
+    return pd.DataFrame(rows)
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+def layer_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Every shape that an activation of the experiment has, with where it first stands."""
+    seen = set()
+    for network in MINIBATCHES:
+        for name, dataset in DATASETS.items():
+            for layer in build_network(network, name, "leaf-silu").activations:
+                if layer.shape not in seen:
+                    seen.add(layer.shape)
+                    yield f"{network} {dataset.title}", layer.shape
+
+
+def forward_and_backward(layer: nn.Module, u: Tensor, grad: Tensor, repeats: int) -> Callable[[], float]:
+    """Seconds of a layer's forward and backward."""
+
+    leaves = [u, *layer.parameters()]
+
+    def step() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        layer(u).backward(grad)
+
+    return lambda: seconds(lambda: [step() for _ in range(repeats)]) / repeats
+
+
+def plain_copy(u: Tensor, repeats: int) -> Callable[[], float]:
+    """Seconds of copying a tensor."""
+    y = torch.empty_like(u)
+    return lambda: seconds(lambda: [y.copy_(u) for _ in range(repeats)]) / repeats
+
+
+def bench_layers(disturbances: list[str]) -> pd.DataFrame:
+    """A row for every shape, memory layout and activation."""
+    rows = []
+    for where, shape in layer_shapes():
+        layouts = {"contiguous": torch.contiguous_format}
+        if len(shape) == 3:
+            layouts["channels last"] = torch.channels_last
+        for layout, memory_format in layouts.items():
+            u, grad = (torch.randn(BATCH, *shape).contiguous(memory_format=memory_format) for _ in range(2))
+            repeats = max(3, 2**24 // u.numel())
+            layers = {name: build(shape) for name, build in LAYERS.items()}
+            runs = {
+                name: forward_and_backward(
+                    layer.to(memory_format=memory_format), u.clone().requires_grad_(), grad, repeats
+                )
+                for name, layer in layers.items()
+            }
+            runs["copy"] = plain_copy(u, repeats)
+            with undisturbed(f"layers of {shape}, {layout}", disturbances):
+                found = interleaved(runs, 9)
+            for name in layers:
+                rows.append({
+                    "first_in": where, "shape": "×".join(map(str, shape)), "layout": layout, "activation": name,
+                    "microseconds": statistics.median(found[name]) * 1e6, "spread": spread(found[name]),
+                    "over_silu": ratio(found[name], found["SiLU"]),
+                    "megabytes": TENSORS_MOVED * u.nbytes / 1e6,
+                    "share_of_copy_bandwidth": ratio(found["copy"], found[name]) * TENSORS_MOVED / 2,
+                })  # fmt: skip
+            print(where, shape, layout, {n: round(ratio(found[n], found["SiLU"]), 2) for n in layers}, flush=True)
+    return pd.DataFrame(rows)
+
+
+TENSORS_MOVED = 5
+"""Tensors of the input's size that forward (2) and backward (3) must read or write; a copy moves 2."""
+
+LAYERS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
+    "SiLU": lambda shape: nn.SiLU(),
+    "ReLU": lambda shape: nn.ReLU(),
+    "PReLU": lambda shape: nn.PReLU(shape[0]),
+    "AHAF": lambda shape: AHAF(shape, "silu"),
+    "LEAF": lambda shape: LEAF(shape, "silu"),
+}
+
+
+# --- whole cells ------------------------------------------------------------------------------------------------------
+
+
+def bench_cells(disturbances: list[str]) -> pd.DataFrame:
+    """Whole processes, from nothing to a cell's files: at the quick scale, and of one minibatch, which is the start."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "resources").symlink_to(Path("resources").resolve())
+
+        def train(cell: Cell, settings: Settings) -> tuple[float, int]:
+            command = ["leaf", "train", cell.name, "--scale", "bench", "--settings", settings.to_json()]
+            command += ["--device", "cpu", "--precision", "float32", "--threads", str(THREADS)]
+            took = seconds(lambda: subprocess.run(command, cwd=directory, check=True, capture_output=True))
+            peak = json.loads((directory / cell.directory("bench") / "run.json").read_text())["peak_memory_bytes"]
+            shutil.rmtree(directory / cell.directory("bench"))
+            return took, peak
+
+        train(Cell("lenet5", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42), START)  # brings all into the cache
+        with undisturbed("whole cells", disturbances):
+            for network in MINIBATCHES:
+                for dataset in DATASETS:
+                    for variant in AGAINST_PLAIN_LOOP:
+                        cell = Cell(network, dataset, *VARIANTS[variant], "adam", 42)
+                        start, _ = train(cell, START)
+                        whole, peak = train(cell, SCALES["quick"].settings)
+                        row = {"cell": cell.name, "start_seconds": start, "seconds": whole, "peak_gib": peak / 2**30}
+                        rows.append(row)
+                        print(
+                            " ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True
+                        )
+    return pd.DataFrame(rows)
+
+
+START = Settings(epochs=1, train_images=BATCH, test_images=10)
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def draw(networks: pd.DataFrame, file: Path) -> None:
+    """Seconds per 1,000 images, ours beside the plain loop's."""
+    figure, axes = plt.subplots(1, 4, figsize=(11, 3), sharey=True, layout="constrained")
+    groups = networks.dropna(subset=["plain_loop"]).groupby(["network", "dataset"], sort=False)
+    for axis, ((network, dataset), group) in zip(axes, groups, strict=True):
+        place = range(len(group))
+        axis.barh([p - 0.2 for p in place], group["plain_loop"], 0.4, color="0.75", label="plain loop")
+        axis.barh([p + 0.2 for p in place], group["seconds_per_1000_images"], 0.4, color="#1f5fa8", label="leaf")
+        for p, (_, row) in zip(place, group.iterrows(), strict=True):
+            axis.annotate(
+                f" ×{row['plain_loop_over_ours']:.1f}", (row["seconds_per_1000_images"], p + 0.2), va="center"
+            )
+        axis.set_yticks(list(place), group["variant"])
+        axis.set_title(f"{network}, {DATASETS[dataset].title}", fontsize=9)
+        axis.set_xlabel("seconds per 1,000 images", fontsize=8)
+    axes[0].invert_yaxis()
+    axes[-1].legend(frameon=False, fontsize=8)
+    figure.savefig(file)
+
+
+def main() -> None:
+    """Run everything and write it into the directory that the first argument names."""
+    directory = Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    make_deterministic()
+    keep_freed_memory()
+    torch.set_num_threads(THREADS)
+    started, disturbances = time.perf_counter(), list[str]()
+    bench_layers(disturbances).to_csv(directory / "layers.csv", index=False, float_format="%.4g")
+    networks = bench_networks(disturbances)
+    networks.to_csv(directory / "networks.csv", index=False, float_format="%.4g")
+    draw(networks, directory / "networks.svg")
+    bench_cells(disturbances).to_csv(directory / "cells.csv", index=False, float_format="%.4g")
+    machine = {
+        "device": device_name(torch.device("cpu")), "cores": os.cpu_count(), "threads": THREADS,
+        "system": platform.platform(terse=True), "kernel": kernel_for(torch.device("cpu")), "versions": versions(),
+        "git": git(), "minutes": round((time.perf_counter() - started) / 60, 1), "disturbances": disturbances,
+    }  # fmt: skip
+    (directory / "machine.json").write_text(json.dumps(machine, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

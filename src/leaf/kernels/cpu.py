@@ -1,0 +1,533 @@
+"""The gated line on a CPU, compiled by numba on the user's machine: no compiler needed, cached on disk.
+
+Memory is read and written once. Each thread owns features and walks the batch inside, block by block, so that a block's
+parameters and the sums over the batch stay in cache and the order of every sum is fixed: any number of threads gives
+the same bits. The sigmoid is computed anew in the backward pass. With 2×2 max-pooling in the same pass the full-size
+activation map is never written, and the backward pass computes only the one of four elements that was taken.
+
+Numba compiles the loops; what happens to each few neighbouring features is emitted as vector instructions (``Vector``),
+since the compiler's own vectorizer gives up on so many streams. An argument that is ``None`` (a parameter that is a
+constant 0, a gradient that nobody needs) is left out of the code.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numba
+import torch
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from torch import Tensor
+
+# Numba is to work with torch's own threads: two pools would take the cores from each other. It looks for OpenMP under
+# another file's name than torch brings, so that without the first of these lines it would load a second one.
+for openmp in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
+    ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
+WIDTHS = (16, 8, 4, 2, 1)
+"""Features taken at once: as many as 512 bits hold, then what is left at the end of a row."""
+
+SAMPLES = 8
+"""Samples taken at once, so that parameters and sums are read and written once for all of them."""
+
+BLOCK = 4096
+"""Features whose parameters and sums, 8 × 4 bytes each, stay in a core's fastest caches while the batch goes by."""
+
+SERIAL = 2**15
+"""Elements up to which waking threads costs more than it saves."""
+
+
+# --- vectors ----------------------------------------------------------------------------------------------------------
+
+
+class Vector:
+    """Neighbouring numbers in the code being generated. Operators emit instructions that round as IEEE 754 says."""
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder, self.value = builder, value
+
+    def all(self, number: float) -> "Vector":
+        """A vector like this one with one number throughout."""
+        kind = self.value.type
+        return Vector(self.builder, ir.Constant(kind, [number] * kind.count))
+
+    def __add__(self, other: "Vector") -> "Vector":
+        return Vector(self.builder, self.builder.fadd(self.value, other.value))
+
+    def __sub__(self, other: "Vector") -> "Vector":
+        return Vector(self.builder, self.builder.fsub(self.value, other.value))
+
+    def __mul__(self, other: "Vector") -> "Vector":
+        return Vector(self.builder, self.builder.fmul(self.value, other.value))
+
+    def __truediv__(self, other: "Vector") -> "Vector":
+        return Vector(self.builder, self.builder.fdiv(self.value, other.value))
+
+    def __neg__(self) -> "Vector":
+        return Vector(self.builder, self.builder.fneg(self.value))
+
+    def __gt__(self, other: "Vector") -> "Vector":
+        return Vector(self.builder, self.builder.fcmp_ordered(">", self.value, other.value))
+
+    def is_nan(self) -> "Vector":
+        return Vector(self.builder, self.builder.fcmp_unordered("uno", self.value, self.value))
+
+    def __or__(self, other: "Vector") -> "Vector":
+        return Vector(self.builder, self.builder.or_(self.value, other.value))
+
+    def is_whole(self, number: int) -> "Vector":
+        """Where a vector of integers has this number."""
+        return Vector(self.builder, self.builder.icmp_signed("==", self.value, self.all(number).value))
+
+    def where(self, mask: "Vector", otherwise: "Vector") -> "Vector":
+        """This where a mask is set, the other elsewhere."""
+        return Vector(self.builder, self.builder.select(mask.value, self.value, otherwise.value))
+
+
+def fused(a: Vector, b: Vector, c: Vector) -> Vector:
+    """a·b + c, rounded once where the processor can do that."""
+    kind = a.value.type
+    name, function = f"llvm.fmuladd.v{kind.count}f32", ir.FunctionType(kind, [kind] * 3)
+    multiply_add = cgutils.get_or_insert_function(a.builder.module, function, name)
+    return Vector(a.builder, a.builder.call(multiply_add, [a.value, b.value, c.value]))
+
+
+def times_power_of_two(mantissa: Vector, whole: Vector) -> Vector:
+    """mantissa · 2^whole; the whole number stands in the lowest bits of ``whole``."""
+    builder, kind = whole.builder, whole.value.type
+    integers = ir.VectorType(ir.IntType(32), kind.count)
+    shift = ir.Constant(integers, [23] * kind.count)
+    exponent = builder.shl(builder.bitcast(whole.value, integers), shift)
+    return Vector(builder, builder.bitcast(builder.add(builder.bitcast(mantissa.value, integers), exponent), kind))
+
+
+class Memory:
+    """Numbers in memory, from an address on, as the code being generated sees them."""
+
+    def __init__(self, builder: ir.IRBuilder, address: ir.Value, element: ir.Type, alignment: int) -> None:
+        self.builder, self.element, self.alignment = builder, element, alignment
+        self.start = builder.inttoptr(address, element.as_pointer())
+
+    def _pointer(self, index: ir.Value, width: int) -> ir.Value:
+        pointer = self.builder.gep(self.start, [index])
+        return self.builder.bitcast(pointer, ir.VectorType(self.element, width).as_pointer())
+
+    def load(self, index: ir.Value, width: int) -> Vector:
+        """The elements from an index on."""
+        return Vector(self.builder, self.builder.load(self._pointer(index, width), align=self.alignment))
+
+    def store(self, index: ir.Value, vector: Vector) -> None:
+        """Put elements from an index on."""
+        pointer = self._pointer(index, vector.value.type.count)
+        self.builder.store(vector.value, pointer, align=self.alignment)
+
+
+FLOAT, BYTE = (ir.FloatType(), 4), (ir.IntType(8), 1)
+ELEMENTS = {
+    **dict.fromkeys(("u", "y", "grad_y", "grad_u", "p1", "p2", "p3", "p4"), FLOAT),
+    **dict.fromkeys(("grad_p1", "grad_p2", "grad_p3", "grad_p4"), FLOAT),
+    "window": BYTE,
+}
+"""What the kernels work on: the type and the alignment of the elements."""
+
+
+def emitted(*names: str) -> Callable[[Callable[..., None]], Any]:
+    """Make a function that numba's code can call of one that emits code.
+
+    What is called takes how many samples to do at once (a literal), the addresses of the named memories (``None`` for
+    one that there isn't) and numbers. What emits gets the builder, the samples, a dictionary of memories, the numbers.
+    """
+
+    def decorate(emit: Callable[..., None]) -> Any:
+        def define(typing_context: Any, samples: Any, addresses: Any, numbers: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                memories = {
+                    name: Memory(builder, builder.extract_value(arguments[1], place), *ELEMENTS[name])
+                    for place, (name, kind) in enumerate(zip(names, addresses, strict=True))
+                    if not isinstance(kind, types.NoneType)
+                }
+                values = [
+                    context.cast(builder, builder.extract_value(arguments[2], place), kind, types.int64)
+                    for place, kind in enumerate(numbers)
+                ]
+                emit(builder, samples.literal_value, memories, *values)
+                return context.get_dummy_value()
+
+            return types.void(samples, addresses, numbers), generate
+
+        return intrinsic(prefer_literal=True)(define)
+
+    return decorate
+
+
+def spans(builder: ir.IRBuilder, start: ir.Value, stop: ir.Value) -> Iterator[tuple[ir.Value, int]]:
+    """Loops that cover indices from ``start`` up to ``stop``: the index and the number of elements to take there."""
+    for width in WIDTHS:
+        rest = builder.and_(builder.sub(stop, start), ir.Constant(start.type, width - 1))
+        end = builder.sub(stop, rest)
+        with cgutils.for_range_slice(builder, start, end, ir.Constant(start.type, width)) as (index, _):
+            yield index, width
+        start = end
+
+
+# --- the gated line ---------------------------------------------------------------------------------------------------
+
+
+def sigmoid(x: Vector) -> Vector:
+    """1 / (1 + e^-x), to a few units in the last place; exactly 0 where e^-x leaves float32."""
+    limit = x.all(87.0)
+    negative = -x
+    beyond = negative > limit
+    negative = limit.where(beyond, negative)
+    negative = (-limit).where(-limit > negative, negative)
+    rounding = x.all(1.5 * 2**23)  # added and taken away again, it leaves a whole number, which is in the lowest bits
+    power = fused(negative, x.all(LOG2_E), rounding)
+    whole = power - rounding
+    part = fused(negative, x.all(LOG2_E_REST), fused(negative, x.all(LOG2_E), -whole))
+    mantissa = x.all(POWER_OF_TWO[-1])
+    for coefficient in reversed(POWER_OF_TWO[:-1]):
+        mantissa = fused(mantissa, part, x.all(coefficient))
+    one = x.all(1.0)
+    return x.all(0.0).where(beyond, one / (one + times_power_of_two(mantissa, power)))
+
+
+LOG2_E, LOG2_E_REST = 1.44269502162933349609375, 1.9259629911e-8
+"""log₂ e in float32, and what that leaves of it."""
+
+POWER_OF_TWO = (1.0, 0.693147182, 0.240226477, 0.0555033237, 0.00961843692, 0.00133988739, 0.00015353362)
+"""The polynomial for 2^t on [-1/2, 1/2] whose largest relative error, 2e-9, is as small as this degree allows."""
+
+Parameters = dict[str, Vector]
+
+
+def parameters(memories: dict[str, Memory], index: ir.Value, width: int) -> Parameters:
+    """Those parameters of the features from an index on that there are."""
+    return {name: memories[name].load(index, width) for name in ("p1", "p2", "p3", "p4") if name in memories}
+
+
+def line(u: Vector, p: Parameters) -> Vector:
+    """p1·u + p2."""
+    return fused(p["p1"], u, p["p2"]) if "p2" in p else p["p1"] * u
+
+
+def activate(u: Vector, p: Parameters) -> Vector:
+    """(p1·u + p2)·σ(p3·u) + p4."""
+    gate = sigmoid(p["p3"] * u)
+    return fused(line(u, p), gate, p["p4"]) if "p4" in p else line(u, p) * gate
+
+
+def backpropagate(u: Vector, grad_y: Vector, p: Parameters) -> tuple[Vector, dict[str, Callable[[Vector], Vector]]]:
+    """The gradient of ``u``; and for each parameter what adds its share to its gradient so far."""
+    gate = sigmoid(p["p3"] * u)
+    through_gate = grad_y * gate
+    into_gate = through_gate * (u.all(1.0) - gate) * line(u, p)  # the gradient of p3·u
+    grad_u = fused(through_gate, p["p1"], into_gate * p["p3"])
+    return grad_u, {
+        "grad_p1": lambda total: fused(through_gate, u, total),
+        "grad_p2": lambda total: total + through_gate,
+        "grad_p3": lambda total: fused(into_gate, u, total),
+        "grad_p4": lambda total: total + grad_y,
+    }
+
+
+@emitted("u", "y", "p1", "p2", "p3", "p4")
+def forward_span(builder: Any, samples: int, memories: Any, at: Any, features: Any, start: Any, stop: Any) -> None:
+    """The features from ``start`` up to ``stop`` of neighbouring samples, the first of which begins at index ``at``."""
+    for j, width in spans(builder, start, stop):
+        p = parameters(memories, j, width)
+        i = builder.add(at, j)
+        for _ in range(samples):
+            memories["y"].store(i, activate(memories["u"].load(i, width), p))
+            i = builder.add(i, features)
+
+
+@emitted("u", "grad_y", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
+def backward_span(builder: Any, samples: int, memories: Any, at: Any, features: Any, start: Any, stop: Any) -> None:
+    """As ``forward_span``; parameters' gradients are added to what is there."""
+    for j, width in spans(builder, start, stop):
+        p = parameters(memories, j, width)
+        totals = {name: memories[name].load(j, width) for name in SUMS if name in memories}
+        i = builder.add(at, j)
+        for _ in range(samples):
+            u, grad_y = memories["u"].load(i, width), memories["grad_y"].load(i, width)
+            grad_u, shares = backpropagate(u, grad_y, p)
+            if "grad_u" in memories:
+                memories["grad_u"].store(i, grad_u)
+            totals = {name: shares[name](total) for name, total in totals.items()}
+            i = builder.add(i, features)
+        for name, total in totals.items():
+            memories[name].store(j, total)
+
+
+SUMS = ("grad_p1", "grad_p2", "grad_p3", "grad_p4")
+
+
+@emitted("u", "y", "window", "p1", "p2", "p3", "p4")
+def pooled_forward_span(
+    builder: Any, samples: int, memories: Any,
+    corner: Any, at: Any, pooled_at: Any, channels: Any, row: Any, size: Any, pooled_size: Any,
+) -> None:  # fmt: skip
+    """One pooled pixel of neighbouring samples, all channels.
+
+    ``corner`` is the feature index of the window's upper left pixel, ``at`` its index in ``u`` of the first sample,
+    ``pooled_at`` the pooled pixel's in ``y``. ``window`` gets which of the four was the largest: the first of equals,
+    or the last not-a-number, as in torch.
+    """
+    for c, width in spans(builder, ir.Constant(channels.type, 0), channels):
+        places = window_places(builder, c, channels, row)
+        p = [parameters(memories, builder.add(corner, place), width) for place in places]
+        i, out = at, builder.add(pooled_at, c)
+        for _ in range(samples):
+            four = [
+                activate(memories["u"].load(builder.add(i, place), width), its_p)
+                for place, its_p in zip(places, p, strict=True)
+            ]
+            numbers = ir.VectorType(ir.IntType(8), width)
+            best, which = four[0], Vector(builder, ir.Constant(numbers, [0] * width))
+            for k, y in enumerate(four[1:], start=1):
+                wins = (y > best) | y.is_nan()
+                best, which = y.where(wins, best), which.all(k).where(wins, which)
+            memories["y"].store(out, best)
+            memories["window"].store(out, which)
+            i, out = builder.add(i, size), builder.add(out, pooled_size)
+
+
+def window_places(builder: Any, c: Any, channels: Any, row: Any) -> list[Any]:
+    """Where channel ``c`` of a window's four pixels is, from its upper left pixel's first channel on."""
+    right, lower = builder.add(c, channels), builder.add(c, row)
+    return [c, right, lower, builder.add(right, row)]
+
+
+@emitted("u", "grad_y", "window", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
+def pooled_backward_span(
+    builder: Any, samples: int, memories: Any,
+    corner: Any, at: Any, pooled_at: Any, channels: Any, row: Any, size: Any, pooled_size: Any,
+) -> None:  # fmt: skip
+    """As ``pooled_forward_span``; parameters' gradients are added to what is there."""
+    for c, width in spans(builder, ir.Constant(channels.type, 0), channels):
+        places = window_places(builder, c, channels, row)
+        corners = [builder.add(corner, place) for place in places]
+        p = [parameters(memories, index, width) for index in corners]
+        totals = [{name: memories[name].load(index, width) for name in SUMS if name in memories} for index in corners]
+        i, out = at, builder.add(pooled_at, c)
+        for _ in range(samples):
+            window = memories["window"].load(out, width)
+            taken = [window.is_whole(k) for k in range(4)]
+
+            def pick(vectors: Sequence[Vector], taken: Sequence[Vector] = taken) -> Vector:
+                picked = vectors[0]
+                for mask, vector in zip(taken[1:], vectors[1:], strict=True):
+                    picked = vector.where(mask, picked)
+                return picked
+
+            indices = [builder.add(i, place) for place in places]
+            u = pick([memories["u"].load(index, width) for index in indices])
+            its_p = {name: pick([one[name] for one in p]) for name in p[0]}
+            grad_u, shares = backpropagate(u, memories["grad_y"].load(out, width), its_p)
+            for k, index in enumerate(indices):
+                if "grad_u" in memories:
+                    memories["grad_u"].store(index, grad_u.where(taken[k], u.all(0.0)))
+                totals[k] = {name: shares[name](t).where(taken[k], t) for name, t in totals[k].items()}
+            i, out = builder.add(i, size), builder.add(out, pooled_size)
+        for index, its_totals in zip(corners, totals, strict=True):
+            for name, total in its_totals.items():
+                memories[name].store(index, total)
+
+
+# --- loops ------------------------------------------------------------------------------------------------------------
+
+
+def compiled(**options: Any) -> Any:
+    """Numba's compiler, with what all of this needs."""
+    return njit(cache=True, nogil=True, error_model="numpy", **options)
+
+
+@compiled()
+def forward_part(u, y, p1, p2, p3, p4, batch, features, first, end):  # type: ignore[no-untyped-def]
+    """``y`` for the features from ``first`` up to ``end``."""
+    memories = (u, y, p1, p2, p3, p4)
+    together = batch - batch % SAMPLES
+    for start in range(first, end, BLOCK):
+        stop = min(start + BLOCK, end)
+        for sample in range(0, together, SAMPLES):
+            forward_span(SAMPLES, memories, (sample * features, features, start, stop))
+        for sample in range(together, batch):
+            forward_span(1, memories, (sample * features, features, start, stop))
+
+
+@compiled()
+def backward_part(  # type: ignore[no-untyped-def]
+    u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features, first, end
+):
+    """``grad_u``, and the parameters' gradients added to what is there, for the features from ``first`` to ``end``."""
+    memories = (u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
+    together = batch - batch % SAMPLES
+    for start in range(first, end, BLOCK):
+        stop = min(start + BLOCK, end)
+        for sample in range(0, together, SAMPLES):
+            backward_span(SAMPLES, memories, (sample * features, features, start, stop))
+        for sample in range(together, batch):
+            backward_span(1, memories, (sample * features, features, start, stop))
+
+
+@compiled()
+def pooled_forward_part(u, y, window, p1, p2, p3, p4, batch, height, width, channels, first, end):  # type: ignore[no-untyped-def]
+    """The pooled pixels from ``first`` up to ``end``, and in ``window`` which of its four each was."""
+    memories = (u, y, window, p1, p2, p3, p4)
+    row, columns = width * channels, width // 2
+    size, pooled_size = height * row, (height // 2) * columns * channels
+    together, block = batch - batch % SAMPLES, max(1, BLOCK // (4 * channels))
+    for start in range(first, end, block):
+        stop = min(start + block, end)
+        for sample in range(0, together, SAMPLES):
+            for pixel in range(start, stop):
+                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
+                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
+                pooled_forward_span(SAMPLES, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
+        for sample in range(together, batch):
+            for pixel in range(start, stop):
+                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
+                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
+                pooled_forward_span(1, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
+
+
+@compiled()
+def pooled_backward_part(  # type: ignore[no-untyped-def]
+    u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4,
+    batch, height, width, channels, first, end,
+):  # fmt: skip
+    """As ``backward_part``, for what the pooled pixels from ``first`` up to ``end`` are made of."""
+    memories = (u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
+    row, columns = width * channels, width // 2
+    size, pooled_size = height * row, (height // 2) * columns * channels
+    together, block = batch - batch % SAMPLES, max(1, BLOCK // (4 * channels))
+    for start in range(first, end, block):
+        stop = min(start + block, end)
+        for sample in range(0, together, SAMPLES):
+            for pixel in range(start, stop):
+                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
+                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
+                pooled_backward_span(SAMPLES, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
+        for sample in range(together, batch):
+            for pixel in range(start, stop):
+                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
+                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
+                pooled_backward_span(1, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
+
+
+@compiled(parallel=True)
+def forward_in_threads(threads, u, y, p1, p2, p3, p4, batch, features):  # type: ignore[no-untyped-def]
+    for t in prange(threads):
+        first, end = features * t // threads, features * (t + 1) // threads
+        forward_part(u, y, p1, p2, p3, p4, batch, features, first, end)
+
+
+@compiled(parallel=True)
+def backward_in_threads(  # type: ignore[no-untyped-def]
+    threads, u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features
+):
+    for t in prange(threads):
+        first, end = features * t // threads, features * (t + 1) // threads
+        backward_part(
+            u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features, first, end
+        )  # fmt: skip
+
+
+@compiled(parallel=True)
+def pooled_forward_in_threads(threads, u, y, window, p1, p2, p3, p4, batch, height, width, channels):  # type: ignore[no-untyped-def]
+    pixels = (height // 2) * (width // 2)
+    for t in prange(threads):
+        first, end = pixels * t // threads, pixels * (t + 1) // threads
+        pooled_forward_part(u, y, window, p1, p2, p3, p4, batch, height, width, channels, first, end)
+
+
+@compiled(parallel=True)
+def pooled_backward_in_threads(  # type: ignore[no-untyped-def]
+    threads, u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, height, width, channels
+):
+    pixels = (height // 2) * (width // 2)
+    for t in prange(threads):
+        first, end = pixels * t // threads, pixels * (t + 1) // threads
+        pooled_backward_part(
+            u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4,
+            batch, height, width, channels, first, end,
+        )  # fmt: skip
+
+
+# --- for tensors ------------------------------------------------------------------------------------------------------
+
+
+def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: Tensor | int | None) -> None:
+    """Do all units of work, in torch's number of threads where that pays."""
+    threads = torch.get_num_threads() if elements > SERIAL else 1
+    plain = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
+    if threads == 1:
+        part(*plain, 0, units)
+    else:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        in_threads(threads, *plain)
+
+
+def forward(u: Tensor, y: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> None:
+    """Write the gated line of ``u`` into ``y``.
+
+    All are float32 and dense, ``u`` and ``y`` with the batch first, the parameters in one sample's order of memory.
+    """
+    features = p1.numel()
+    run(forward_part, forward_in_threads, features, u.numel(), u, y, p1, p2, p3, p4, len(u), features)
+
+
+def backward(
+    u: Tensor,
+    grad_y: Tensor,
+    grad_u: Tensor | None,
+    p1: Tensor,
+    p2: Tensor | None,
+    p3: Tensor,
+    grads: list[Tensor | None],
+) -> None:
+    """Write ``grad_u``, and add to the gradients of p1, p2, p3 and p4; what is ``None`` is left out."""
+    features = p1.numel()
+    run(
+        backward_part, backward_in_threads, features, u.numel(),
+        u, grad_y, grad_u, p1, p2, p3, *grads, len(u), features,
+    )  # fmt: skip
+
+
+def pooled_forward(
+    u: Tensor, y: Tensor, window: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None
+) -> None:
+    """As ``forward``, then 2×2 max-pooling; all channels last. ``window`` (uint8) gets which of four each was."""
+    batch, channels, height, width = u.shape
+    run(
+        pooled_forward_part, pooled_forward_in_threads, (height // 2) * (width // 2), u.numel(),
+        u, y, window, p1, p2, p3, p4, batch, height, width, channels,
+    )  # fmt: skip
+
+
+def pooled_backward(
+    u: Tensor,
+    grad_y: Tensor,
+    window: Tensor,
+    grad_u: Tensor | None,
+    p1: Tensor,
+    p2: Tensor | None,
+    p3: Tensor,
+    grads: list[Tensor | None],
+) -> None:
+    """As ``backward``, from the gradients of ``pooled_forward``'s output."""
+    batch, channels, height, width = u.shape
+    run(
+        pooled_backward_part, pooled_backward_in_threads, (height // 2) * (width // 2), u.numel(),
+        u, grad_y, window, grad_u, p1, p2, p3, *grads, batch, height, width, channels,
+    )  # fmt: skip
+    if grad_u is not None:  # rows and columns that pooling leaves out
+        if height % 2:
+            grad_u[:, :, -1].zero_()
+        if width % 2:
+            grad_u[:, :, :, -1].zero_()

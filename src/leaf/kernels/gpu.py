@@ -1,0 +1,123 @@
+"""The gated line on a GPU, in Triton, which comes with torch.
+
+Memory is read and written once. A program owns a block of features and walks a part of the batch, so that parameters
+and gradient sums stay in registers; the parts' sums are added up in a fixed order. Nothing depends on timing or on the
+make of the GPU: results repeat.
+
+An argument that is ``None`` (a parameter that is a constant 0, a gradient that nobody needs) is compiled away.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+BLOCK = 256
+"""Features of one program."""
+
+PROGRAMS = 1024
+"""Programs to aim at: enough to fill a large GPU."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _forward_part(  # type: ignore[no-untyped-def]
+    u, y, p1, p2, p3, p4, batch, features, samples: tl.constexpr, BLOCK: tl.constexpr
+):
+    j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = j < features
+    slope, gate_slope = tl.load(p1 + j, inside), tl.load(p3 + j, inside)
+    if p2 is not None:
+        offset = tl.load(p2 + j, inside)
+    if p4 is not None:
+        shift = tl.load(p4 + j, inside)
+    for step in range(samples):
+        sample = tl.program_id(1) * samples + step
+        mask = inside & (sample < batch)
+        i = sample.to(tl.int64) * features + j
+        value = tl.load(u + i, mask)
+        line = slope * value
+        if p2 is not None:
+            line += offset
+        out = line * tl.sigmoid(gate_slope * value)
+        if p4 is not None:
+            out += shift
+        tl.store(y + i, out, mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _backward_part(  # type: ignore[no-untyped-def]
+    u, grad_y, grad_u, p1, p2, p3, sum1, sum2, sum3, sum4, batch, features, samples: tl.constexpr, BLOCK: tl.constexpr
+):
+    j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = j < features
+    slope, gate_slope = tl.load(p1 + j, inside), tl.load(p3 + j, inside)
+    if p2 is not None:
+        offset = tl.load(p2 + j, inside)
+    total1 = tl.zeros([BLOCK], tl.float32)
+    total2 = tl.zeros([BLOCK], tl.float32)
+    total3 = tl.zeros([BLOCK], tl.float32)
+    total4 = tl.zeros([BLOCK], tl.float32)
+    for step in range(samples):
+        sample = tl.program_id(1) * samples + step
+        mask = inside & (sample < batch)
+        i = sample.to(tl.int64) * features + j
+        value, grad = tl.load(u + i, mask, other=0.0), tl.load(grad_y + i, mask, other=0.0)
+        gate = tl.sigmoid(gate_slope * value)
+        line = slope * value
+        if p2 is not None:
+            line += offset
+        through_gate = grad * gate
+        into_gate = through_gate * (1 - gate) * line  # the gradient of p3·u
+        if grad_u is not None:
+            tl.store(grad_u + i, through_gate * slope + into_gate * gate_slope, mask)
+        total1 += through_gate * value
+        total2 += through_gate
+        total3 += into_gate * value
+        total4 += grad
+    k = tl.program_id(1) * features + j
+    if sum1 is not None:
+        tl.store(sum1 + k, total1, inside)
+    if sum2 is not None:
+        tl.store(sum2 + k, total2, inside)
+    if sum3 is not None:
+        tl.store(sum3 + k, total3, inside)
+    if sum4 is not None:
+        tl.store(sum4 + k, total4, inside)
+
+
+def _grid(batch: int, features: int) -> tuple[tuple[int, int], int]:
+    """Blocks of features and parts of the batch, and the samples of a part."""
+    blocks = triton.cdiv(features, BLOCK)
+    samples = triton.cdiv(batch, min(batch, triton.cdiv(PROGRAMS, blocks)))
+    return (blocks, triton.cdiv(batch, samples)), samples
+
+
+def forward(u: Tensor, y: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> None:
+    """Write the gated line of ``u`` into ``y``.
+
+    All are float32 and dense, ``u`` and ``y`` with the batch first, the parameters in one sample's order of memory.
+    """
+    batch, features = len(u), p1.numel()
+    grid, samples = _grid(batch, features)
+    with torch.cuda.device_of(u):
+        _forward_part[grid](u, y, p1, p2, p3, p4, batch, features, samples, BLOCK)
+
+
+def backward(
+    u: Tensor,
+    grad_y: Tensor,
+    grad_u: Tensor | None,
+    p1: Tensor,
+    p2: Tensor | None,
+    p3: Tensor,
+    grads: list[Tensor | None],
+) -> None:
+    """Write ``grad_u`` and the gradients of p1, p2, p3 and p4; what is ``None`` is left out."""
+    batch, features = len(u), p1.numel()
+    grid, samples = _grid(batch, features)
+    sums = [None if grad is None else u.new_empty(grid[1], features) for grad in grads]
+    with torch.cuda.device_of(u):
+        _backward_part[grid](u, grad_y, grad_u, p1, p2, p3, *sums, batch, features, samples, BLOCK)
+    for grad, partial in zip(grads, sums, strict=True):
+        if grad is not None and partial is not None:
+            torch.sum(partial, 0, out=grad.as_strided((features,), (1,)))

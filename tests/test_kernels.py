@@ -1,0 +1,243 @@
+"""The fast kernels of AHAF and LEAF against float64, torch's pooling, and themselves in any number of threads."""
+
+import itertools
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn.functional import max_pool2d
+
+from leaf import AHAF, LEAF
+from leaf.activations import Adaptive
+from leaf.kernels import kernel_for
+
+FAMILIES = [AHAF, LEAF]
+# Channels and pixels that fill no vector evenly, rows that pooling leaves out, several blocks, a single pixel.
+SHAPES = [(3, 4, 5), (20, 8, 8), (7, 13, 13), (40, 30, 32), (5, 1, 1), (1, 28, 28)]
+
+
+def layer_of(family: type[Adaptive], shape: tuple[int, ...], form: str = "silu") -> Adaptive:
+    layer = family(shape, form)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    return layer
+
+
+def formula(layer: Adaptive, u: torch.Tensor, p: list[torch.Tensor]) -> torch.Tensor:
+    if isinstance(layer, AHAF):
+        return p[0] * u * torch.sigmoid(p[1] * u)
+    return (p[0] * u + p[1]) * torch.sigmoid(p[2] * u) + p[3]
+
+
+def gradients(layer: Adaptive, u: torch.Tensor, pooled: bool = False) -> list[torch.Tensor]:
+    """The output, and what a loss with fixed random weights sends back to the input and every parameter."""
+    u = u.detach().clone().requires_grad_()
+    layer.zero_grad()
+    y = layer(u, pooled)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    y.backward(weights.to(y.dtype))
+    return [y.detach(), u.grad, *(parameter.grad for parameter in layer.parameters())]
+
+
+def true_gradients(layer: Adaptive, u: torch.Tensor, pooled: bool = False) -> list[torch.Tensor]:
+    """The same from the formula in float64, by autograd."""
+    u = u.detach().double().requires_grad_()
+    parameters = [parameter.detach().double().requires_grad_() for parameter in layer.parameters()]
+    y = formula(layer, u, parameters)
+    y = max_pool2d(y, 2) if pooled else y
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    y.backward(weights)
+    return [y.detach(), u.grad, *(parameter.grad for parameter in parameters)]
+
+
+def inputs(shape: tuple[int, ...], batch: int = 9, channels_last: bool = False) -> torch.Tensor:
+    u = 2 * torch.randn(batch, *shape, generator=torch.Generator().manual_seed(2))
+    return u.contiguous(memory_format=torch.channels_last) if channels_last else u
+
+
+def test_there_is_a_fast_kernel_and_it_is_used():
+    assert kernel_for(torch.device("cpu")) == "numba"
+    assert kernel_for(torch.device("cpu"), torch.float64) == "plain"
+    layer, u = LEAF((4,), "silu"), torch.randn(2, 4)
+    assert layer(u).grad_fn.name() == "FusedGatedLineBackward"
+    layer.plain = True
+    assert layer(u).grad_fn.name() != "FusedGatedLineBackward"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", [*SHAPES, (7,), (512,), (5000,)], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_against_float64(family, shape, channels_last):
+    layer, u = layer_of(family, shape), inputs(shape, channels_last=channels_last and len(shape) == 3)
+    for ours, true in zip(gradients(layer, u), true_gradients(layer, u), strict=True):
+        torch.testing.assert_close(ours.double(), true, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if min(shape[1:]) > 1], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pooled_against_float64(family, shape, channels_last):
+    layer, u = layer_of(family, shape), inputs(shape, channels_last=channels_last)
+    for ours, true in zip(gradients(layer, u, pooled=True), true_gradients(layer, u, pooled=True), strict=True):
+        torch.testing.assert_close(ours.double(), true, rtol=2e-5, atol=2e-5)
+
+
+def test_sigmoid_is_exact_to_a_few_units_in_the_last_place():
+    """LEAF as sigmoid is the gate alone; from where it leaves float32 to where it is 1."""
+    u = torch.linspace(-87, 30, 1_000_001)[:, None]
+    y = LEAF((1,), "sigmoid")(u).double()
+    true = torch.sigmoid(u.double())
+    assert ((y - true).abs() / true).max() < 3e-7
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pooling_chooses_as_torch_does(seed):
+    """The first of equals, as between the zeros of a ReLU, and not-a-number before all."""
+    u = torch.randn(1, 8, 6, 6, generator=torch.Generator().manual_seed(seed)).round()
+    u[0, :, 0, 0], u[0, :, 3, 3] = math.nan, math.nan
+    u = u.contiguous(memory_format=torch.channels_last)
+    layer = LEAF((8, 6, 6), "relu")
+    y, _, *_, grad_p4 = gradients(layer, u, pooled=True)
+    unpooled = layer(u).detach().requires_grad_()
+    expected = max_pool2d(unpooled, 2)
+    assert torch.equal(y.nan_to_num(99.0), expected.detach().nan_to_num(99.0)) and y[0, :, 0, 0].isnan().all()
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    expected.backward(weights.float())
+    assert torch.equal(grad_p4, unpooled.grad[0])  # the gradient by p4 is that of the output, and this sample's alone
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("shape", "pooled"), [((40, 30, 32), True), ((40, 30, 32), False), ((5000,), False)], ids=str)
+def test_any_number_of_threads_gives_the_same_bits(family, shape, pooled):
+    layer, u = layer_of(family, shape), inputs(shape, channels_last=len(shape) == 3)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 1, 2):
+            torch.set_num_threads(threads)
+            found.append(gradients(layer, u, pooled))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("needed", list(itertools.product([False, True], repeat=5)))
+@pytest.mark.parametrize("pooled", [False, True])
+def test_computes_what_is_needed_and_no_more(needed, pooled):
+    layer, u = layer_of(LEAF, (6, 4, 4)), inputs((6, 4, 4), channels_last=True)
+    everything = gradients(layer, u, pooled)[1:]
+    leaves = [u.clone(), *layer.parameters()]
+    layer.zero_grad()
+    for tensor, need in zip(leaves, needed, strict=True):
+        tensor.requires_grad_(need)
+    y = layer(leaves[0], pooled)
+    if any(needed):
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).float())
+    for tensor, need, expected in zip(leaves, needed, everything, strict=True):
+        if need:
+            torch.testing.assert_close(tensor.grad, expected)
+        else:
+            assert tensor.grad is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_lie_as_the_inputs_lie(family):
+    layer = layer_of(family, (4, 5, 6))
+    plain = {name: parameter.clone() for name, parameter in layer.state_dict().items()}
+    u = inputs((4, 5, 6), channels_last=True)
+    before = gradients(layer, u)
+    layer.to(memory_format=torch.channels_last)
+    for name, parameter in layer.named_parameters():
+        assert parameter.shape == (4, 5, 6) and parameter.stride() == (1, 24, 4)
+        assert torch.equal(parameter, plain[name])
+    after = gradients(layer, u)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(parameter.grad.stride() == parameter.stride() for parameter in layer.parameters())
+    fresh = family((4, 5, 6), "silu")
+    fresh.load_state_dict(layer.state_dict())
+    assert all(parameter.is_contiguous() for parameter in fresh.parameters()) and torch.equal(fresh(u), layer(u))
+
+
+def test_inputs_that_are_not_dense():
+    layer, u = layer_of(LEAF, (4, 5, 6)), inputs((4, 5, 12))
+    torch.testing.assert_close(layer(u[..., ::2]), layer(u[..., ::2].contiguous()), rtol=0, atol=0)
+    torch.testing.assert_close(layer(u[:1, ..., :6].expand(3, 4, 5, 6)), layer(u[:1, ..., :6]).expand(3, 4, 5, 6))
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_derivative_of_the_derivative(pooled):
+    layer, u = layer_of(LEAF, (3, 4, 4)), inputs((3, 4, 4), channels_last=True).requires_grad_()
+
+    def penalty(u: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        (grad_u,) = torch.autograd.grad(y.square().sum(), u, create_graph=True)
+        return torch.autograd.grad(grad_u.square().sum(), u)[0]
+
+    ours = penalty(u, layer(u, pooled))
+    true_u = u.detach().double().requires_grad_()
+    y = formula(layer, true_u, [parameter.double() for parameter in layer.parameters()])
+    true = penalty(true_u, max_pool2d(y, 2) if pooled else y)
+    torch.testing.assert_close(ours.double(), true, rtol=1e-4, atol=1e-4)
+
+
+def run(code: str, **environment: str) -> str:
+    import os
+
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_without_numba_the_reference_runs():
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import torch; from leaf import LEAF; from leaf.kernels import kernel_for\n"
+        "print(kernel_for(torch.device('cpu')), LEAF((4,), 'sigmoid')(torch.zeros(2, 4)).unique().item())"
+    )
+    assert run(code).split() == ["plain", "0.5"]
+
+
+def test_importing_leaf_imports_no_compiler():
+    code = "import sys, leaf; print([name for name in ('numba', 'triton', 'llvmlite') if name in sys.modules])"
+    found = run(code).strip()
+    assert "numba" not in found and "llvmlite" not in found
+
+
+def test_the_gpu_kernel_in_tritons_interpreter():
+    pytest.importorskip("triton")
+    code = """
+import torch
+from leaf.kernels import cpu, gpu
+torch.manual_seed(0)
+gpu.PROGRAMS = 4  # so that a program walks several samples, and the last one fewer
+for batch, shape, channels_last in [(5, (300,), False), (9, (2,), False), (9, (3, 5, 7), True)]:
+    for with_offsets in (True, False):
+        u, grad_y = torch.randn(2, batch, *shape)
+        parameters = [torch.randn(shape) for _ in range(4)]
+        if channels_last:
+            u, grad_y = (t.contiguous(memory_format=torch.channels_last) for t in (u, grad_y))
+            parameters = [p[None].contiguous(memory_format=torch.channels_last)[0] for p in parameters]
+        if not with_offsets:
+            parameters[1] = parameters[3] = None
+        y, grad_u = torch.empty_like(u), torch.empty_like(u)
+        grads = [None if p is None else torch.zeros_like(p) for p in parameters]
+        gpu.forward(u, y, *parameters)
+        gpu.backward(u, grad_y, grad_u, *parameters[:3], grads)
+        exact = [None if p is None else p.double().requires_grad_() for p in parameters]
+        exact_u = u.double().requires_grad_()
+        p1, p2, p3, p4 = (0 if p is None else p for p in exact)
+        exact_y = (p1 * exact_u + p2) * torch.sigmoid(p3 * exact_u) + p4
+        exact_y.backward(grad_y.double())
+        pairs = [(y, exact_y), (grad_u, exact_u.grad)]
+        pairs += [(g, p.grad) for g, p in zip(grads, exact) if p is not None]
+        for ours, true in pairs:
+            torch.testing.assert_close(ours.double(), true.detach(), rtol=1e-4, atol=1e-4)
+print("equal")
+"""
+    assert run(code, TRITON_INTERPRET="1").strip() == "equal"
