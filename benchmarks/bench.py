@@ -75,11 +75,11 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def interleaved(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """The results of each, called in turn; a first round is not counted."""
+    """The results of each, called in turn, there and back; a first round is not counted."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for index in range(rounds + 1):
-        for name, run in runs.items():
-            result = run()
+        for name in list(runs)[:: 1 if index % 2 else -1]:
+            result = runs[name]()
             if index:
                 found[name].append(result)
     return found

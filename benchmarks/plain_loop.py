@@ -7,6 +7,7 @@ independent witness to what it computes.
 """
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
+
+warnings.filterwarnings("ignore", "This DataLoader will create")  # four workers on two cores: as published
 
 BATCH_SIZE, TEST_BATCH_SIZE, WORKERS = 128, 1000, 4
 
