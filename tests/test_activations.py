@@ -173,10 +173,58 @@ def test_autocast():
     assert all(parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_parameter_set_per_channel(channels_last, dtype):
+    """The same as per element with equal parameters, whose gradients are the channel's sums."""
+    shared, own = LEAF((3, 4, 6), "silu", sharing="channel").to(dtype), LEAF((3, 4, 6), "silu").to(dtype)
+    u = torch.randn(5, 3, 4, 6, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    if channels_last:
+        u = u.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for name in LEAF.parameter_names:
+            getattr(shared, name).add_(torch.randn(3, 1, 1, generator=torch.Generator().manual_seed(2)).to(dtype))
+            getattr(own, name).copy_(getattr(shared, name).expand(3, 4, 6))
+    assert [tuple(p.shape) for p in shared.parameters()] == [(3, 1, 1)] * 4
+    weights = torch.randn(5, 3, 4, 6, dtype=dtype, generator=torch.Generator().manual_seed(3))
+    for layer in (shared, own):
+        (layer(u) * weights).sum().backward()
+    torch.testing.assert_close(shared(u), own(u))
+    for name in LEAF.parameter_names:
+        sums = getattr(own, name).grad.sum((1, 2), keepdim=True)
+        torch.testing.assert_close(getattr(shared, name).grad, sums, rtol=1e-4, atol=1e-4)
+    assert [tuple(p.shape) for p in LEAF((7,), "silu", sharing="channel").parameters()] == [(7,)] * 4
+    with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel"):
+        LEAF((3, 4, 6), "silu", sharing="row")
+
+
+@pytest.mark.parametrize("form", BASE_FUNCTIONS)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_affine(form, channels_last):
+    layer = ACTIVATIONS[f"affine-{form}"].build((3, 4, 6))
+    u = torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(1))
+    if channels_last:
+        u = u.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(layer(u), BASE_FUNCTIONS[form]()(u)) and layer(u).stride() == u.stride()
+    weights = torch.randn(5, 3, 2, 3, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        layer.scale += 0.5
+        layer.shift += torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(2))
+    (layer(u, pooled=True) * weights).sum().backward()
+    scale, shift = (p.detach().double().requires_grad_() for p in (layer.scale, layer.shift))
+    y = torch.nn.functional.max_pool2d(scale * BASE_FUNCTIONS[form]()(u.double()) + shift, 2)
+    (y * weights).sum().backward()
+    torch.testing.assert_close(layer.scale.grad.double(), scale.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer.shift.grad.double(), shift.grad, rtol=1e-4, atol=1e-5)
+
+
 def test_registry_names_what_it_builds():
     assert list(ACTIVATIONS) == [
         "relu", "silu", "tanh", "sigmoid",
         "ahaf-relu", "ahaf-silu", "leaf-relu", "leaf-silu", "leaf-tanh", "leaf-sigmoid",
+        "affine-relu", "affine-silu", "affine-tanh", "affine-sigmoid",
+        "channel-ahaf-relu", "channel-ahaf-silu",
+        "channel-leaf-relu", "channel-leaf-silu", "channel-leaf-tanh", "channel-leaf-sigmoid",
     ]  # fmt: skip
     for kind in ACTIVATIONS.values():
         layer = kind.build((4,))

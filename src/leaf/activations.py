@@ -10,8 +10,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from leaf.kernels import gated_line
+from leaf.kernels.plain import line
 
 BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -19,6 +21,8 @@ BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+
+SHARING = ("element", "channel")
 
 # As a slope inside the sigmoid it turns it into the step function that ReLU needs. Not for float16: it overflows there.
 STEP_SLOPE = 2.0**16
@@ -28,11 +32,12 @@ class Adaptive(nn.Module):
     """What AHAF and LEAF share: learnable parameters that start as a known function.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; one parameter set per element.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: the function it starts as, one of the keys of ``forms``.
+        sharing: what has a parameter set of its own: every ``"element"`` as in the paper, or every ``"channel"``.
 
     Raises:
-        ValueError: if the family has no such form.
+        ValueError: if the family has no such form, or there is no such sharing.
     """
 
     family: ClassVar[str]
@@ -44,21 +49,30 @@ class Adaptive(nn.Module):
     plain = False
     """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
 
-    def __init__(self, shape: Sequence[int], form: str) -> None:
+    def __init__(self, shape: Sequence[int], form: str, sharing: str = "element") -> None:
         super().__init__()
+        name = type(self).__name__
         if form not in self.forms:
-            name = type(self).__name__
             raise ValueError(f"{name} has no form {form!r}; its forms are: {', '.join(self.forms)}")
-        self.shape, self.form = tuple(shape), form
+        if sharing not in SHARING:
+            raise ValueError(f"{name} has no sharing {sharing!r}; there are: {', '.join(SHARING)}")
+        self.shape, self.form, self.sharing = tuple(shape), form, sharing
+        own = self.shape if sharing == "element" else (self.shape[0], *(1 for _ in self.shape[1:]))
         for name, value in zip(self.parameter_names, self.forms[form], strict=True):
-            self.register_parameter(name, nn.Parameter(torch.full(self.shape, value)))
+            self.register_parameter(name, nn.Parameter(torch.full(own, value)))
+
+    def per_element(self) -> tuple[Tensor, ...]:
+        """The parameters as every element sees them, each of shape ``shape``."""
+        parameters = (getattr(self, name) for name in self.parameter_names)
+        return tuple(p if p.shape == self.shape else p.expand(self.shape) for p in parameters)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
         """Let parameters follow ``to(memory_format=…)`` as weights do, so that they lie as the inputs lie."""
         return super()._apply(lambda tensor: fn(tensor[None])[0], recurse)
 
     def extra_repr(self) -> str:
-        return f"shape={self.shape}, form={self.form!r}"
+        sharing = "" if self.sharing == "element" else f", sharing={self.sharing!r}"
+        return f"shape={self.shape}, form={self.form!r}{sharing}"
 
 
 class AHAF(Adaptive):
@@ -80,7 +94,8 @@ class AHAF(Adaptive):
     gamma: nn.Parameter
 
     def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        return gated_line(u, self.beta, None, self.gamma, None, pooled, self.plain)
+        beta, gamma = self.per_element()
+        return gated_line(u, beta, None, gamma, None, pooled, self.plain)
 
 
 class LEAF(Adaptive):
@@ -110,7 +125,36 @@ class LEAF(Adaptive):
     p4: nn.Parameter
 
     def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        return gated_line(u, self.p1, self.p2, self.p3, self.p4, pooled, self.plain)
+        p1, p2, p3, p4 = self.per_element()
+        return gated_line(u, p1, p2, p3, p4, pooled, self.plain)
+
+
+class Affine(Adaptive):
+    r"""A base function with a scale and a shift that learn, :math:`a f(u) + b`.
+
+    The control for capacity: as many parameters as AHAF, none of which changes the function's form.
+
+    Args:
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; one parameter set per element.
+        form: the function, and what it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
+
+    Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows.
+    """
+
+    family = "affine"
+    parameter_names = ("scale", "shift")
+    forms = dict.fromkeys(BASE_FUNCTIONS, (1.0, 0.0))
+
+    scale: nn.Parameter
+    shift: nn.Parameter
+
+    def __init__(self, shape: Sequence[int], form: str, sharing: str = "element") -> None:
+        super().__init__(shape, form, sharing)
+        self.function = BASE_FUNCTIONS[form]()
+
+    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
+        y = line(self.function(u), *self.per_element())
+        return max_pool2d(y, 2) if pooled else y
 
 
 @dataclass(frozen=True)
@@ -119,6 +163,7 @@ class Activation:
 
     Attributes:
         family: ``"base"`` for a plain function, else the family of the learnable one.
+        title: the family in tables.
         form: the function it is or starts as.
         build: makes the module for inputs of one sample's shape.
         adaptive: whether it has parameters to train.
@@ -126,6 +171,7 @@ class Activation:
     """
 
     family: str
+    title: str
     form: str
     build: Callable[[Sequence[int]], nn.Module]
     adaptive: bool = False
@@ -133,15 +179,24 @@ class Activation:
 
 
 def _base(form: str) -> Activation:
-    return Activation("base", form, lambda shape: BASE_FUNCTIONS[form]())
+    return Activation("base", "base", form, lambda shape: BASE_FUNCTIONS[form]())
 
 
-def _adaptive(family: type[Adaptive], form: str) -> Activation:
-    return Activation(family.family, form, lambda shape: family(shape, form), True, family.slow_parameters)
+def _adaptive(family: type[Adaptive], form: str, sharing: str = "element") -> Activation:
+    name, title = family.family, family.__name__
+    if sharing != "element":
+        name, title = f"{sharing}-{name}", f"{title} per {sharing}"
+    return Activation(name, title, form, lambda shape: family(shape, form, sharing), True, family.slow_parameters)
 
+
+_KINDS = [
+    *(_base(form) for form in BASE_FUNCTIONS),
+    *(_adaptive(family, form) for family in (AHAF, LEAF, Affine) for form in family.forms),
+    *(_adaptive(family, form, "channel") for family in (AHAF, LEAF) for form in family.forms),
+]
 
 ACTIVATIONS: dict[str, Activation] = {
-    **{form: _base(form) for form in BASE_FUNCTIONS},
-    **{f"{family.family}-{form}": _adaptive(family, form) for family in (AHAF, LEAF) for form in family.forms},
+    kind.form if kind.family == "base" else f"{kind.family}-{kind.form}": kind for kind in _KINDS
 }
-"""Every activation that a network can be built with, by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …"""
+"""Every activation that a network can be built with, by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and controls
+for capacity: ``affine-tanh``, ``channel-leaf-tanh``, …"""

@@ -6,7 +6,7 @@ import numpy as np
 import safetensors
 import torch
 
-from leaf.activations import ACTIVATIONS, AHAF, BASE_FUNCTIONS, LEAF
+from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
 from leaf.experiment.cells import Cell
 from leaf.experiment.observations import INPUT_EDGES
 
@@ -59,8 +59,7 @@ def read_forms(cell: Cell, directory: Path) -> Forms:
 def _curves(cell: Cell, parameters: dict[str, np.ndarray]) -> np.ndarray:
     """Outputs of every unit of a layer on ``CURVE_INPUTS``: float32 ``(units, inputs)``."""
     units = next(iter(parameters.values())).size
-    family = {kind.family: kind for kind in (AHAF, LEAF)}[ACTIVATIONS[cell.activation].family]
-    layer = family((units,), cell.form)
+    layer = ACTIVATIONS[cell.activation].build((units,))
     layer.load_state_dict({name: torch.from_numpy(values.reshape(-1)) for name, values in parameters.items()})
     inputs = torch.from_numpy(CURVE_INPUTS)[:, None].expand(-1, units)
     return layer(inputs).T.contiguous().numpy()

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from leaf.activations import BASE_FUNCTIONS
+from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
 from leaf.analysis.collection import DAMAGED, DIVERGED, MISSING, STALE, Records, Variant
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
 from leaf.procedures import OPTIMIZERS, PROCEDURES
 
-FAMILY_TITLES = {"base": "base", "ahaf": "AHAF", "leaf": "LEAF"}
+FAMILY_TITLES = {kind.family: kind.title for kind in ACTIVATIONS.values()}
 
 
 def form_title(form: str) -> str:

@@ -1,5 +1,6 @@
 """The gated line as torch operations: the reference, and what runs where no faster kernel does."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,14 +52,23 @@ class _GatedLine(torch.autograd.Function):
 
 
 def plain_gated_line(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
-    """The gated line of ``u``, ``(N, *shape)``, with parameters of shape ``shape``.
+    """The gated line of ``u``, ``(N, *shape)``, with parameters of shape ``shape``."""
+    return _in_memory_order(_GatedLine.apply, u, p1, p2, p3, p4)
 
-    Works through memory in its own order: a sum over the batch of channels-last tensors is 30 times as fast this way.
+
+def line(u: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """scale·u + shift, for ``u`` of shape ``(N, *shape)`` and parameters of shape ``shape``."""
+    return _in_memory_order(lambda u, scale, shift: torch.addcmul(shift, scale, u), u, scale, shift)
+
+
+def _in_memory_order(function: Callable[..., Tensor], u: Tensor, *parameters: Tensor | None) -> Tensor:
+    """A function of ``(N, M)`` and ``(M,)`` on ``(N, *shape)`` and ``shape``, going through memory as ``u`` lies.
+
+    A sum over the batch of channels-last tensors is 30 times as fast this way.
     """
-    parameters: tuple[Tensor | None, ...] = (p1, p2, p3, p4)
     channels_last = u.ndim == 4 and u.stride(1) == 1
     if channels_last:
         u = u.movedim(1, 3)
         parameters = tuple(None if p is None else p.movedim(0, 2) for p in parameters)
-    y = _GatedLine.apply(u.flatten(1), *(None if p is None else p.flatten() for p in parameters)).view(u.shape)
+    y = function(u.flatten(1), *(None if p is None else p.flatten() for p in parameters)).view(u.shape)
     return y.movedim(3, 1) if channels_last else y
