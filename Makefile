@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick test check bench fidelity faults paper environment lock clean
+.PHONY: quick test check bench fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
 	snakemake --quiet rules
@@ -38,6 +38,10 @@ faults: $(ENVIRONMENT)  ## interrupts training in every way and counts what is l
 paper: $(ENVIRONMENT)  ## the published experiment, unchanged: 148 cells, days on a laptop
 	snakemake --config scale=paper
 	snakemake --quiet all --config scale=paper --report reports/paper/report.html
+
+verify: $(ENVIRONMENT)  ## trains the first epochs of a shipped cell again (CELL=name, or one drawn at random)
+	leaf fetch
+	leaf verify $(CELL)
 
 environment: $(ENVIRONMENT)  ## the virtual environment alone
 

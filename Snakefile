@@ -1,5 +1,6 @@
 # The front door: the configuration checked, the rules by subject, the targets a person asks for.
 
+import csv
 import hashlib
 import json
 import shlex

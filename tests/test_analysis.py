@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+from dataclasses import asdict
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +15,7 @@ from conftest import PROJECT
 
 from leaf import LEAF
 from leaf.analysis.analyse import analyse
-from leaf.analysis.collection import Records, collect, read_records, write_records
+from leaf.analysis.collection import Records, collect, merge, read_records, write_records
 from leaf.analysis.figures import forms_chart, progress_chart, write_figure
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
 from leaf.analysis.tables import paper_table, summary_table, write_table
@@ -35,13 +37,21 @@ def cell(
     return Cell(network, dataset, activation, procedure, optimizer, seed)
 
 
-def write_cell(made: Cell, accuracies: list[float], version: int = TRAINING_VERSION, diverged: bool = False) -> None:
+def write_cell(
+    made: Cell,
+    accuracies: list[float],
+    version: int = TRAINING_VERSION,
+    diverged: bool = False,
+    validations: list[float] | None = None,
+) -> None:
     """The files of a cell with known accuracies and parameters. Made up: for these unit tests alone."""
     directory = made.directory("tiny")
     losses = [1 / epoch for epoch in range(1, len(accuracies) + 1)]
     records = [
-        EpochRecord(i + 1, loss, 0.1, 1.0, accuracy, 1e-3, None, 2.0 + i)
-        for i, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True))
+        EpochRecord(i + 1, loss, 0.1, 1.0, accuracy, validation, 1e-3, None, 2.0 + i)
+        for i, (loss, accuracy, validation) in enumerate(
+            zip(losses, accuracies, validations or [None] * len(losses), strict=True)
+        )
     ]
     forms = {"inputs/activation1": torch.full((256,), 3), "gradient_norms/start": torch.ones(4)}
     if made.activation.startswith("leaf"):
@@ -54,7 +64,7 @@ def write_cell(made: Cell, accuracies: list[float], version: int = TRAINING_VERS
     write_tensors(directory / "model.safetensors", {"weight": torch.zeros(1)})
     write_tensors(directory / "forms.safetensors", forms)
     run = {
-        "settings": {"epochs": 3, "batch_size": 128, "train_images": None, "test_images": None},
+        "settings": asdict(SETTINGS),
         "training_version": version, "epochs": len(records), "diverged_at": len(records) if diverged else None,
         "device": "CPU", "threads": 1, "kernel": "plain", "precision": "float32",
         "versions": {"torch": "2"}, "git": {},
@@ -75,6 +85,14 @@ def test_results_of_a_cell(project):
     assert row["last_epochs_accuracy"] == pytest.approx(0.7)
     assert row["seconds_per_epoch"] == pytest.approx(3.0)
     assert (row["status"], row["experiments"], row["family"], row["form"]) == ("done", "mine", "base", "relu")
+
+
+def test_an_epoch_chosen_on_validation_images(project):
+    write_cell(cell(), [0.5, 0.8, 0.9], validations=[0.4, 0.6, 0.6])
+    write_cell(cell("silu"), [0.5, 0.8, 0.9])
+    chosen, other = collect({cell(): (), cell("silu"): ()}, "tiny", SETTINGS).cells.to_dict("records")
+    assert (chosen["chosen_accuracy"], chosen["chosen_epoch"], chosen["best_accuracy"]) == (0.8, 2, 0.9)
+    assert pd.isna(other["chosen_accuracy"]) and pd.isna(other["chosen_epoch"])
 
 
 def test_statuses(project):
@@ -116,6 +134,27 @@ def test_paper_table_puts_data_sets_side_by_side_and_rows_in_order(project):
     ]  # fmt: skip
     assert table["Fashion-MNIST", "best accuracy, %"].tolist() == ["50.00", "51.23", "52.46", "53.69"]
     assert table["CIFAR-10", "epoch"].tolist() == ["1", "1", "1", "1"]
+
+
+def test_added_records_replace_what_they_have_and_keep_the_rest(project):
+    first, second, third = cell("leaf-relu", "p24sl"), cell("relu"), cell("silu")
+    grid = {first: ["mine"], second: ["mine", "other"], third: ["mine"]}
+    write_cell(first, [0.1, 0.2, 0.3])
+    write_cell(second, [0.2, 0.3, 1 / 3])
+    old = collect(grid, "tiny", SETTINGS, with_forms=True)
+    write_records(old, project / "shipped")
+    for made in (first, second):
+        shutil.rmtree(made.directory("tiny"))
+    write_cell(first, [0.7, 0.8, 0.9])
+    write_cell(third, [0.5, 0.5, 0.6])
+    new = collect(grid, "tiny", SETTINGS, with_forms=True)
+    merged = merge(read_records(project / "shipped"), new)
+    assert merged.cells["cell"].tolist() == old.cells["cell"].tolist()  # in the paper's order, whoever came first
+    best = dict(zip(merged.cells["cell"], merged.cells["best_accuracy"], strict=True))
+    assert best == {second.name: 1 / 3, first.name: 0.9, third.name: 0.6}  # to the last bit
+    assert dict(zip(merged.cells["cell"], merged.cells["experiments"], strict=True))[second.name] == "mine other"
+    assert merged.epochs["test_accuracy"].tolist() == [0.2, 0.3, 1 / 3, 0.7, 0.8, 0.9, 0.5, 0.5, 0.6]
+    assert set(merged.forms) == {first.name, second.name, third.name}
 
 
 def test_several_seeds(project):

@@ -39,6 +39,7 @@ def test_the_papers_grid():
     sizes = {name: len(config.cells([name], "paper")) for name in config.experiments}
     assert sizes == {
         "linear_units": 40, "bounded_functions": 24, "relu_stability": 5, "weight_initialization": 100,
+        "bounded_initialization": 60, "sound_protocol": 160, "capacity": 100,
     }  # fmt: skip
     cells = config.cells(scale="paper")
     assert len(cells) == len(set(cells)) == 148
@@ -118,7 +119,7 @@ def test_result_paths():
     ("changes", "message"),
     [
         ({"scal": "quick"}, r"unknown key 'scal' .did you mean 'scale'..; known: scale, scales"),
-        ({"scale": "papre"}, r"unknown scale 'papre' .did you mean 'paper'..; known: quick, paper"),
+        ({"scale": "papre"}, r"unknown scale 'papre' .did you mean 'paper'..; known: quick, paper, sound"),
         ({"scale": 3}, "scale: expected string, found 3"),
         ({"device": "tpu"}, "device: 'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         ({"figure_format": "gif"}, "figure_format: 'gif' is not one of"),

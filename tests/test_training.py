@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, max_pool2d
 
 from leaf import build_network
 from leaf.activations import Adaptive
+from leaf.experiment import training as training_module
 from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.cells import Cell
 from leaf.experiment.config import read_config
@@ -268,6 +269,40 @@ def test_images_are_walked_in_order_the_short_batch_too(data):
     training.run_epoch()
     assert [len(pixels) for pixels in seen] == [128, 128, 44, 50]
     assert torch.equal(seen[-1], training.data.test_images)
+
+
+def test_images_are_held_out_and_shuffled_on_demand(data):
+    cell = Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42)
+    settings = Settings(epochs=2, validation_images=100, shuffle=True)
+    images = data("fashion_mnist", 400, 50)
+    training = Training(cell, settings, images)
+    walked = []
+    training.images = lambda pixels, original=training.images: walked.append(pixels) or original(pixels)
+    drawn = training_module.epoch_draws
+    with pytest.MonkeyPatch.context() as still:  # no augmentation, so that images can be told
+        nothing = torch.zeros(300, dtype=torch.int64)
+        still.setattr(training_module, "epoch_draws", lambda *_: EpochDraws(nothing.bool(), nothing, nothing))
+        records = [training.run_epoch() for _ in range(2)]
+    assert drawn is training_module.epoch_draws
+    per_epoch = len(walked) // 2
+    epochs = [torch.cat(walked[first : first + 3]) for first in (0, per_epoch)]
+    stored = {image.numpy().tobytes(): place for place, image in enumerate(images.train_images)}
+    orders = [[stored[image.contiguous().numpy().tobytes()] for image in epoch] for epoch in epochs]
+    assert all(
+        sorted(order) == sorted(stored[i.numpy().tobytes()] for i in images.train_images[:300]) for order in orders
+    )
+    assert orders[0] != orders[1] != sorted(orders[1])
+    assert torch.equal(torch.cat(walked[per_epoch - 1 : per_epoch]), images.train_images[300:])
+    logits = training.network.eval()(to_unit_interval(images.train_images[300:]))
+    accuracy = (logits.argmax(1) == images.train_labels[300:]).double().mean().item()
+    assert records[1].validation_accuracy == pytest.approx(accuracy)
+
+
+def test_labels_go_with_shuffled_images(data):
+    """Shuffled or not, training learns: labels that stayed behind would keep accuracy at a tenth."""
+    cell = Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42)
+    training = Training(cell, Settings(epochs=3, shuffle=True), data("fashion_mnist", 1280, 500))
+    assert [training.run_epoch() for _ in range(3)][-1].test_accuracy > 0.5
 
 
 def test_record_of_an_epoch(data):

@@ -154,10 +154,34 @@ def test_the_papers_scale_has_148_cells(clean):
 
 @pytest.mark.parametrize(
     ("target", "cells"),
-    [("linear_units", 40), ("bounded_functions", 24), ("relu_stability", 5), ("weight_initialization", 100)],
+    {
+        "linear_units": 40,
+        "bounded_functions": 24,
+        "relu_stability": 5,
+        "weight_initialization": 100,
+        "bounded_initialization": 60,
+        "sound_protocol": 160,
+        "capacity": 100,
+        "remaining": 148,
+    }.items(),
 )
 def test_every_experiment_is_a_target(clean, target, cells):
     assert dry(clean, target, "--config", "scale=paper")["train"] == cells
+
+
+def test_remaining_is_what_has_no_record_yet(clean):
+    shipped = clean.directory / "reports/shipped/cells.csv"
+    shipped.parent.mkdir(parents=True)
+    try:
+        other = "lenet5/fashion_mnist/relu/classic/adam/seed42"
+        shipped.write_text(f"cell,experiments,best_accuracy\n{CELL},bounded_functions,0.9\n{other},linear_units,\n")
+        assert dry(clean, "remaining", "--config", "scale=paper")["train"] == 148 - 1
+        shipped.write_text(f"cell,experiments,best_accuracy\n{CELL},bounded_functions bounded_initialization,0.9\n")
+        assert dry(clean, "remaining", "--config", "scale=paper")["train"] == 148 + 48 - 1  # four seeds more
+        assert dry(clean, "--config", "scale=paper")["train"] == 148  # a reproduction is not a copy
+        assert dry(clean, "remaining")["train"] == 68  # the records are not of this scale
+    finally:
+        shutil.rmtree(shipped.parent)
 
 
 def test_one_cell_by_its_path_is_one_job(clean):
@@ -169,8 +193,8 @@ def test_one_cell_by_its_path_is_one_job(clean):
     ("arguments", "message"),
     [
         ([f"results/quick/{CELL.replace('tanh', 'tan')}/metrics.csv"], "unknown activation 'leaf-tan'.*did you mean"),
-        ([f"results/qick/{CELL}/metrics.csv"], "the scales quick, paper"),
-        (["--config", "scale=big"], "unknown scale 'big'; known: quick, paper"),
+        ([f"results/qick/{CELL}/metrics.csv"], "the scales quick, paper, sound"),
+        (["--config", "scale=big"], "unknown scale 'big'; known: quick, paper, sound"),
         (["--config", "epochs=3"], "unknown key 'epochs'"),
     ],
 )

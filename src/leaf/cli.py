@@ -1,6 +1,7 @@
 """The command ``leaf``: what the workflow's rules call and a person can type."""
 
 import argparse
+import random
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell
 from leaf.experiment.config import Config, check_known, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.scales import Settings
+
+CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,9 +86,19 @@ def _parser() -> argparse.ArgumentParser:
 
     collect = command(_collect, "collect", "Gather the records of whatever cells there are into three files.")
     collect.add_argument("--output", type=Path, required=True, metavar="DIRECTORY")
+    collect.add_argument(
+        "--add", action="store_true", help="keep what is in the directory already of cells that have no results here"
+    )
 
     analyse = command(_analyse, "analyse", "Make every table and figure from collected records.")
     analyse.add_argument("directory", type=Path, help="where 'leaf collect' wrote; tables and figures go there too")
+
+    verify = command(_verify, "verify", "Train the first epochs of a recorded cell again, and tell if they follow.")
+    verify.add_argument("cell", nargs="?", metavar="CELL", help=f"one drawn at random, if not given; {CELL_HELP}")
+    verify.add_argument("--epochs", type=_positive, default=2, metavar="K", help="how many epochs (2)")
+    verify.add_argument(
+        "--records", type=Path, default=Path("reports/shipped"), metavar="DIRECTORY", help="(reports/shipped)"
+    )
     return parser
 
 
@@ -96,8 +109,7 @@ def _positive(text: str) -> int:
 
 
 def _add_cells(parser: argparse.ArgumentParser, one: bool = False) -> None:
-    cell_help = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
-    parser.add_argument("cell", nargs=None if one else "+", metavar="CELL", help=cell_help)
+    parser.add_argument("cell", nargs=None if one else "+", metavar="CELL", help=CELL_HELP)
     parser.add_argument("--settings", metavar="JSON", help="the scale's settings, instead of the configuration's")
 
 
@@ -197,15 +209,21 @@ def _figure(options: argparse.Namespace) -> None:
 
 
 def _collect(options: argparse.Namespace) -> None:
-    from leaf.analysis.collection import collect, write_records
+    from leaf.analysis.collection import collect, merge, read_records, write_records
+    from leaf.analysis.layout import RECORDS
 
     config = _config(options)
     scale, settings = _scale_and_settings(options)
-    cells: dict[Cell, list[str]] = {cell: [] for cell in _existing_cells(scale)}
+    existing, in_all = set(_existing_cells(scale)), set(config.cells(scale=scale))
+    cells: dict[Cell, list[str]] = {cell: [] for cell in existing}
     for name in config.experiments:
-        for cell in config.cells([name], scale):
-            cells.setdefault(cell, []).append(name)
+        of_it = config.cells([name], scale)
+        if name in config.in_all or existing.intersection(of_it) - in_all:  # what nobody has begun has no gaps to mark
+            for cell in of_it:
+                cells.setdefault(cell, []).append(name)
     records = collect(cells, scale, settings, with_forms=True, tolerant=True)
+    if options.add and (options.output / RECORDS[0]).exists():
+        records = merge(read_records(options.output), records)
     write_records(records, options.output)
     print(f"{options.output}: {len(records.cells)} cells, {records.cells['status'].value_counts().to_dict()}")
 
@@ -222,3 +240,18 @@ def _analyse(options: argparse.Namespace) -> None:
 
     analyse(read_records(options.directory), options.directory, _config(options).values["figure_format"])
     print(f"{options.directory}: tables and figures made")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from leaf.analysis.collection import read_records
+    from leaf.analysis.verify import verifiable, verify
+    from leaf.experiment.datasets import dataset_file, load
+
+    records = read_records(options.records)
+    candidates = verifiable(records)
+    if not candidates:
+        raise UserError(f"{options.records}: no cell made with the present training version")
+    cell = Cell.parse(options.cell) if options.cell else random.SystemRandom().choice(candidates)
+    data = load(cell.dataset, dataset_file(cell.dataset))
+    if not verify(records, cell, data, options.epochs):
+        raise UserError(f"{cell.name}: does not follow its record")

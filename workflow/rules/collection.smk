@@ -21,6 +21,13 @@ rule collect_partial:
         " && leaf analyse {params.directory} --config {params.config:q}) > {log} 2>&1"
 
 
+rule remaining:
+    # To train what reports/shipped has no record of, and nothing else.
+    input:
+        lambda wildcards: runs_without_record(CONFIG.scale),
+    localrule: True
+
+
 rule partial:
     input:
         expand(rules.collect_partial.output, scale=CONFIG.scale),

@@ -81,6 +81,29 @@ def products(experiment: str, scale: str) -> list[str]:
     return [f"{REPORTS}/{scale}/{file}" for file in dict.fromkeys(files)]
 
 
+def runs_without_record(scale: str) -> list[str]:
+    """The run.json files of the cells that have no results in reports/shipped, which holds those of the scale paper.
+
+    They are of the target all, and of the experiments beyond it that have been begun.
+    """
+    file = REPORTS / "shipped" / RECORDS[0]
+    rows = []
+    if scale == "paper" and file.exists():
+        with file.open(newline="") as opened:
+            rows = list(csv.DictReader(opened))
+    recorded = {row["cell"] for row in rows if row["best_accuracy"]}
+    begun = {name for row in rows for name in row["experiments"].split()}
+    cells = CONFIG.cells(
+        [name for name in CONFIG.experiments if name in CONFIG.in_all or name in begun],
+        scale,
+    )
+    return [
+        f"{cell.directory(scale)}/run.json"
+        for cell in cells
+        if cell.name not in recorded
+    ]
+
+
 def existing_runs(wildcards) -> str:
     """A digest of the finished cells' run.json files: they are no inputs, since none of them must exist."""
     files = sorted((RESULTS / wildcards.scale).rglob("run.json"))

@@ -33,10 +33,11 @@ LAST_EPOCHS = 10
 COLUMNS = (
     "cell", "scale", "network", "dataset", "activation", "family", "form", "procedure", "optimizer", "seed",
     "experiments", "status", "best_accuracy", "best_epoch", "final_accuracy", "last_epochs_accuracy",
-    "final_train_loss", "seconds_per_epoch", "epochs", "diverged_at", "training_version", "device", "threads",
-    "kernel", "precision", "torch", "commit", "clean",
+    "chosen_accuracy", "chosen_epoch", "final_train_loss", "seconds_per_epoch", "epochs", "diverged_at",
+    "training_version", "device", "threads", "kernel", "precision", "torch", "commit", "clean",
 )  # fmt: skip
-"""The columns of ``Records.cells``; accuracies are shares in [0, 1]."""
+"""The columns of ``Records.cells``; accuracies are shares in [0, 1], ``chosen_accuracy`` the test accuracy of the epoch
+that is best on the validation images, where there are any."""
 
 
 class Variant(NamedTuple):
@@ -120,7 +121,7 @@ def collect(
                 raise
             run, row["status"] = None, DAMAGED
         if run:
-            metrics = pd.read_csv(directory / "metrics.csv")
+            metrics = _read_csv(directory / "metrics.csv")
             row |= _results(metrics, run, is_current(run, settings))
             epochs.append(metrics.assign(cell=cell.name))
             if with_forms:
@@ -131,8 +132,26 @@ def collect(
     return Records(_typed(pd.DataFrame(rows)), table[columns], forms)
 
 
+def merge(old: Records, new: Records) -> Records:
+    """``new``, with the results of ``old`` for the cells that have none in it."""
+    fresh = set(new.cells["cell"][new.cells["status"].isin([DONE, DIVERGED])])
+    kept = old.cells[~old.cells["cell"].isin(fresh)]
+    experiments = new.cells.set_index("cell")["experiments"]
+    kept = kept.assign(experiments=kept["cell"].map(experiments).fillna(kept["experiments"]))
+    cells = pd.concat([new.cells[~new.cells["cell"].isin(kept["cell"])], kept])
+    order = {cell.name: place for place, cell in enumerate(sort_cells(map(Cell.parse, cells["cell"])))}
+    epochs = pd.concat([new.epochs[new.epochs["cell"].isin(fresh)], old.epochs[old.epochs["cell"].isin(kept["cell"])]])
+    forms = {**{name: old.forms[name] for name in kept["cell"] if name in old.forms}, **new.forms}
+    return Records(
+        cells.sort_values("cell", key=lambda names: names.map(order)).reset_index(drop=True),
+        epochs.sort_values(["cell", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c, ignore_index=True),
+        {name: forms[name] for name in order if name in forms},
+    )
+
+
 def _results(metrics: pd.DataFrame, run: Mapping[str, Any], current: bool) -> dict[str, Any]:
-    accuracy = metrics["test_accuracy"]
+    accuracy, validation = metrics["test_accuracy"], metrics["validation_accuracy"]
+    chosen = validation.argmax() if validation.notna().all() else None  # the earliest maximum, as below
     status = DIVERGED if run["diverged_at"] else DONE
     return {
         "status": status if current else STALE,
@@ -140,6 +159,8 @@ def _results(metrics: pd.DataFrame, run: Mapping[str, Any], current: bool) -> di
         "best_epoch": metrics["epoch"].iloc[accuracy.argmax()],  # the earliest maximum
         "final_accuracy": accuracy.iloc[-1],
         "last_epochs_accuracy": accuracy.iloc[-LAST_EPOCHS:].mean(),
+        "chosen_accuracy": None if chosen is None else accuracy.iloc[chosen],
+        "chosen_epoch": None if chosen is None else metrics["epoch"].iloc[chosen],
         "final_train_loss": metrics["train_loss"].iloc[-1],
         "seconds_per_epoch": metrics["train_seconds"].mean(),
         "diverged_at": run["diverged_at"],
@@ -150,10 +171,15 @@ def _results(metrics: pd.DataFrame, run: Mapping[str, Any], current: bool) -> di
     }
 
 
+def _read_csv(file: Path) -> pd.DataFrame:
+    """A CSV file, its numbers to the last bit, its empty fields alone as missing."""
+    return pd.read_csv(file, keep_default_na=False, na_values=[""])
+
+
 def _typed(cells: pd.DataFrame) -> pd.DataFrame:
     """``cells`` with all of its columns, whole numbers as such beside missing ones."""
     cells = cells.reindex(columns=COLUMNS)
-    whole = ("seed", "best_epoch", "epochs", "diverged_at", "training_version", "threads")
+    whole = ("seed", "best_epoch", "chosen_epoch", "epochs", "diverged_at", "training_version", "threads")
     return cells.astype(dict.fromkeys(whole, "Int64"))
 
 
@@ -172,8 +198,8 @@ def read_records(directory: Path) -> Records:
         UserError: if one of the files is missing or no such file.
     """
     try:
-        cells = _typed(pd.read_csv(directory / "cells.csv", keep_default_na=False, na_values=[""]))
-        epochs = pd.read_csv(directory / "epochs.csv")
+        cells = _typed(_read_csv(directory / "cells.csv"))
+        epochs = _read_csv(directory / "epochs.csv")
         tensors = safetensors.numpy.load_file(directory / "forms.safetensors")
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{directory}: no collected records ({error}); make them with 'leaf collect'") from None

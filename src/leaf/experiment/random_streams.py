@@ -103,6 +103,14 @@ def epoch_draws(loader_seed: int, images: int, batch_size: int, height: int, wid
     return EpochDraws(flip < 0.5, _shift(x, width), _shift(y, height))
 
 
+def epoch_order(loader_seed: int, images: int) -> Tensor:
+    """An order to take the training images in, int64 ``(images,)``, for protocols that shuffle; the published doesn't.
+
+    Its stream is the loader's next after those of ``epoch_draws``.
+    """
+    return torch.randperm(images, generator=torch.Generator().manual_seed(loader_seed + LOADER_STREAMS))
+
+
 def _shift(draws: Tensor, size: int) -> Tensor:
     """Uniform draws from [0, 1) as whole pixels in ±10% of ``size``, rounded half to even, in float32 throughout."""
     low, high = (torch.tensor(sign * 0.1 * size, dtype=torch.float32) for sign in (-1, 1))

@@ -1,4 +1,9 @@
-"""How long and on how much data a cell trains. ``quick`` and ``paper`` are fixed here and mean the same everywhere."""
+"""How long and on how much data a cell trains. What stands here is fixed and means the same everywhere.
+
+- ``quick``: every experiment at a size for a laptop.
+- ``paper``: the published experiment.
+- ``sound``: the same by today's rules: shuffled, and the epoch chosen on images that are neither trained nor tested on.
+"""
 
 import json
 from collections.abc import Mapping
@@ -17,18 +22,30 @@ class Settings:
         batch_size: training images per minibatch.
         train_images: the first so many training images; ``None`` for all.
         test_images: the first so many test images; ``None`` for all.
+        validation_images: the last so many of those training images, which are kept out of training to choose an epoch
+            by; the published experiment has none, and chooses on the test images.
+        shuffle: whether every epoch takes the training images in an order of its own; the published one doesn't.
     """
 
     epochs: int = 100
     batch_size: int = 128
     train_images: int | None = None
     test_images: int | None = None
+    validation_images: int = 0
+    shuffle: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shuffle, bool):
+            raise UserError(f"settings: shuffle must be true or false, not {self.shuffle!r}")
         for name, value in asdict(self).items():
-            whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
-            if not whole and not (value is None and name in ("train_images", "test_images")):
-                raise UserError(f"settings: {name} must be a whole number above 0, not {value!r}")
+            least = 0 if name == "validation_images" else 1
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            if name != "shuffle" and not whole and not (value is None and name in ("train_images", "test_images")):
+                raise UserError(f"settings: {name} must be a whole number above {least - 1}, not {value!r}")
+        if self.train_images is not None and self.validation_images >= self.train_images:
+            raise UserError(
+                f"settings: {self.validation_images} validation_images leave none of {self.train_images} train_images"
+            )
 
     def to_json(self) -> str:
         """Canonical JSON: equal settings give equal text."""
@@ -58,6 +75,7 @@ class Scale:
 SCALES: dict[str, Scale] = {
     "quick": Scale(Settings(epochs=3, train_images=1280, test_images=1000), seeds=1),
     "paper": Scale(),
+    "sound": Scale(Settings(shuffle=True, validation_images=5000)),
 }
 
 

@@ -18,7 +18,7 @@ from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.cells import Cell, build_network
 from leaf.experiment.datasets import Data
 from leaf.experiment.observations import first_nonfinite_layer, gradient_norms, parameter_quantiles
-from leaf.experiment.random_streams import EpochDraws, epoch_draws, initial_network
+from leaf.experiment.random_streams import EpochDraws, epoch_draws, epoch_order, initial_network
 from leaf.experiment.scales import Settings
 from leaf.networks import Network
 from leaf.procedures import training_stages, training_step
@@ -52,6 +52,7 @@ class EpochRecord:
         train_loss_variance: their unbiased variance; NaN if there is but one.
         test_loss: mean cross-entropy over the test images.
         test_accuracy: share of test images classified correctly, in [0, 1].
+        validation_accuracy: the same of the validation images; ``None`` if there are none.
         learning_rate: of all parameters but the slow ones.
         slow_learning_rate: of the parameters that P24Sl slows down; ``None`` without it.
         train_seconds: wall time of the epoch's training, without testing.
@@ -62,6 +63,7 @@ class EpochRecord:
     train_loss_variance: float
     test_loss: float
     test_accuracy: float
+    validation_accuracy: float | None
     learning_rate: float
     slow_learning_rate: float | None
     train_seconds: float
@@ -154,7 +156,15 @@ class Training:
         losses = self.train_epoch(progress).double()
         partial = self.partial
         assert partial is not None
-        test_loss, test_accuracy = self.evaluate(lambda: progress(len(losses), len(losses)))
+        data, held_out = self.data, self.settings.validation_images
+
+        def test(images: Tensor, labels: Tensor) -> tuple[float, float]:
+            return self.evaluate(images, labels, lambda: progress(len(losses), len(losses)))
+
+        test_loss, test_accuracy = test(data.test_images, data.test_labels)
+        _, validation_accuracy = (
+            test(data.train_images[-held_out:], data.train_labels[-held_out:]) if held_out else (None, None)
+        )
         rates = sorted({group["lr"] for stage in self.stages for group in stage.optimizer.param_groups})
         record = EpochRecord(
             epoch=len(self.records) + 1,
@@ -162,6 +172,7 @@ class Training:
             train_loss_variance=losses.var().item() if len(losses) > 1 else math.nan,
             test_loss=test_loss,
             test_accuracy=test_accuracy,
+            validation_accuracy=validation_accuracy,
             learning_rate=rates[-1],
             slow_learning_rate=rates[0] if len(rates) > 1 else None,
             train_seconds=partial.seconds,
@@ -177,16 +188,18 @@ class Training:
         The epoch stays under way until ``run_epoch`` has tested too.
         """
         images, labels, size = self.data.train_images, self.data.train_labels, self.settings.batch_size
-        count, _, height, width = images.shape
+        count, (height, width) = len(images) - self.settings.validation_images, images.shape[2:]
         partial = self.partial = self.partial or PartialEpoch(self.streams.next_loader_seed(), [], 0.0)
         draws = epoch_draws(partial.loader_seed, count, size, height, width)
         draws = EpochDraws(*(draw.to(images.device) for draw in draws))
+        order = epoch_order(partial.loader_seed, count).to(images.device) if self.settings.shuffle else None
         steps = math.ceil(count / size)
         started = time.perf_counter() - partial.seconds
         self.network.train()
         for step in range(len(partial.losses), steps):
-            minibatch = slice(step * size, (step + 1) * size)
-            augmented = augment(images[minibatch], EpochDraws(*(draw[minibatch] for draw in draws)))
+            place = slice(step * size, min((step + 1) * size, count))
+            minibatch = place if order is None else order[place]
+            augmented = augment(images[minibatch], EpochDraws(*(draw[place] for draw in draws)))
             inputs = self.images(augmented)
             note = functools.partial(self._note_nonfinite, inputs)
             partial.losses.append(training_step(self.network, self.stages, inputs, labels[minibatch], note))
@@ -202,21 +215,19 @@ class Training:
         self.nonfinite_layer = self.nonfinite_layer or first_nonfinite_layer(self.network, images) or "loss"
 
     @torch.no_grad()
-    def evaluate(self, progress: Callable[[], None] = lambda: None) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy over the test images; ``progress`` is called after every batch."""
+    def evaluate(
+        self, images: Tensor, labels: Tensor, progress: Callable[[], None] = lambda: None
+    ) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy over images, uint8 ``(N, C, H, W)``; ``progress`` is told of each batch."""
         self.network.eval()
-        loss = torch.zeros((), dtype=torch.float64, device=self.data.test_labels.device)
+        loss = torch.zeros((), dtype=torch.float64, device=labels.device)
         correct = torch.zeros_like(loss, dtype=torch.int64)
-        batches = zip(
-            self.data.test_images.split(TEST_BATCH_SIZE), self.data.test_labels.split(TEST_BATCH_SIZE), strict=True
-        )
-        for pixels, labels in batches:
+        for pixels, truth in zip(images.split(TEST_BATCH_SIZE), labels.split(TEST_BATCH_SIZE), strict=True):
             logits = self.network(self.images(pixels))
-            loss += cross_entropy(logits, labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
+            loss += cross_entropy(logits, truth, reduction="sum")
+            correct += (logits.argmax(1) == truth).sum()
             progress()
-        count = len(self.data.test_labels)
-        return loss.item() / count, correct.item() / count
+        return loss.item() / len(labels), correct.item() / len(labels)
 
     def gradient_norms(self) -> Tensor:
         """``observations.gradient_norms`` on the first minibatch as stored, without augmentation or dropout."""

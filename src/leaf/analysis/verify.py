@@ -1,0 +1,58 @@
+"""A spot check of collected records: a cell's first epochs, trained again here and held against what is recorded."""
+
+from collections.abc import Callable
+
+import torch
+
+from leaf.analysis.collection import DIVERGED, DONE, Records
+from leaf.experiment.cells import Cell
+from leaf.experiment.datasets import Data
+from leaf.experiment.errors import UserError
+from leaf.experiment.rounding import reach_of_rounding, train_epochs
+from leaf.experiment.training import TRAINING_VERSION
+from leaf.kernels import kernel_for
+
+COMPARED = ["train_loss", "train_loss_variance", "test_loss", "test_accuracy"]
+"""The columns that a computer of the same kind gives bit for bit."""
+
+
+def verifiable(records: Records) -> list[Cell]:
+    """The cells that were trained with the present training version."""
+    cells = records.cells
+    there = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] == TRAINING_VERSION)
+    return [Cell.parse(name) for name in cells["cell"][there]]
+
+
+def verify(records: Records, cell: Cell, data: Data, epochs: int, say: Callable[[str], None] = print) -> bool:
+    """Train the first epochs of a cell of the paper's scale on the CPU, and tell whether they follow its record.
+
+    They do if they are the same bits, as on a computer of the same kind; or else if every epoch's mean training loss
+    and test accuracy differ by no more than rounding alone may change, which is measured.
+
+    Raises:
+        UserError: if the cell has no record of the present training version.
+    """
+    if cell not in verifiable(records):
+        raise UserError(f"{cell.name}: no record made with training version {TRAINING_VERSION}")
+    (row,) = records.cells[records.cells["cell"] == cell.name].to_dict("records")
+    recorded = records.epochs[records.epochs["cell"] == cell.name].head(epochs).to_dict("records")
+    kernel = row["kernel"] if row["kernel"] in ("plain", kernel_for(torch.device("cpu"))) else "plain"
+    here = train_epochs(cell, data, len(recorded), int(row["threads"]), kernel)
+    if all(vars(ours)[key] == theirs[key] for ours, theirs in zip(here, recorded, strict=True) for key in COMPARED):
+        say(f"{cell.name}: {epochs} epochs, the same bits as recorded on {row['device']}")
+        return True
+    say(f"{cell.name}: not the bits of {row['device']} with torch {row['torch']}; measuring what rounding may change")
+    follows = True
+    bounds = reach_of_rounding(cell, data, here)
+    for ours, theirs, bound in zip(here, recorded, bounds, strict=True):
+        loss = abs(ours.train_loss - theirs["train_loss"])
+        accuracy = abs(ours.test_accuracy - theirs["test_accuracy"])
+        within = loss <= bound.loss and accuracy <= bound.accuracy
+        say(
+            f"epoch {ours.epoch}: training loss {ours.train_loss:.6f}, recorded {theirs['train_loss']:.6f}, differs by"
+            f" {loss:.1e} of {bound.loss:.1e}; accuracy {ours.test_accuracy:.2%}, recorded"
+            f" {theirs['test_accuracy']:.2%}, differs by {accuracy:.2%} of {bound.accuracy:.2%}"
+            + ("" if within else ": BEYOND ROUNDING")
+        )
+        follows &= within
+    return follows

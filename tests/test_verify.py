@@ -1,0 +1,68 @@
+"""The spot check of collected records, on real images and few of them."""
+
+import pytest
+
+from leaf.analysis import verify as verification
+from leaf.analysis.collection import collect, read_records, write_records
+from leaf.analysis.verify import verifiable, verify
+from leaf.cli import main
+from leaf.experiment import rounding
+from leaf.experiment.cells import Cell
+from leaf.experiment.errors import UserError
+from leaf.experiment.job import train_cell
+from leaf.experiment.scales import Settings
+
+CELL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42)
+SETTINGS = Settings(epochs=2, train_images=640, test_images=100)
+
+
+@pytest.fixture
+def records(empty_project):
+    train_cell(CELL, "tiny", SETTINGS, "cpu", threads=1, say=lambda line: None)
+    write_records(collect({CELL: ["mine"]}, "tiny", SETTINGS, with_forms=True), empty_project / "shipped")
+    return read_records(empty_project / "shipped")
+
+
+@pytest.fixture
+def images(data):
+    return data("fashion_mnist", 640, 100)
+
+
+def check(records, images, epochs=2) -> tuple[bool, str]:
+    said: list[str] = []
+    return verify(records, CELL, images, epochs, said.append), "\n".join(said)
+
+
+def test_the_same_bits(records, images):
+    assert verifiable(records) == [CELL]
+    for epochs in (1, 2):
+        follows, said = check(records, images, epochs)
+        assert follows and f"{epochs} epochs, the same bits as recorded on CPU" in said
+
+
+def test_another_rounding_follows_and_another_result_does_not(records, images):
+    records.epochs["train_loss"] += 1e-4
+    follows, said = check(records, images)
+    assert follows and "differs by 1.0e-04 of" in said and "BEYOND" not in said
+    records.epochs.loc[records.epochs["epoch"] == 2, "test_accuracy"] -= 0.2
+    follows, said = check(records, images)
+    assert not follows and said.count("BEYOND ROUNDING") == 1 and "differs by 20.00%" in said
+    assert check(records, images, epochs=1)[0]
+
+
+def test_rounding_is_measured(images):
+    reference = rounding.train_epochs(CELL, images, 1)
+    (bounds,) = rounding.reach_of_rounding(CELL, images, reference)
+    assert bounds.loss >= rounding.LEAST_LOSS and bounds.accuracy >= rounding.LEAST_ACCURACY
+    off = rounding.train_epochs(CELL, images, 1, own_convolutions=False)[0].train_loss - reference[0].train_loss
+    assert 0 < abs(off) <= bounds.loss  # it is another rounding, and within reach
+
+
+def test_what_cannot_be_verified_is_told(records, images, monkeypatch, capsys):
+    with pytest.raises(UserError, match="no record made with training version"):
+        verify(records, Cell("lenet5", "cifar10", "relu", "classic", "adam", 42), images, 1)
+    monkeypatch.setattr(verification, "TRAINING_VERSION", 99)
+    with pytest.raises(SystemExit, match="no cell made with the present training version"):
+        main(["verify", "--records", "shipped"])
+    with pytest.raises(SystemExit, match="no collected records"):
+        main(["verify", "--records", "nowhere"])
