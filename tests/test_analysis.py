@@ -29,6 +29,7 @@ from leaf.experiment.scales import Settings
 from leaf.experiment.training import TRAINING_VERSION, EpochRecord
 
 SETTINGS = Settings(epochs=3)
+STATISTICS = {"metric": "best_accuracy", "confidence": 0.95}
 
 
 def cell(
@@ -244,10 +245,10 @@ def test_collected_records_give_the_same_tables_and_figures(project):
     done, missing = cell("leaf-tanh", "p24sl"), cell("tanh")
     write_cell(done, [0.2, 0.5, 0.4])
     records = collect({done: ["mine", "other"], missing: ["mine"]}, "tiny", SETTINGS, with_forms=True)
-    analyse(records, project / "direct", "svg")
+    analyse(records, project / "direct", "svg", STATISTICS)
     write_records(records, project / "collected")
     again = read_records(project / "collected")
-    analyse(again, project / "collected", "svg")
+    analyse(again, project / "collected", "svg", STATISTICS)
     assert read_all(project / "direct") == read_all(project / "collected") != {}
     pd.testing.assert_frame_equal(records.epochs, again.epochs)
     assert {"tables/mine/lenet5.tex", "tables/other/lenet5/cifar10.csv", f"figures/forms/{done.name}.svg"} <= set(

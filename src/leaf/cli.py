@@ -1,11 +1,12 @@
 """The command ``leaf``: what the workflow's rules call and a person can type."""
 
 import argparse
+import json
 import random
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -13,6 +14,11 @@ from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell
 from leaf.experiment.config import Config, check_known, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.scales import Settings
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from leaf.analysis.collection import Records
 
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 
@@ -75,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     table = command(_table, "table", "Make a table of cells.")
-    table.add_argument("kind", help="summary (a row per cell) or paper (data sets side by side)")
+    table.add_argument("kind", help="summary (a row per cell), paper (data sets side by side), differences, best_epoch")
+    table.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
     _add_cells(table)
     table.add_argument("--output", type=Path, nargs="+", required=True, metavar="FILE", help="csv, tex, md, html")
 
@@ -189,9 +196,15 @@ def _status(options: argparse.Namespace) -> None:
 
 def _table(options: argparse.Namespace) -> None:
     from leaf.analysis.collection import collect
+    from leaf.analysis.statistics import best_epoch_table, differences_table
     from leaf.analysis.tables import TABLES, write_table
 
-    kind = TABLES[check_known("kind of table", options.kind, TABLES)]
+    def differences(records: "Records") -> "DataFrame":
+        given = options.statistics
+        return differences_table(records, **(json.loads(given) if given else _config(options).values["statistics"]))
+
+    kinds = {**TABLES, "differences": differences, "best_epoch": best_epoch_table}
+    kind = kinds[check_known("kind of table", options.kind, kinds)]
     scale, settings = _scale_and_settings(options)
     table = kind(collect(dict.fromkeys(map(Cell.parse, options.cell), ()), scale, settings))
     for file in options.output:
@@ -238,7 +251,8 @@ def _analyse(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import analyse
     from leaf.analysis.collection import read_records
 
-    analyse(read_records(options.directory), options.directory, _config(options).values["figure_format"])
+    values = _config(options).values
+    analyse(read_records(options.directory), options.directory, values["figure_format"], values["statistics"])
     print(f"{options.directory}: tables and figures made")
 
 

@@ -46,11 +46,8 @@ class Optimizer:
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    # One pass over memory instead of a dozen. RMSprop has no such implementation on a CPU.
-    "adam": Optimizer("Adam", torch.optim.Adam, {"lr": 1e-3, "fused": True}, 1e-6),
-    "rmsprop": Optimizer(
-        "RMSprop", torch.optim.RMSprop, {"lr": 1e-4, "alpha": 0.9, "eps": 1e-7, "foreach": False}, 1e-5
-    ),
+    "adam": Optimizer("Adam", torch.optim.Adam, {"lr": 1e-3}, 1e-6),
+    "rmsprop": Optimizer("RMSprop", torch.optim.RMSprop, {"lr": 1e-4, "alpha": 0.9, "eps": 1e-7}, 1e-5),
 }
 
 
@@ -88,7 +85,9 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
             {"params": [p for p in parameters if id(p) not in slow_ids]},
             {"params": [p for p in parameters if id(p) in slow_ids], "lr": choice.slow_learning_rate},
         ]
-        return choice.kind([group for group in groups if group["params"]], **choice.settings)
+        # The published code's default implementation. The fused one would save 4% of a step, but rounds otherwise: it
+        # takes the second epoch of LeNet-5 with ReLU further from the published one than a reproduction may be.
+        return choice.kind([group for group in groups if group["params"]], foreach=False, **choice.settings)
 
     everything = list(network.parameters())
     if not plan.two_stage:

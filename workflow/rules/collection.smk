@@ -15,7 +15,9 @@ rule collect_partial:
         config=json.dumps(config),
         directory=PARTIAL,
         runs=existing_runs,
-        made_with=digest("analyse", "figures", "tables", "forms", "collection"),
+        made_with=digest(
+            "analyse", "figures", "tables", "statistics", "forms", "collection"
+        ),
     shell:
         "(leaf collect --scale {wildcards.scale} --config {params.config:q} --output {params.directory}"
         " && leaf analyse {params.directory} --config {params.config:q}) > {log} 2>&1"

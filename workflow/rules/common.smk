@@ -72,6 +72,11 @@ def products(experiment: str, scale: str) -> list[str]:
             f"{SUMMARY_TABLE.format(**place)}.{suffix}" for suffix in SUMMARY_FORMATS
         ]
         files += [f"{PAPER_TABLE.format(**place)}.{suffix}" for suffix in PAPER_FORMATS]
+        files += [
+            f"{table.format(**place)}.{suffix}"
+            for table in (DIFFERENCES_TABLE, BEST_EPOCH_TABLE)
+            for suffix in STATISTICS_FORMATS
+        ]
         files += [f"{PROGRESS_CHART.format(**place)}.{FIGURE_FORMAT}"]
         files += (
             [f"{FORMS_CHART.format(**place)}.{FIGURE_FORMAT}"]

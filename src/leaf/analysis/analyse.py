@@ -1,31 +1,44 @@
 """Every table and figure that can be made of collected records; what is missing is marked in them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from leaf.analysis.collection import Records
 from leaf.analysis.figures import forms_chart, progress_chart, write_figure
 from leaf.analysis.forms import layers
 from leaf.analysis.layout import (
+    BEST_EPOCH_TABLE,
+    DIFFERENCES_TABLE,
     FORMS_CHART,
     PAPER_FORMATS,
     PAPER_TABLE,
     PROGRESS_CHART,
+    STATISTICS_FORMATS,
     SUMMARY_FORMATS,
     SUMMARY_TABLE,
 )
+from leaf.analysis.statistics import best_epoch_table, differences_table
 from leaf.analysis.tables import paper_table, summary_table, write_table
 from leaf.experiment.cells import Cell
 
 
-def analyse(records: Records, directory: Path, figure_format: str) -> None:
-    """Write the tables and figures of every experiment in ``records`` below ``directory``."""
+def analyse(records: Records, directory: Path, figure_format: str, statistics: Mapping[str, Any]) -> None:
+    """Write the tables and figures of every experiment in ``records`` below ``directory``.
+
+    Args:
+        statistics: the arguments of ``differences_table``.
+    """
     experiments = dict.fromkeys(name for names in records.cells["experiments"] for name in names.split())
     for experiment in experiments:
         for network, of_network in _split(records.select(experiment), "network"):
             place = {"experiment": experiment, "network": network}
             for suffix in PAPER_FORMATS:
                 write_table(paper_table(of_network), directory / f"{PAPER_TABLE.format(**place)}.{suffix}")
+            for suffix in STATISTICS_FORMATS:
+                differences = differences_table(of_network, **statistics)
+                write_table(differences, directory / f"{DIFFERENCES_TABLE.format(**place)}.{suffix}")
+                write_table(best_epoch_table(of_network), directory / f"{BEST_EPOCH_TABLE.format(**place)}.{suffix}")
             for dataset, of_dataset in _split(of_network, "dataset"):
                 place["dataset"] = dataset
                 for suffix in SUMMARY_FORMATS:

@@ -1,0 +1,133 @@
+"""Whether activations differ by more than chance: paired by seed, with intervals, corrected for the number of tests.
+
+Cells of one seed start from the same weights and see the same images, so that the difference between an activation and
+the base function of its form is taken seed by seed. The differences of few seeds are taken for normal ones: with five,
+no rank test could ever reach 5%, and a bootstrap's 95% interval would hold 84%. What is compared and at which level
+stands in the configuration, before any result is seen.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from leaf.analysis.collection import DIVERGED, DONE, Records, Variant
+from leaf.analysis.tables import variant_title
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.errors import UserError
+from leaf.networks import NETWORKS
+
+METRICS = {
+    "best_accuracy": "best test accuracy",
+    "final_accuracy": "final test accuracy",
+    "last_epochs_accuracy": "test accuracy, mean of the last 10 epochs",
+    "chosen_accuracy": "test accuracy at the epoch chosen on validation images",
+}
+"""What can be compared: columns of ``Records.cells``, with what they are called."""
+
+BETTER, WORSE, EVEN, UNTOLD = "better", "worse", "no difference shown", "one seed: not to be told"
+
+
+def paired_interval(differences: Sequence[float], confidence: float) -> tuple[float, float, float, float]:
+    """Mean difference with what is known of it.
+
+    Args:
+        differences: at least two, one per pair.
+
+    Returns:
+        The ends of the t interval, Cohen's d of paired values (mean over standard deviation), and the two-sided p value
+        of the paired t test. Equal differences have no spread: the interval is a point then, p is 0 or 1.
+    """
+    values = np.asarray(differences, dtype=float)
+    mean, deviation = values.mean(), values.std(ddof=1)
+    if deviation == 0:
+        return mean, mean, np.sign(mean) * np.inf if mean else 0.0, 0.0 if mean else 1.0
+    low, high = stats.t.interval(confidence, len(values) - 1, mean, stats.sem(values))
+    return low, high, mean / deviation, stats.ttest_1samp(values, 0).pvalue
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p values corrected for their number by Holm's method; NaN stays NaN and does not count."""
+    p = np.asarray(p_values, dtype=float)
+    corrected = np.full_like(p, np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected
+
+
+def differences_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
+    """How much better each learnable activation is than the base function of its form, in percentage points.
+
+    One row per data set and variant; Holm's correction counts them all. Stale and damaged cells don't count.
+
+    Args:
+        metric: a key of ``METRICS``.
+        confidence: of the intervals; 1 - confidence is the level of the tests.
+
+    Raises:
+        UserError: if there is no such metric.
+    """
+    if metric not in METRICS:
+        raise UserError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+    rows = []
+    for place, variants in _by_place(records, metric):
+        for variant, values in variants.items():
+            base = variants.get(variant._replace(family="base", procedure="classic"))
+            pairs = pd.Series(dtype=float) if base is None or variant.family == "base" else (values - base).dropna()
+            if len(pairs):
+                known = paired_interval(list(pairs), confidence) if len(pairs) > 1 else (np.nan,) * 4
+                rows.append(
+                    (*place, variant_title(variant, _several_optimizers(records)), len(pairs), pairs.mean(), *known)
+                )
+    difference = f"difference in {METRICS[metric]}, points"
+    columns = [*PLACE, "activation", "seeds", difference, "low", "high", "effect size", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["p, Holm"] = holm(list(table["p"]))
+    table["verdict"] = [
+        UNTOLD if np.isnan(p) else EVEN if p >= 1 - confidence else BETTER if points > 0 else WORSE
+        for p, points in zip(table["p, Holm"], table[difference], strict=True)
+    ]
+    return table.round({difference: 2, "low": 2, "high": 2, "effect size": 2, "p": 5, "p, Holm": 5})
+
+
+def best_epoch_table(records: Records) -> pd.DataFrame:
+    """What choosing the best epoch on the test images adds to an accuracy, in percentage points, averaged over seeds.
+
+    One row per data set and variant: the best epoch's accuracy; and it less the last epoch's, less the mean of the last
+    ten, and less that of the epoch chosen on validation images, for cells that have some.
+    """
+    rows = []
+    for place, best in _by_place(records, "best_accuracy"):
+        others = {column: dict(_by_place(records, column)).get(place, {}) for column in OTHERS}
+        for variant, values in best.items():
+            less = {
+                f"best less {name}": (values - others[column].get(variant, np.nan)).mean()
+                for column, name in OTHERS.items()
+            }
+            title = variant_title(variant, _several_optimizers(records))
+            rows.append({**dict(zip(PLACE, place, strict=True)), "activation": title, "seeds": len(values),
+                         "best test accuracy, %": values.mean(), **less})  # fmt: skip
+    return pd.DataFrame(rows).round(2)
+
+
+PLACE = ("network", "data set")
+OTHERS = {"final_accuracy": "final", "last_epochs_accuracy": "mean of last 10", "chosen_accuracy": "chosen"}
+
+
+def _by_place(records: Records, metric: str) -> Iterator[tuple[tuple[str, str], dict[Variant, pd.Series]]]:
+    """For each network and data set: its variants' accuracies in percent, by seed."""
+    cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[metric].notna()]
+    for place, here in cells.groupby(["network", "dataset"], sort=False):
+        network, dataset = map(str, place)
+        variants = Records(here, records.epochs, records.forms).variants()
+        yield (
+            (NETWORKS[network].title, DATASETS[dataset].title),
+            {variant: rows.set_index("seed")[metric].astype(float) * 100 for variant, rows in variants},
+        )
+
+
+def _several_optimizers(records: Records) -> bool:
+    return len(records.unique("optimizer")) > 1

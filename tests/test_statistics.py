@@ -1,0 +1,106 @@
+"""Differences between activations against hand-computed cases and SciPy's own paired test."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from leaf.activations import ACTIVATIONS
+from leaf.analysis.collection import COLUMNS, Records
+from leaf.analysis.statistics import best_epoch_table, differences_table, holm, paired_interval
+from leaf.experiment.cells import Cell
+from leaf.experiment.errors import UserError
+
+BASE = [0.60, 0.62, 0.58, 0.61, 0.59]
+LEAF = [0.66, 0.69, 0.63, 0.67, 0.66]
+SEEDS = (42, 100, 128, 1999, 7823)
+
+
+def rows(activation, procedure, accuracies, dataset="cifar10", optimizer="adam", status="done", **columns):
+    for seed, accuracy in zip(SEEDS, accuracies, strict=False):
+        cell = Cell("lenet5", dataset, activation, procedure, optimizer, seed)
+        kind = ACTIVATIONS[activation]
+        yield {
+            **vars(cell), "cell": cell.name, "family": kind.family, "form": kind.form, "status": status,
+            "best_accuracy": accuracy, "final_accuracy": accuracy - 0.01, "last_epochs_accuracy": accuracy - 0.02,
+            **columns,
+        }  # fmt: skip
+
+
+def records(*variants) -> Records:
+    """Made-up cells: what is computed of them is known."""
+    cells = pd.DataFrame([row for variant in variants for row in variant]).reindex(columns=COLUMNS)
+    return Records(cells, pd.DataFrame(), {})
+
+
+def test_interval_against_scipy_and_by_hand():
+    differences = [a - b for a, b in zip(LEAF, BASE, strict=True)]
+    low, high, effect, p = paired_interval(differences, 0.95)
+    theirs = stats.ttest_rel(LEAF, BASE)
+    assert p == pytest.approx(theirs.pvalue)
+    assert (low, high) == pytest.approx(tuple(theirs.confidence_interval(0.95)))
+    # 0.06, 0.07, 0.05, 0.06, 0.07: mean 0.062, variance (4 + 64 + 144 + 4 + 64) / 4 · 1e-6; t with 4 degrees 2.776445
+    deviation = math.sqrt(70e-6)
+    assert effect == pytest.approx(0.062 / deviation)
+    assert high - low == pytest.approx(2 * 2.776445 * deviation / math.sqrt(5), rel=1e-6)
+
+
+def test_equal_differences_have_no_spread():
+    assert paired_interval([0.5, 0.5], 0.95) == (0.5, 0.5, math.inf, 0.0)
+    assert paired_interval([0.0, 0.0, 0.0], 0.95) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, np.nan, 0.5, 0.001]) == pytest.approx([1.0, np.nan, 1.0, 0.003], nan_ok=True)
+    assert holm([]).size == 0
+
+
+def test_differences_are_paired_by_seed_with_the_base_of_the_form():
+    found = records(
+        rows("tanh", "classic", BASE),
+        rows("leaf-tanh", "p24sl", LEAF),
+        rows("leaf-tanh", "dspt-p24sl", [0.60, 0.61, 0.59, 0.60, 0.60]),
+        rows("silu", "classic", [0.7]),
+        rows("leaf-silu", "p24sl", [0.8]),
+        rows("leaf-sigmoid", "p24sl", [0.5]),  # no base: nothing to compare with
+        rows("ahaf-silu", "classic", [0.9], status="stale"),
+    )
+    table = differences_table(found, "best_accuracy", 0.95)
+    points = "difference in best test accuracy, points"
+    assert table["activation"].tolist() == ["LEAF as Tanh, P24Sl", "LEAF as Tanh, DSPT, P24Sl", "LEAF as SiLU, P24Sl"]
+    assert table[points].tolist() == [6.2, 0.0, 10.0]
+    assert table["seeds"].tolist() == [5, 5, 1]
+    assert table["verdict"].tolist() == ["better", "no difference shown", "one seed: not to be told"]
+    p = stats.ttest_rel(LEAF, BASE).pvalue
+    assert table["p"].tolist()[0] == pytest.approx(p, abs=1e-5)
+    assert table["p, Holm"].tolist()[0] == pytest.approx(2 * p, abs=1e-5)  # of two that could be tested
+    assert np.isnan(table["low"].tolist()[2]) and np.isnan(table["p, Holm"].tolist()[2])
+    reverse = records(rows("tanh", "classic", LEAF), rows("leaf-tanh", "p24sl", BASE))
+    assert differences_table(reverse, "best_accuracy", 0.95)["verdict"].tolist() == ["worse"]
+
+
+def test_seeds_without_a_partner_do_not_count():
+    found = records(rows("tanh", "classic", BASE[:3]), rows("leaf-tanh", "p24sl", LEAF))
+    table = differences_table(found, "final_accuracy", 0.95)
+    assert table["seeds"].tolist() == [3] and table.columns[4] == "difference in final test accuracy, points"
+    with pytest.raises(UserError, match="unknown metric 'accuracy'; known: best_accuracy, final_accuracy"):
+        differences_table(found, "accuracy", 0.95)
+
+
+def test_what_the_best_epoch_adds():
+    found = records(
+        rows("tanh", "classic", [0.5, 0.7], chosen_accuracy=0.45), rows("silu", "classic", [0.6]),
+    )  # fmt: skip
+    table = best_epoch_table(found)
+    assert table["best test accuracy, %"].tolist() == [60.0, 60.0] and table["seeds"].tolist() == [2, 1]
+    assert table["best less final"].tolist() == [1.0, 1.0] and table["best less mean of last 10"].tolist() == [2.0, 2.0]
+    assert table["best less chosen"].tolist()[0] == 15.0 and np.isnan(table["best less chosen"].tolist()[1])
+
+
+def test_nothing_to_compare_is_an_empty_table():
+    found = records(rows("leaf-relu", "p24sl", LEAF, optimizer="rmsprop"))
+    assert differences_table(found, "best_accuracy", 0.95).empty
+    assert len(best_epoch_table(found)) == 1 and best_epoch_table(records(rows("tanh", "classic", []))).empty
