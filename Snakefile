@@ -12,15 +12,15 @@ from snakemake.utils import min_version
 
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.layout import (
-    BEST_EPOCH_TABLE,
-    DIFFERENCES_TABLE,
     FORMS_CHART,
+    NETWORK_FORMATS,
+    NETWORK_TABLE,
+    NETWORK_TABLES,
     PAPER_FORMATS,
     PAPER_TABLE,
     PROGRESS_CHART,
     RECORDS,
     REPORTS,
-    STATISTICS_FORMATS,
     SUMMARY_FORMATS,
     SUMMARY_TABLE,
 )

@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -14,11 +14,6 @@ from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell
 from leaf.experiment.config import Config, check_known, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.scales import Settings
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from leaf.analysis.collection import Records
 
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 
@@ -81,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     table = command(_table, "table", "Make a table of cells.")
-    table.add_argument("kind", help="summary (a row per cell), paper (data sets side by side), differences, best_epoch")
+    table.add_argument("kind", help="summary, paper, differences, best_epoch or matches")
     table.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
     _add_cells(table)
     table.add_argument("--output", type=Path, nargs="+", required=True, metavar="FILE", help="csv, tex, md, html")
@@ -195,18 +190,20 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
+    from leaf.analysis.analyse import network_table
     from leaf.analysis.collection import collect
-    from leaf.analysis.statistics import best_epoch_table, differences_table
+    from leaf.analysis.layout import NETWORK_TABLES
     from leaf.analysis.tables import TABLES, write_table
 
-    def differences(records: "Records") -> "DataFrame":
-        given = options.statistics
-        return differences_table(records, **(json.loads(given) if given else _config(options).values["statistics"]))
-
-    kinds = {**TABLES, "differences": differences, "best_epoch": best_epoch_table}
-    kind = kinds[check_known("kind of table", options.kind, kinds)]
+    kind = check_known("kind of table", options.kind, (*TABLES, *NETWORK_TABLES))
     scale, settings = _scale_and_settings(options)
-    table = kind(collect(dict.fromkeys(map(Cell.parse, options.cell), ()), scale, settings))
+    cells = dict.fromkeys(map(Cell.parse, options.cell), ())
+    records = collect(cells, scale, settings, with_forms=kind == "matches")
+    if kind in TABLES:
+        table = TABLES[kind](records)
+    else:
+        given = options.statistics
+        table = network_table(kind, records, json.loads(given) if given else _config(options).values["statistics"])
     for file in options.output:
         write_table(table, file)
 

@@ -16,7 +16,13 @@ rule collect_partial:
         directory=PARTIAL,
         runs=existing_runs,
         made_with=digest(
-            "analyse", "figures", "tables", "statistics", "forms", "collection"
+            "analyse",
+            "figures",
+            "tables",
+            "statistics",
+            "forms",
+            "matching",
+            "collection",
         ),
     shell:
         "(leaf collect --scale {wildcards.scale} --config {params.config:q} --output {params.directory}"

@@ -73,9 +73,9 @@ def products(experiment: str, scale: str) -> list[str]:
         ]
         files += [f"{PAPER_TABLE.format(**place)}.{suffix}" for suffix in PAPER_FORMATS]
         files += [
-            f"{table.format(**place)}.{suffix}"
-            for table in (DIFFERENCES_TABLE, BEST_EPOCH_TABLE)
-            for suffix in STATISTICS_FORMATS
+            f"{NETWORK_TABLE.format(kind=kind, **place)}.{suffix}"
+            for kind in NETWORK_TABLES
+            for suffix in NETWORK_FORMATS
         ]
         files += [f"{PROGRESS_CHART.format(**place)}.{FIGURE_FORMAT}"]
         files += (

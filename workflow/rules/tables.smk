@@ -58,60 +58,32 @@ rule paper_table:
         " --output {output} > {log} 2>&1"
 
 
-rule differences_table:
-    input:
-        lambda wildcards: runs_of(wildcards),
-    output:
-        f"{REPORT}/{DIFFERENCES_TABLE}.csv",
-        f"{REPORT}/{DIFFERENCES_TABLE}.md",
-        report(
-            f"{REPORT}/{DIFFERENCES_TABLE}.html",
-            caption="../report/differences_table.rst",
-            category=title_of,
-            subcategory="Tables",
-            labels={
-                "table": "against the base functions",
-                "network": "{network}",
-                "data set": "all",
-            },
-        ),
-    log:
-        f"logs/tables/{{scale}}/{DIFFERENCES_TABLE}.log",
-    localrule: True
-    params:
-        cells=lambda wildcards: names_of(wildcards),
-        settings=settings,
-        statistics=json.dumps(config["statistics"], sort_keys=True),
-        made_with=digest("statistics", "tables", "collection"),
-    shell:
-        "leaf table differences {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
-        " --statistics {params.statistics:q} --output {output} > {log} 2>&1"
+for kind, label in NETWORK_TABLES.items():
 
-
-rule best_epoch_table:
-    input:
-        lambda wildcards: runs_of(wildcards),
-    output:
-        f"{REPORT}/{BEST_EPOCH_TABLE}.csv",
-        f"{REPORT}/{BEST_EPOCH_TABLE}.md",
-        report(
-            f"{REPORT}/{BEST_EPOCH_TABLE}.html",
-            caption="../report/best_epoch_table.rst",
-            category=title_of,
-            subcategory="Tables",
-            labels={
-                "table": "what the best epoch adds",
-                "network": "{network}",
-                "data set": "all",
-            },
-        ),
-    log:
-        f"logs/tables/{{scale}}/{BEST_EPOCH_TABLE}.log",
-    localrule: True
-    params:
-        cells=lambda wildcards: names_of(wildcards),
-        settings=settings,
-        made_with=digest("statistics", "tables", "collection"),
-    shell:
-        "leaf table best_epoch {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
-        " --output {output} > {log} 2>&1"
+    rule:
+        name:
+            f"{kind}_table"
+        input:
+            lambda wildcards: runs_of(wildcards),
+        output:
+            f"{REPORT}/{NETWORK_TABLE.replace('{kind}', kind)}.csv",
+            f"{REPORT}/{NETWORK_TABLE.replace('{kind}', kind)}.md",
+            report(
+                f"{REPORT}/{NETWORK_TABLE.replace('{kind}', kind)}.html",
+                caption=f"../report/{kind}_table.rst",
+                category=title_of,
+                subcategory="Tables",
+                labels={"table": label, "network": "{network}", "data set": "all"},
+            ),
+        log:
+            f"logs/tables/{{scale}}/{NETWORK_TABLE.replace('{kind}', kind)}.log",
+        localrule: True
+        params:
+            kind=kind,
+            cells=lambda wildcards: names_of(wildcards),
+            settings=settings,
+            statistics=json.dumps(config["statistics"], sort_keys=True),
+            made_with=digest("statistics", "tables", "forms", "matching", "collection"),
+        shell:
+            "leaf table {params.kind} {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
+            " --statistics {params.statistics:q} --output {output} > {log} 2>&1"

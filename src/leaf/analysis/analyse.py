@@ -4,22 +4,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from leaf.analysis.collection import Records
 from leaf.analysis.figures import forms_chart, progress_chart, write_figure
 from leaf.analysis.forms import layers
 from leaf.analysis.layout import (
-    BEST_EPOCH_TABLE,
-    DIFFERENCES_TABLE,
     FORMS_CHART,
+    NETWORK_FORMATS,
+    NETWORK_TABLE,
+    NETWORK_TABLES,
     PAPER_FORMATS,
     PAPER_TABLE,
     PROGRESS_CHART,
-    STATISTICS_FORMATS,
     SUMMARY_FORMATS,
     SUMMARY_TABLE,
 )
 from leaf.analysis.statistics import best_epoch_table, differences_table
-from leaf.analysis.tables import paper_table, summary_table, write_table
+from leaf.analysis.tables import matches_table, paper_table, summary_table, write_table
 from leaf.experiment.cells import Cell
 
 
@@ -35,10 +37,10 @@ def analyse(records: Records, directory: Path, figure_format: str, statistics: M
             place = {"experiment": experiment, "network": network}
             for suffix in PAPER_FORMATS:
                 write_table(paper_table(of_network), directory / f"{PAPER_TABLE.format(**place)}.{suffix}")
-            for suffix in STATISTICS_FORMATS:
-                differences = differences_table(of_network, **statistics)
-                write_table(differences, directory / f"{DIFFERENCES_TABLE.format(**place)}.{suffix}")
-                write_table(best_epoch_table(of_network), directory / f"{BEST_EPOCH_TABLE.format(**place)}.{suffix}")
+            for kind in NETWORK_TABLES:
+                table = network_table(kind, of_network, statistics)
+                for suffix in NETWORK_FORMATS:
+                    write_table(table, directory / f"{NETWORK_TABLE.format(kind=kind, **place)}.{suffix}")
             for dataset, of_dataset in _split(of_network, "dataset"):
                 place["dataset"] = dataset
                 for suffix in SUMMARY_FORMATS:
@@ -50,6 +52,13 @@ def analyse(records: Records, directory: Path, figure_format: str, statistics: M
         if records.forms.get(cell) and layers(records.forms[cell]):
             place = vars(Cell.parse(cell))
             write_figure(forms_chart(of_cell), directory / f"{FORMS_CHART.format(**place)}.{figure_format}")
+
+
+def network_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd.DataFrame:
+    """One of the ``NETWORK_TABLES``."""
+    if kind == "differences":
+        return differences_table(records, **statistics)
+    return {"best_epoch": best_epoch_table, "matches": matches_table}[kind](records)
 
 
 def _split(records: Records, field: str) -> Iterator[tuple[str, Records]]:

@@ -7,6 +7,7 @@ import safetensors
 import torch
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
+from leaf.analysis.matching import match, summary
 from leaf.experiment.cells import Cell
 from leaf.experiment.observations import INPUT_EDGES
 
@@ -24,6 +25,8 @@ Forms = dict[str, np.ndarray]
 
 - ``curves/L``: float32 ``(UNITS_PER_LAYER, len(CURVE_INPUTS))``, the drawn units' outputs;
 - ``bands/L``: float32 ``(len(BAND_LEVELS), len(CURVE_INPUTS))``, quantiles over all units;
+- ``matches/L``: float32 ``(len(FUNCTIONS), 2)``, which known functions the units are nearest to, on the inputs that the
+  layer sees: see ``matching.summary``;
 - ``inputs/L``: int32 ``(256,)``, how many inputs the layer saw in each bin of [-16, 16] on the test images;
 - ``quantiles/L.P``: float32 ``(epochs + 1, 7)``;
 - ``gradient_norms/start`` and ``gradient_norms/end``: float32, one per layer with weights.
@@ -47,7 +50,10 @@ def read_forms(cell: Cell, directory: Path) -> Forms:
             if name.startswith(f"parameters/{layer}.")
         }
         if parameters:
-            curves = _curves(cell, parameters)
+            seen = input_bins()[:-1] + np.diff(input_bins()) / 2
+            there = _curves(cell, parameters, seen.astype(np.float32))
+            forms[f"matches/{layer}"] = summary(match(there, seen, forms[f"inputs/{layer}"]))
+            curves = _curves(cell, parameters, CURVE_INPUTS)
             units = generator.choice(len(curves), UNITS_PER_LAYER, replace=False)
             forms[f"curves/{layer}"] = curves[units]
             forms[f"bands/{layer}"] = np.quantile(curves, BAND_LEVELS, axis=0).astype(np.float32)
@@ -56,12 +62,12 @@ def read_forms(cell: Cell, directory: Path) -> Forms:
 
 
 @torch.no_grad()
-def _curves(cell: Cell, parameters: dict[str, np.ndarray]) -> np.ndarray:
-    """Outputs of every unit of a layer on ``CURVE_INPUTS``: float32 ``(units, inputs)``."""
+def _curves(cell: Cell, parameters: dict[str, np.ndarray], at: np.ndarray) -> np.ndarray:
+    """Outputs of every unit of a layer at some inputs: float32 ``(units, inputs)``."""
     units = next(iter(parameters.values())).size
     layer = ACTIVATIONS[cell.activation].build((units,))
     layer.load_state_dict({name: torch.from_numpy(values.reshape(-1)) for name, values in parameters.items()})
-    inputs = torch.from_numpy(CURVE_INPUTS)[:, None].expand(-1, units)
+    inputs = torch.from_numpy(at)[:, None].expand(-1, units)
     return layer(inputs).T.contiguous().numpy()
 
 

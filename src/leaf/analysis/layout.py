@@ -8,14 +8,19 @@ REPORTS = Path("reports")
 
 SUMMARY_TABLE = "tables/{experiment}/{network}/{dataset}"
 PAPER_TABLE = "tables/{experiment}/{network}"
-DIFFERENCES_TABLE = "tables/{experiment}/{network}/differences"
-BEST_EPOCH_TABLE = "tables/{experiment}/{network}/best_epoch"
+NETWORK_TABLE = "tables/{experiment}/{network}/{kind}"
 PROGRESS_CHART = "figures/{experiment}/{network}/{dataset}/{form}"
 FORMS_CHART = f"figures/forms/{CELL_PATTERN}"
 
 SUMMARY_FORMATS = ("csv", "html")
 PAPER_FORMATS = ("tex", "md", "html")
-STATISTICS_FORMATS = ("csv", "md", "html")
+NETWORK_FORMATS = ("csv", "md", "html")
+NETWORK_TABLES = {
+    "differences": "against the base functions",
+    "best_epoch": "what the best epoch adds",
+    "matches": "what learned curves are like",
+}
+"""The kinds of tables that an experiment has of each network, with what the report calls them."""
 
 RECORDS = ("cells.csv", "epochs.csv", "forms.safetensors")
 """The files of collected records."""

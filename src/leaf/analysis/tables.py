@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
 from leaf.analysis.collection import DAMAGED, DIVERGED, MISSING, STALE, Records, Variant
+from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
@@ -78,6 +80,33 @@ def paper_table(records: Records) -> pd.DataFrame:
     columns = pd.MultiIndex.from_tuples(dict.fromkeys(column for row in rows.values() for column in row))
     index = pd.MultiIndex.from_tuples(rows, names=keys)
     return pd.DataFrame([[row.get(column, "") for column in columns] for row in rows.values()], index, columns)
+
+
+def matches_table(records: Records) -> pd.DataFrame:
+    """Which known functions the learned curves are like: a row per cell and layer of the cells with forms.
+
+    The shares of a layer's units, in %, that are nearest to each function, up to input and output scaling, where the
+    layer's inputs are; and what that leaves of a curve: the functions' median residuals, averaged by share.
+    """
+    rows = []
+    several_optimizers = len(records.unique("optimizer")) > 1
+    for variant, cells in records.variants():
+        for cell in cells.to_dict("records"):
+            for name, values in sorted(records.forms.get(cell["cell"], {}).items()):
+                kind, layer = name.split("/")
+                if kind == "matches":
+                    shares = {_function_title(f): share * 100 for f, share in zip(FUNCTIONS, values[:, 0], strict=True)}
+                    residual = np.nansum(values[:, 0] * values[:, 1])
+                    rows.append({
+                        "data set": DATASETS[cell["dataset"]].title,
+                        "activation": variant_title(variant, several_optimizers),
+                        "seed": cell["seed"], "layer": layer, **shares, "residual, %": residual * 100,
+                    })  # fmt: skip
+    return pd.DataFrame(rows).round(1)
+
+
+def _function_title(name: str) -> str:
+    return form_title(name) if name in BASE_FUNCTIONS else name
 
 
 def _paper_words(variant: Variant) -> tuple[str, str]:

@@ -1,0 +1,56 @@
+"""The match of learned curves with known functions, on curves with a known answer."""
+
+import numpy as np
+import pytest
+import torch
+
+from leaf import LEAF
+from leaf.activations import BASE_FUNCTIONS
+from leaf.analysis.matching import FUNCTIONS, match, summary
+
+INPUTS = np.linspace(-15.9, 15.9, 256)
+NORMAL = np.exp(-((INPUTS / 3) ** 2) / 2)
+
+
+def curves_of(form: str, units: int = 4) -> np.ndarray:
+    layer = LEAF((units,), form)
+    return layer(torch.from_numpy(INPUTS).float()[:, None].expand(-1, units)).detach().T.numpy()
+
+
+@pytest.mark.parametrize("form", LEAF.forms)
+def test_initial_forms_are_told(form):
+    matches = match(curves_of(form), INPUTS, NORMAL)
+    assert {FUNCTIONS[place] for place in matches.function} == {form}
+    assert matches.residual.max() < 0.02
+
+
+@pytest.mark.parametrize("form", [*BASE_FUNCTIONS, "linear"])
+@pytest.mark.parametrize(("inner", "outer"), [(0.5, 3.0), (-1.7, 0.2), (4.0, -2.0)])
+def test_scaled_and_mirrored_functions_are_told(form, inner, outer):
+    u = torch.from_numpy(inner * INPUTS)
+    curve = outer * (u if form == "linear" else BASE_FUNCTIONS[form]()(u)).numpy()[None]
+    found = match(curve, INPUTS, NORMAL)
+    names = {FUNCTIONS[place] for place in found.function}
+    assert names == {form} and found.residual.max() < 0.03
+
+
+def test_only_where_the_inputs_are():
+    """A curve that is tanh where inputs are and anything elsewhere is tanh; seen closely enough it is a line."""
+    curve = np.where(np.abs(INPUTS) < 6, np.tanh(INPUTS), 50.0)[None]
+    near = np.where(np.abs(INPUTS) < 6, 1.0, 0.0)
+    assert FUNCTIONS[match(curve, INPUTS, near).function[0]] == "tanh"
+    assert match(curve, INPUTS, near).residual[0] < 0.02 < match(curve, INPUTS, np.ones(256)).residual[0]
+
+
+def test_noise_is_like_nothing():
+    noise = np.random.default_rng(0).standard_normal((50, 256))
+    assert match(noise, INPUTS, np.ones(256)).residual.min() > 0.8
+
+
+def test_summary():
+    mixed = np.concatenate([curves_of("silu", 3), curves_of("tanh", 1)])
+    found = summary(match(mixed, INPUTS, NORMAL))
+    assert dict(zip(FUNCTIONS, found[:, 0], strict=True)) == {
+        "relu": 0, "silu": 0.75, "tanh": 0.25, "sigmoid": 0, "linear": 0,
+    }  # fmt: skip
+    assert found[1, 1] < 0.02 and np.isnan(found[0, 1])
