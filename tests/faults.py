@@ -26,10 +26,6 @@ scale: faulty
 scales:
   faulty: {extends: quick, epochs: 4, train_images: 1280, test_images: 500}
 experiments:
-  linear_units: {in_all: false}
-  bounded_functions: {in_all: false}
-  relu_stability: {in_all: false}
-  weight_initialization: {in_all: false}
   mine:
     title: Mine
     in_all: true

@@ -9,22 +9,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from leaf.experiment.config import read_config
+
 PROJECT = Path(__file__).parent.parent
 
 
 class Copy:
-    """A copy of the project with the data sets fetched and a configuration of its own, ``own.yaml``."""
+    """A copy of the project with the data sets fetched and a configuration of its own, ``own.yaml``.
+
+    The target ``all`` makes that configuration's experiments, and none of the paper's.
+    """
 
     def __init__(self, directory: Path, config: str) -> None:
         self.directory = directory
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(PROJECT / name, directory)
-        for name in ("workflow", "profiles", "src/leaf"):
-            shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("workflow", "profiles", "src/leaf"):  # with the compiled kernels, which take seconds to make
+            shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("*.pyc"))
         (directory / "resources/datasets").mkdir(parents=True)
         for file in (PROJECT / "resources/datasets").iterdir():
             os.link(file, directory / "resources/datasets" / file.name)
-        (directory / "own.yaml").write_text(config)
+        without = "".join(f"  {name}: {{in_all: false}}\n" for name in read_config().in_all)
+        (directory / "own.yaml").write_text(config.replace("experiments:\n", f"experiments:\n{without}"))
         self.environment = os.environ | {"PYTHONPATH": str(directory / "src"), "LEAF_DATASETS": ""}
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:

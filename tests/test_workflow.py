@@ -16,10 +16,6 @@ scales:
   tiny: {extends: quick, epochs: 1, train_images: 256, test_images: 100}
   other: {extends: tiny, epochs: 2}
 experiments:
-  linear_units: {in_all: false}
-  bounded_functions: {in_all: false}
-  relu_stability: {in_all: false}
-  weight_initialization: {in_all: false}
   mine:
     title: Mine
     in_all: true

@@ -33,7 +33,7 @@ from leaf.experiment.scales import Settings
 from leaf.experiment.training import PRECISIONS, TEST_BATCH_SIZE, TRAINING_VERSION, Training
 from leaf.kernels import kernel_for
 
-Progress = Callable[[int, int, int], None]
+CellProgress = Callable[[int, int, int], None]
 """Called with the epoch, the minibatches done in it, and their number in all."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -83,7 +83,7 @@ def train_cell(
     threads: int | None = None,
     precision: str = "float32",
     schedule: Schedule = Schedule(),
-    progress: Progress = lambda epoch, step, steps: None,
+    progress: CellProgress = lambda epoch, step, steps: None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Make the outputs of one cell, with as little training as that takes.
@@ -201,7 +201,7 @@ class _Job:
         minibatch = f", minibatch {len(partial.losses)}" if partial else ""
         return f"after epoch {len(self.training.records)}{minibatch}"
 
-    def run(self, schedule: Schedule, progress: Progress, caught: list[int]) -> None:
+    def run(self, schedule: Schedule, progress: CellProgress, caught: list[int]) -> None:
         """Train to the end and write the outputs; on a signal write the state and raise."""
         saved = time.monotonic()
 

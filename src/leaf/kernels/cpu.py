@@ -7,7 +7,8 @@ activation map is never written, and the backward pass computes only the one of 
 
 Numba compiles the loops; what happens to each few neighbouring features is emitted as vector instructions (``Vector``),
 since the compiler's own vectorizer gives up on so many streams. An argument that is ``None`` (a parameter that is a
-constant 0, a gradient that nobody needs) is left out of the code.
+constant 0, a gradient that nobody needs) is left out of the code. All of it is in one file because numba's cache on
+disk looks at that file alone to tell whether it is stale.
 """
 
 import ctypes
