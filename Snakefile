@@ -12,6 +12,7 @@ from snakemake.utils import min_version
 
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.layout import (
+    CLAIMS_TABLE,
     FORMS_CHART,
     NETWORK_FORMATS,
     NETWORK_TABLE,
@@ -71,6 +72,7 @@ include: "workflow/rules/datasets.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/claims.smk"
 include: "workflow/rules/collection.smk"
 
 
@@ -78,6 +80,7 @@ rule all:
     default_target: True
     input:
         [products(name, CONFIG.scale) for name in CONFIG.in_all],
+        expand(rules.claims.output, scale=CONFIG.scale),
     localrule: True
 
 

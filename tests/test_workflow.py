@@ -43,6 +43,7 @@ def test_everything_is_made(project):
     assert made == {
         "tables/mine/lenet5.tex", "tables/mine/lenet5.md", "tables/mine/lenet5.html",
         *(f"tables/mine/lenet5/{dataset}.csv" for dataset in ("fashion_mnist", "cifar10")),
+        "claims.csv", "claims.md", "claims.html",
         *(f"tables/mine/lenet5/{kind}.csv" for kind in ("differences", "best_epoch", "matches")),
         *(f"tables/mine/lenet5/{kind}.md" for kind in ("differences", "best_epoch", "matches")),
         *(f"tables/mine/lenet5/{kind}.html" for kind in ("differences", "best_epoch", "matches")),

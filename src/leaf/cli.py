@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     table = command(_table, "table", "Make a table of cells.")
-    table.add_argument("kind", help="summary, paper, differences, best_epoch or matches")
+    table.add_argument("kind", help="summary, paper, differences, best_epoch, matches or claims")
     table.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
     _add_cells(table)
     table.add_argument("--output", type=Path, nargs="+", required=True, metavar="FILE", help="csv, tex, md, html")
@@ -191,16 +191,19 @@ def _status(options: argparse.Namespace) -> None:
 
 def _table(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import network_table
+    from leaf.analysis.claims import evaluate
     from leaf.analysis.collection import collect
     from leaf.analysis.layout import NETWORK_TABLES
     from leaf.analysis.tables import TABLES, write_table
 
-    kind = check_known("kind of table", options.kind, (*TABLES, *NETWORK_TABLES))
+    kind = check_known("kind of table", options.kind, (*TABLES, *NETWORK_TABLES, "claims"))
     scale, settings = _scale_and_settings(options)
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
-    records = collect(cells, scale, settings, with_forms=kind == "matches")
+    records = collect(cells, scale, settings, with_forms=kind in ("matches", "claims"))
     if kind in TABLES:
         table = TABLES[kind](records)
+    elif kind == "claims":
+        table = evaluate(records)
     else:
         given = options.statistics
         table = network_table(kind, records, json.loads(given) if given else _config(options).values["statistics"])

@@ -8,6 +8,7 @@ rule collect_partial:
         [f"{PARTIAL}/{name}" for name in RECORDS],
         directory(f"{PARTIAL}/tables"),
         directory(f"{PARTIAL}/figures"),
+        [f"{PARTIAL}/{CLAIMS_TABLE}.{suffix}" for suffix in NETWORK_FORMATS],
     log:
         "logs/partial/{scale}.log",
     localrule: True
@@ -20,6 +21,7 @@ rule collect_partial:
             "figures",
             "tables",
             "statistics",
+            "claims",
             "forms",
             "matching",
             "collection",

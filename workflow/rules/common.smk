@@ -54,13 +54,14 @@ def title_of(wildcards) -> str:
     return CONFIG.experiments[wildcards.experiment]["title"]
 
 
-def digest(*modules: str) -> str:
-    """Of the modules that make something, and the training version that it marks results by: a change makes it again."""
-    sources = [
-        Path(workflow.basedir, "src/leaf/analysis", f"{module}.py").read_bytes()
-        for module in modules
-    ]
-    return f"{hashlib.sha256(b''.join(sources)).hexdigest()[:16]}, training version {TRAINING_VERSION}"
+def digest(*names: str) -> str:
+    """Of what makes something: modules of the analysis, or other files there. A change makes it again."""
+    files = [name if "." in name else f"{name}.py" for name in names]
+    content = b"".join(
+        Path(workflow.basedir, "src/leaf/analysis", file).read_bytes() for file in files
+    )
+    # The training version too: tables and figures mark results of another one.
+    return f"{hashlib.sha256(content).hexdigest()[:16]}, training version {TRAINING_VERSION}"
 
 
 def products(experiment: str, scale: str) -> list[str]:

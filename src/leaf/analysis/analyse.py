@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from leaf.analysis.claims import evaluate
 from leaf.analysis.collection import Records
 from leaf.analysis.figures import forms_chart, progress_chart, write_figure
 from leaf.analysis.forms import layers
 from leaf.analysis.layout import (
+    CLAIMS_TABLE,
     FORMS_CHART,
     NETWORK_FORMATS,
     NETWORK_TABLE,
@@ -48,6 +50,8 @@ def analyse(records: Records, directory: Path, figure_format: str, statistics: M
                 for form, of_form in _split(of_dataset, "form"):
                     file = PROGRESS_CHART.format(**place, form=form)
                     write_figure(progress_chart(of_form), directory / f"{file}.{figure_format}")
+    for suffix in NETWORK_FORMATS:
+        write_table(evaluate(records), directory / f"{CLAIMS_TABLE}.{suffix}")
     for cell, of_cell in _split(records, "cell"):
         if records.forms.get(cell) and layers(records.forms[cell]):
             place = vars(Cell.parse(cell))

@@ -9,6 +9,7 @@ REPORTS = Path("reports")
 SUMMARY_TABLE = "tables/{experiment}/{network}/{dataset}"
 PAPER_TABLE = "tables/{experiment}/{network}"
 NETWORK_TABLE = "tables/{experiment}/{network}/{kind}"
+CLAIMS_TABLE = "claims"
 PROGRESS_CHART = "figures/{experiment}/{network}/{dataset}/{form}"
 FORMS_CHART = f"figures/forms/{CELL_PATTERN}"
 

@@ -1,0 +1,256 @@
+"""A verdict on each of the paper's claims, from records: holds, does not hold, or undecided and what is missing.
+
+The claims, their quantities and rules stand in ``claims.yaml``, the paper's own figures in ``published.csv``: one row
+is known, and whoever holds the paper can add others. A claim about one scale is undecided at any other.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from leaf.analysis.collection import DIVERGED, DONE, Records
+from leaf.analysis.matching import FUNCTIONS
+from leaf.analysis.statistics import paired_interval
+from leaf.analysis.tables import form_title
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.errors import UserError
+from leaf.networks import NETWORKS
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+HERE = Path(__file__).parent
+BENCHMARK = Path("docs/benchmark/networks.csv")
+
+CONFIDENCE = 0.95
+"""Of the claims' intervals; part of their rules."""
+
+UNSTABLE = 10.0
+"""Points of test accuracy below the best so far from which training counts as unstable."""
+
+VANISHING = 0.01
+"""First layer's gradient norm over the last layer's below which the gradient counts as vanishing."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the records say of a claim: the figures in words, whether it holds, and what is missing to tell."""
+
+    measured: str
+    holds: bool | None = None
+    missing: str = ""
+
+
+def evaluate(records: Records) -> pd.DataFrame:
+    """A row for every claim: its wording, quantity and rule, the measured and the published figures, the verdict.
+
+    Raises:
+        UserError: if a row of ``published.csv`` is about no claim.
+    """
+    claims = yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))
+    published = _published({claim["id"] for claim in claims})
+    scales = [str(scale) for scale in records.cells["scale"].unique()]
+    rows = []
+    for claim in claims:
+        finding = QUANTITIES[claim["id"]](records)
+        missing, holds = finding.missing, finding.holds
+        if claim["about"] != "any" and scales != [claim["about"]]:
+            holds, missing = None, f"the claim is about the scale {claim['about']}, this is {', '.join(scales)}"
+        where = claim["where"] + ("; direction inferred from it" if claim.get("inferred") else "")
+        rows.append({
+            "claim": claim["claim"], "where": where,
+            "verdict": UNDECIDED if holds is None else HOLDS if holds else FAILS,
+            "measured": finding.measured, "published": published.get(claim["id"], ""), "undecided because": missing,
+            "quantity": claim["quantity"], "rule": claim["rule"],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _published(claims: set[str]) -> dict[str, str]:
+    """The paper's own figures by claim, in words."""
+    file = HERE / "published.csv"
+    found: dict[str, list[str]] = {}
+    for row in pd.read_csv(file, keep_default_na=False).to_dict("records"):
+        if row["claim"] not in claims:
+            raise UserError(f"{file}: no claim {row['claim']!r}; known: {', '.join(sorted(claims))}")
+        place = " ".join(part for part in (row["network"], row["dataset"]) if part)
+        found.setdefault(row["claim"], []).append(f"{row['value']} {row['unit']} ({place}; {row['source']})")
+    return {claim: ", ".join(figures) for claim, figures in found.items()}
+
+
+# --- quantities -------------------------------------------------------------------------------------------------------
+
+
+def _by_seed(records: Records, column: str, **fields: str) -> pd.Series:
+    """A column of the finished Adam cells with the given fields, by seed."""
+    cells = records.cells[records.cells["status"].isin([DONE, DIVERGED])]
+    for field, value in {"optimizer": "adam", **fields}.items():
+        cells = cells[cells[field] == value]
+    return cells.set_index("seed")[column].astype(float)
+
+
+def _against_base(
+    records: Records, column: str, places: Iterable[tuple[str, str]], variants: Iterable[tuple[str, str, str]]
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Differences from the base function, seed by seed, by (network, data set) and (family, form, procedure)."""
+    variants, found = list(variants), dict[tuple[str, ...], np.ndarray]()
+    for network, dataset in places:
+        for family, form, procedure in variants:
+            place = {"network": network, "dataset": dataset, "form": form}
+            learnable = _by_seed(records, column, family=family, procedure=procedure, **place)
+            pairs = (learnable - _by_seed(records, column, family="base", procedure="classic", **place)).dropna()
+            if len(pairs):
+                found[network, dataset, family, form, procedure] = pairs.to_numpy()
+    return found
+
+
+def _mean_over_comparisons(records: Records, column: str, scale: float, unit: str, wanted: int) -> Finding:
+    """The mean difference of LEAF with P24Sl over networks, data sets and forms; ``wanted`` is the claimed sign."""
+    places = [(network, dataset) for network in NETWORKS for dataset in DATASETS]
+    variants = [("leaf", form, "p24sl") for form in ("relu", "silu", "tanh", "sigmoid")]
+    found = _against_base(records, column, places, variants)
+    means = [scale * values.mean() for values in found.values()]
+    expected = len(places) * len(variants)
+    missing = f"{expected - len(means)} of {expected} comparisons" if len(means) < expected else ""
+    if len(means) < 2:
+        return Finding("", missing=missing)
+    low, high, *_ = paired_interval(means, CONFIDENCE)
+    right = sum(np.sign(mean) == wanted for mean in means)
+    interval = f"{np.mean(means):+.3g}{unit} [{low:+.3g}, {high:+.3g}]"
+    measured = f"{interval}, as claimed in {right} of {len(means)} comparisons"
+    if missing or low <= 0 <= high:
+        return Finding(measured, missing=missing or "the interval includes 0")
+    return Finding(measured, bool(low > 0) == (wanted > 0))
+
+
+def better(records: Records) -> Finding:
+    """Best test accuracy against the base function's."""
+    return _mean_over_comparisons(records, "best_accuracy", 100, " points", wanted=1)
+
+
+def lower_loss(records: Records) -> Finding:
+    """Final training loss against the base function's."""
+    return _mean_over_comparisons(records, "final_train_loss", 1, "", wanted=-1)
+
+
+def seven_percent(records: Records) -> Finding:
+    """LEAF as Tanh against tanh on CIFAR-10, both networks, in points and relative."""
+    words, ends, missing = [], [], []
+    for network, kind in NETWORKS.items():
+        place = {"network": network, "dataset": "cifar10", "form": "tanh"}
+        base = _by_seed(records, "best_accuracy", family="base", procedure="classic", **place)
+        learnable = _by_seed(records, "best_accuracy", family="leaf", procedure="p24sl", **place)
+        ratios, points = (learnable / base - 1).dropna() * 100, (learnable - base).dropna() * 100
+        if len(points) < 2:
+            missing.append(f"{kind.title}: {len(points)} of 5 seeds")
+            words += [f"{kind.title} {points.iloc[0]:+.2f} points, one seed"] if len(points) else []
+            continue
+        for values, unit in ((points, "points"), (ratios, "% relative")):
+            low, high, *_ = paired_interval(list(values), CONFIDENCE)
+            ends.append(high)
+            words.append(f"{kind.title} {values.mean():+.2f} {unit} [{low:+.2f}, {high:+.2f}], {len(values)} seeds")
+    measured = "; ".join(words)
+    if any(high >= 7 for high in ends):
+        return Finding(measured, True)
+    return Finding(measured, None if missing else False, "; ".join(missing))
+
+
+def silu_like(records: Records) -> Finding:
+    """Shares of convolutional units nearest to SiLU, of LEAF as SiLU and as Sigmoid."""
+    words, means, lacking = [], [], 0
+    for form in ("silu", "sigmoid"):
+        cells = records.cells.query(f"family == 'leaf' and form == '{form}' and procedure == 'p24sl'")
+        shares: dict[str, list[float]] = {}
+        for cell in cells.query("optimizer == 'adam'").to_dict("records"):
+            place = f"{NETWORKS[cell['network']].title} on {DATASETS[cell['dataset']].title}"
+            shares.setdefault(place, []).extend(_convolutional_shares(records, cell["cell"]))
+        of_place = {place: float(np.mean(values)) for place, values in shares.items() if values}
+        lacking += 4 - len(of_place)
+        if of_place:
+            means.append(np.mean(list(of_place.values())))
+            each = ", ".join(f"{place} {share:.0%}" for place, share in of_place.items())
+            words.append(f"as {form_title(form)} {means[-1]:.0%} ({each})")
+    missing = f"{lacking} of 8 networks" if lacking else ""
+    return Finding("; ".join(words), None if missing else all(mean > 0.5 for mean in means), missing)
+
+
+def _convolutional_shares(records: Records, cell: str) -> list[float]:
+    """The share of units nearest to SiLU in each convolutional layer of a cell."""
+    matches = {name: values for name, values in records.forms.get(cell, {}).items() if name.startswith("matches/")}
+    silu = FUNCTIONS.index("silu")
+    return [float(matches[name][silu, 0]) for name in sorted(matches)[:-1]]  # the last one is fully connected
+
+
+def relu_stability(records: Records) -> Finding:
+    """The largest falls of accuracy of LEAF as ReLU, KerasNet, CIFAR-10: at a common learning rate, with P24Sl."""
+    falls = {}
+    for procedure in ("classic", "p24sl"):
+        name = f"kerasnet/cifar10/leaf-relu/{procedure}/adam/seed42"
+        row = records.cells[(records.cells["cell"] == name) & records.cells["status"].isin([DONE, DIVERGED])]
+        if row.empty:
+            return Finding("", missing=f"{name}")
+        accuracy = records.epochs[records.epochs["cell"] == name]["test_accuracy"] * 100
+        falls[procedure] = np.inf if row["status"].iloc[0] == DIVERGED else (accuracy.cummax() - accuracy).max()
+    words = {p: "diverged" if fall == np.inf else f"{fall:.1f} points" for p, fall in falls.items()}
+    measured = f"common learning rate: {words['classic']}; P24Sl: {words['p24sl']}"
+    return Finding(measured, bool(falls["classic"] >= UNSTABLE > falls["p24sl"]))
+
+
+def initialization(records: Records) -> Finding:
+    """Whether each of five seeds alone would have led to the five seeds' conclusion."""
+    variants = [
+        (family, form, procedure)
+        for form in ("relu", "silu")
+        for family, procedure in (("ahaf", "classic"), ("ahaf", "dspt"), ("leaf", "p24sl"), ("leaf", "dspt-p24sl"))
+    ]
+    found = _against_base(records, "best_accuracy", [(network, "cifar10") for network in NETWORKS], variants)
+    complete = [values for values in found.values() if len(values) >= 5]
+    told = [values for values in complete if np.prod(paired_interval(list(values), CONFIDENCE)[:2]) > 0]
+    agreeing = sum(bool((np.sign(values) == np.sign(values.mean())).all()) for values in told)
+    measured = f"{agreeing} of {len(told)} comparisons that five seeds tell are told alike by each seed"
+    expected = len(NETWORKS) * len(variants)
+    if len(complete) < expected:
+        missing = f"{expected - len(complete)} of {expected} comparisons over five seeds"
+        return Finding(measured if complete else "", missing=missing)
+    return Finding(measured, agreeing == len(told))
+
+
+def gradients(records: Records) -> Finding:
+    """The first layer's gradient norm over the last layer's at the end of training, of every cell with LEAF."""
+    cells = records.cells.query("family == 'leaf' and status == 'done'")["cell"]
+    forms = {name: records.forms.get(name, {}) for name in cells}
+    norms = {name: found["gradient_norms/end"] for name, found in forms.items() if "gradient_norms/end" in found}
+    if not norms:
+        return Finding("", missing="cells with LEAF")
+    ratios = {name: float(values[0] / values[-1]) for name, values in norms.items()}
+    smallest = min(ratios, key=lambda name: ratios[name])
+    median = np.median(list(ratios.values()))
+    measured = f"smallest {ratios[smallest]:.3g} ({smallest}), median {median:.3g}, {len(ratios)} cells"
+    expected = records.cells.query("family == 'leaf'")["cell"].nunique()
+    missing = f"{expected - len(ratios)} of {expected} cells with LEAF" if len(ratios) < expected else ""
+    return Finding(measured, None if missing else ratios[smallest] >= VANISHING, missing)
+
+
+def simple(records: Records) -> Finding:
+    """What a step with LEAF costs over one with SiLU, as the benchmark in the documentation measured it."""
+    if not BENCHMARK.exists():
+        return Finding("", missing=f"{BENCHMARK}")
+    table = pd.read_csv(BENCHMARK)
+    one_stage = table[table["variant"].isin(["LEAF-SiLU", "LEAF-Tanh P24Sl"])]["over_silu"]
+    return Finding(f"{one_stage.min():.2f} to {one_stage.max():.2f}", bool(one_stage.max() <= 1.1))
+
+
+def other_networks(records: Records) -> Finding:
+    """Nothing is measured of it yet."""
+    return Finding("", missing="recurrent networks: not tested here")
+
+
+QUANTITIES: Mapping[str, Callable[[Records], Finding]] = {
+    function.__name__: function
+    for function in (
+        better, lower_loss, seven_percent, silu_like, relu_stability, initialization, gradients, simple, other_networks,
+    )
+}  # fmt: skip
+"""What measures each claim, by the claim's id."""

@@ -1,0 +1,142 @@
+"""The verdicts on the paper's claims, from made-up records with known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from leaf.activations import ACTIVATIONS
+from leaf.analysis import claims
+from leaf.analysis.claims import HERE, QUANTITIES, evaluate
+from leaf.analysis.collection import COLUMNS, Records
+from leaf.analysis.matching import FUNCTIONS
+from leaf.experiment.cells import Cell
+from leaf.experiment.config import read_config
+
+CELLS = read_config().cells(
+    ["linear_units", "bounded_functions", "weight_initialization", "bounded_initialization"], "paper"
+)
+
+
+def row(cell: Cell, gain: float, scale: str) -> dict:
+    """A cell whose accuracy is a base function's plus, if it is learnable, a gain; seeds differ alike."""
+    kind = ACTIVATIONS[cell.activation]
+    accuracy = 0.5 + (cell.seed % 7) / 1000 + (gain if kind.adaptive else 0)
+    return {
+        **vars(cell), "cell": cell.name, "scale": scale, "family": kind.family, "form": kind.form, "status": "done",
+        "best_accuracy": accuracy, "final_train_loss": 1 - (gain if kind.adaptive else 0),
+    }  # fmt: skip
+
+
+def records(gain=0.02, scale="paper", cells=CELLS, ratio=0.5, silu=0.8) -> Records:
+    table = pd.DataFrame([row(cell, gain + (cell.seed % 5) / 1e5, scale) for cell in cells]).reindex(columns=COLUMNS)
+    matches = np.zeros((len(FUNCTIONS), 2), np.float32)
+    matches[FUNCTIONS.index("silu"), 0], matches[0, 0] = silu, 1 - silu
+    forms = {
+        cell.name: {
+            "gradient_norms/end": np.array([ratio, 2.0, 1.0], np.float32),
+            "matches/activation1": matches, "matches/activation2": matches, "matches/activation3": np.eye(5, 2),
+        }
+        for cell in cells
+    }  # fmt: skip
+    return Records(table, pd.DataFrame({"cell": [], "test_accuracy": []}), forms)
+
+
+def verdicts(found: Records) -> dict[str, tuple[str, str, str]]:
+    table = evaluate(found)
+    names = [claim["id"] for claim in yaml.safe_load((HERE / "claims.yaml").read_text())]
+    columns = zip(table["verdict"], table["measured"], table["undecided because"], strict=True)
+    return dict(zip(names, columns, strict=True))
+
+
+def test_every_claim_is_measured_and_told_whole():
+    entries = yaml.safe_load((HERE / "claims.yaml").read_text())
+    assert [entry["id"] for entry in entries] == list(dict.fromkeys(entry["id"] for entry in entries))
+    assert {entry["id"] for entry in entries} == set(QUANTITIES)
+    table = evaluate(records())
+    assert table["claim"].tolist() == [entry["claim"] for entry in entries]
+    assert table["published"].tolist().count("") == len(entries) - 1  # one figure of the paper is known
+    assert table["published"][2] == "7 % (cifar10; abstract; network and unit not said)"
+    assert table["where"][4].endswith("direction inferred from it")
+
+
+def test_a_difference_throughout_holds_and_its_opposite_does_not():
+    found = verdicts(records(gain=0.02))
+    assert found["better"][:2] == ("holds", "+2 points [+2, +2], as claimed in 16 of 16 comparisons")
+    assert found["lower_loss"][0] == "holds" and found["lower_loss"][1].startswith("-0.02 [")
+    assert found["initialization"][:2] == (
+        "holds",
+        "16 of 16 comparisons that five seeds tell are told alike by each seed",
+    )
+    opposite = verdicts(records(gain=-0.02))
+    assert opposite["better"][0] == opposite["lower_loss"][0] == "does not hold"
+
+
+def test_what_is_missing_is_told():
+    some = [cell for cell in CELLS if not (cell.network == "kerasnet" and cell.activation == "leaf-relu")]
+    found = verdicts(records(cells=some))
+    assert found["better"][0] == "undecided" and found["better"][2] == "2 of 16 comparisons"
+    assert found["initialization"][2] == "2 of 16 comparisons over five seeds"
+    assert found["relu_stability"][0] == "undecided" and "leaf-relu/classic/adam/seed42" in found["relu_stability"][2]
+    nothing = verdicts(Records(records().cells.assign(status="missing"), records().epochs, {}))
+    assert {verdict for name, (verdict, *_) in nothing.items() if name != "simple"} == {"undecided"}
+
+
+def test_another_scale_decides_nothing_about_the_papers():
+    found = verdicts(records(scale="quick"))
+    assert found["better"][0] == "undecided"
+    assert found["better"][2] == "the claim is about the scale paper, this is quick"
+    assert found["better"][1].startswith("+2 points")  # the figure is shown all the same
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(0.072, "holds"), (0.036, "holds"), (0.02, "does not hold")])
+def test_seven_percent_in_points_or_relative(gain, verdict):
+    found = verdicts(records(gain=gain))["seven_percent"]
+    assert found[0] == verdict and f"LeNet-5 {gain * 100:+.2f} points [" in found[1] and "KerasNet" in found[1]
+
+
+def test_seven_percent_of_one_network_or_one_seed():
+    lenet = [cell for cell in CELLS if cell.network == "lenet5"]
+    assert verdicts(records(gain=0.02, cells=lenet))["seven_percent"][::2] == ("undecided", "KerasNet: 0 of 5 seeds")
+    assert verdicts(records(gain=0.08, cells=lenet))["seven_percent"][0] == "holds"
+    single = [cell for cell in CELLS if cell.seed == 42]
+    verdict, measured, missing = verdicts(records(gain=0.08, cells=single))["seven_percent"]
+    assert verdict == "undecided" and "KerasNet +8.00 points, one seed" in measured and "LeNet-5: 1 of 5" in missing
+
+
+def test_forms_and_gradients():
+    assert verdicts(records(silu=0.8))["silu_like"][0] == "holds"
+    assert verdicts(records(silu=0.4))["silu_like"][0] == "does not hold"
+    assert "as SiLU 80% (LeNet-5 on Fashion-MNIST 80%" in verdicts(records(silu=0.8))["silu_like"][1]
+    assert verdicts(records(ratio=0.5))["gradients"][0] == "holds"
+    assert verdicts(records(ratio=0.001))["gradients"][0] == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("classic", "slow", "verdict"),
+    [([0.5, 0.1, 0.6], [0.5, 0.45, 0.6], "holds"), ([0.5, 0.6], [0.5, 0.6], "does not hold"),
+     ([0.5, 0.1], [0.5, 0.1], "does not hold")],
+)  # fmt: skip
+def test_stability_of_leaf_as_relu(classic, slow, verdict):
+    names = {p: f"kerasnet/cifar10/leaf-relu/{p}/adam/seed42" for p in ("classic", "p24sl")}
+    cells = [*CELLS, Cell.parse(names["classic"])]
+    base = records(cells=cells)
+    epochs = pd.concat(
+        pd.DataFrame({"cell": names[p], "test_accuracy": accuracies})
+        for p, accuracies in (("classic", classic), ("p24sl", slow))
+    )
+    assert verdicts(Records(base.cells, epochs, base.forms))["relu_stability"][0] == verdict
+    diverged = base.cells.assign(status=np.where(base.cells["cell"] == names["classic"], "diverged", "done"))
+    found = verdicts(Records(diverged, epochs, base.forms))["relu_stability"]
+    assert found[1].startswith("common learning rate: diverged") and found[0] == (
+        "holds" if max(slow) == slow[-1] else verdict
+    )
+
+
+def test_cost_is_read_from_the_benchmark(tmp_path, monkeypatch):
+    file = tmp_path / "networks.csv"
+    monkeypatch.setattr(claims, "BENCHMARK", file)
+    assert verdicts(records())["simple"][0] == "undecided"
+    for cost, verdict in ((1.05, "holds"), (1.5, "does not hold")):
+        file.write_text(f"variant,over_silu\nReLU,3\nLEAF-SiLU,0.9\nLEAF-Tanh P24Sl,{cost}\n")
+        assert verdicts(records(scale="quick"))["simple"] == (verdict, f"0.90 to {cost:.2f}", "")
