@@ -112,6 +112,16 @@ def test_statuses(project):
     assert paper == ["50.00", "50.00 (diverged)", "50.00 (stale)", "missing"]
 
 
+def test_a_cell_of_an_older_version_is_stale_though_columns_are_missing(project):
+    write_cell(cell(), [0.5] * 3, version=TRAINING_VERSION - 1)
+    directory = cell().directory("tiny")
+    metrics = pd.read_csv(directory / "metrics.csv").drop(columns="validation_accuracy")
+    metrics.to_csv(directory / "metrics.csv", index=False)
+    write_run(directory, json.loads((directory / "run.json").read_text()))
+    records = collect({cell(): ()}, "tiny", SETTINGS)
+    assert records.cells["status"].tolist() == ["stale"] and records.epochs["validation_accuracy"].isna().all()
+
+
 def test_an_edited_metrics_file_is_told_and_its_numbers_are_not_used(project):
     write_cell(cell(), [0.5] * 3)
     file = cell().directory("tiny") / "metrics.csv"

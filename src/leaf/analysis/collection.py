@@ -40,6 +40,10 @@ COLUMNS = (
 that is best on the validation images, where there are any."""
 
 
+METRICS = [field.name for field in fields(EpochRecord)]
+"""The columns of ``metrics.csv``."""
+
+
 class Variant(NamedTuple):
     """What tells the rows of a table and the lines of a chart apart."""
 
@@ -121,13 +125,13 @@ def collect(
                 raise
             run, row["status"] = None, DAMAGED
         if run:
-            metrics = _read_csv(directory / "metrics.csv")
+            metrics = _read_csv(directory / "metrics.csv").reindex(columns=METRICS)  # a stale cell may lack some
             row |= _results(metrics, run, is_current(run, settings))
             epochs.append(metrics.assign(cell=cell.name))
             if with_forms:
                 forms[cell.name] = read_forms(cell, directory)
         rows.append(row)
-    columns = ["cell", *(field.name for field in fields(EpochRecord))]
+    columns = ["cell", *METRICS]
     table = pd.concat(epochs, ignore_index=True) if epochs else pd.DataFrame(columns=columns)
     return Records(_typed(pd.DataFrame(rows)), table[columns], forms)
 
