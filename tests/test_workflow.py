@@ -116,8 +116,9 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
     assert project.trained_at() == before
     partial = project.directory / "reports/tiny/partial"
     assert {file.name for file in partial.iterdir()} == {
-        "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures",
+        "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures", "claims.csv", "claims.md", "claims.html",
     }  # fmt: skip
+    assert "the claim is about the scale paper, this is tiny" in (partial / "claims.md").read_text()
     assert "missing" in (partial / "tables/mine/lenet5.md").read_text()
     assert "Nothing to be done" in project.snakemake("-n", "partial")
     whole, part = ((d / f"figures/forms/{CELL}.svg").read_bytes() for d in (partial.parent, partial))
