@@ -187,15 +187,21 @@ def _latex_escape(text: str) -> str:
 
 def _to_html(table: pd.DataFrame) -> str:
     """A page of its own."""
-    body = _flat(table).to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
-    return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<style>{_STYLE}</style>\n{body}\n</html>\n'
+    flat = _flat(table)
+    body = flat.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
+    longest = max((len(str(value)) for column in flat for value in flat[column]), default=0)
+    wrapping = "normal; min-width: 7rem; vertical-align: top" if longest > LONG_CELL else "nowrap"
+    style = f"<style>{_STYLE}td {{ white-space: {wrapping}; }}</style>"
+    return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n{style}\n{body}\n</html>\n'
 
+
+LONG_CELL = 80
+"""Characters from which a table's cells are text that wraps."""
 
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem; text-align: left; vertical-align: bottom; }
-td { white-space: nowrap; }
 thead th { border-bottom: 2px solid #222; }
 tbody tr + tr td { border-top: 1px solid #ddd; }
 """
