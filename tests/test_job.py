@@ -155,6 +155,11 @@ def test_bfloat16_is_near_float32_and_something_else(empty_project):
     assert (exact != rounded).all() and rounded.to_numpy() == pytest.approx(exact.to_numpy(), rel=0.02)
 
 
+def test_validation_must_leave_images_to_train_on(empty_project):
+    with pytest.raises(UserError, match="60000 validation_images leave none of fashion_mnist's 60000 training images"):
+        train(settings=Settings(epochs=1, test_images=10, validation_images=60_000))
+
+
 def test_lost_or_edited_outputs_are_written_again_without_training(empty_project):
     train()
     expected = results()

@@ -241,3 +241,19 @@ for batch, shape, channels_last in [(5, (300,), False), (9, (2,), False), (9, (3
 print("equal")
 """
     assert run(code, TRITON_INTERPRET="1").strip() == "equal"
+
+
+def test_what_the_fast_kernel_is_not_for_goes_to_the_reference():
+    """It works on bare addresses: another dtype, shape or place of a parameter must not reach it."""
+    layer, u = layer_of(LEAF, (6,)), inputs((6,))
+    expected = layer(u)
+    torch.testing.assert_close(layer.to(torch.bfloat16)(u), expected, rtol=0.05, atol=0.05)
+    mixed = layer_of(LEAF, (6,))
+    mixed.p3.data = mixed.p3.data.double()
+    torch.testing.assert_close(mixed(u).float(), expected)
+    with pytest.raises(RuntimeError, match="size"):
+        layer_of(LEAF, (6,))(inputs((12,)))
+    with pytest.raises(RuntimeError, match=r"device|meta"):
+        layer_of(LEAF, (6,)).to("meta")(u).sum().item()
+    with pytest.raises(RuntimeError, match="too small"):
+        layer_of(LEAF, (3, 1, 4))(inputs((3, 1, 4), channels_last=True), pooled=True)

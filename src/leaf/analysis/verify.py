@@ -17,9 +17,10 @@ COMPARED = ["train_loss", "train_loss_variance", "test_loss", "test_accuracy"]
 
 
 def verifiable(records: Records) -> list[Cell]:
-    """The cells that were trained with the present training version."""
+    """The cells that were trained with the present training version in float32."""
     cells = records.cells
     there = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] == TRAINING_VERSION)
+    there &= cells["precision"] == "float32"
     return [Cell.parse(name) for name in cells["cell"][there]]
 
 
@@ -39,7 +40,7 @@ def verify(records: Records, cell: Cell, data: Data, epochs: int, say: Callable[
     kernel = row["kernel"] if row["kernel"] in ("plain", kernel_for(torch.device("cpu"))) else "plain"
     here = train_epochs(cell, data, len(recorded), int(row["threads"]), kernel)
     if all(vars(ours)[key] == theirs[key] for ours, theirs in zip(here, recorded, strict=True) for key in COMPARED):
-        say(f"{cell.name}: {epochs} epochs, the same bits as recorded on {row['device']}")
+        say(f"{cell.name}: {len(recorded)} epochs, the same bits as recorded on {row['device']}")
         return True
     say(f"{cell.name}: not the bits of {row['device']} with torch {row['torch']}; measuring what rounding may change")
     follows = True

@@ -185,6 +185,11 @@ class _Job:
         check_possible(self.execution, device)
         torch.set_num_threads(self.execution.threads)
         data = load(cell.dataset, dataset_file(cell.dataset), settings.train_images, settings.test_images)
+        if settings.validation_images >= len(data.train_images):
+            raise UserError(
+                f"settings: {settings.validation_images} validation_images leave none of {cell.dataset}'s"
+                f" {len(data.train_images)} training images"
+            )
         self.training = Training(cell, settings, data, device, self.execution.kernel, self.execution.precision)
         self.sessions = state["sessions"] if state else []
         if state:

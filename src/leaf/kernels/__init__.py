@@ -51,7 +51,7 @@ def gated_line(
     """
     if u.dtype != p1.dtype:
         u = u.to(torch.promote_types(u.dtype, p1.dtype))
-    if plain or not _can_be_fast(u):
+    if plain or not _can_be_fast(u, [p for p in (p1, p2, p3, p4) if p is not None]):
         y = plain_gated_line(u, p1, p2, p3, p4)
         return max_pool2d(y, 2) if pooled else y
     channels_last = u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last)
@@ -64,12 +64,13 @@ def gated_line(
         p1, p2, p3, p4 = (  # type: ignore[assignment]
             None if p is None else p[None].contiguous(memory_format=memory_format)[0] for p in (p1, p2, p3, p4)
         )
-    in_one_pass = pooled and channels_last and u.device.type == "cpu"
+    in_one_pass = pooled and channels_last and u.device.type == "cpu" and min(u.shape[2:]) > 1
     y = FusedGatedLine.apply(u, p1, p2, p3, p4, in_one_pass)
     return max_pool2d(y, 2) if pooled and not in_one_pass else y
 
 
-def _can_be_fast(u: Tensor) -> bool:
+def _can_be_fast(u: Tensor, parameters: list[Tensor]) -> bool:
+    """Whether the fast kernel can: it works on bare addresses, so that nothing unlike may reach it."""
     return (
         not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
@@ -77,6 +78,7 @@ def _can_be_fast(u: Tensor) -> bool:
         and u.dtype is torch.float32
         and u.numel() > 0
         and _fast_module(u.device.type) is not None
+        and all(p.dtype is u.dtype and p.device == u.device and p.shape == u.shape[1:] for p in parameters)
     )
 
 
