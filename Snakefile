@@ -12,18 +12,17 @@ from snakemake.utils import min_version
 
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.layout import (
-    CLAIMS_TABLE,
+    EVOLUTION_CHART,
     FORMS_CHART,
-    NETWORK_FORMATS,
+    INITIAL_FORMS_CHART,
     NETWORK_TABLE,
     NETWORK_TABLES,
-    PAPER_FORMATS,
-    PAPER_TABLE,
     PROGRESS_CHART,
     RECORDS,
+    REPORT_TABLES,
     REPORTS,
-    SUMMARY_FORMATS,
     SUMMARY_TABLE,
+    TABLE_FORMATS,
 )
 from leaf.experiment.cells import (
     CELL_PATTERN,
@@ -81,6 +80,7 @@ rule all:
     input:
         [products(name, CONFIG.scale) for name in CONFIG.in_all],
         expand(rules.claims.output, scale=CONFIG.scale),
+        expand(rules.initial_forms_chart.output, scale=CONFIG.scale),
     localrule: True
 
 

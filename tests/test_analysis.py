@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from dataclasses import asdict
 
 import matplotlib.pyplot as plt
@@ -16,9 +17,10 @@ from conftest import PROJECT
 from leaf import LEAF
 from leaf.analysis.analyse import analyse
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
-from leaf.analysis.figures import forms_chart, progress_chart, write_figure
+from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
-from leaf.analysis.tables import paper_table, summary_table, write_table
+from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error
+from leaf.analysis.tables import overview_table, paper_table, summary_table, write_table
 from leaf.cli import main
 from leaf.experiment import job
 from leaf.experiment.cells import Cell
@@ -60,7 +62,8 @@ def write_cell(
         with torch.no_grad():
             layer.p4 += torch.arange(24.0).view(2, 3, 4)
         forms |= {f"parameters/activation1.{name}": parameter for name, parameter in layer.named_parameters()}
-        forms |= {f"quantiles/activation1.{name}": torch.zeros(4, 7) for name in layer.parameter_names}
+        quantiles = torch.arange(28.0).view(4, 7) / 10
+        forms |= {f"quantiles/activation1.{name}": quantiles + k for k, name in enumerate(layer.parameter_names)}
     write_metrics(directory / "metrics.csv", records)
     write_tensors(directory / "model.safetensors", {"weight": torch.zeros(1)})
     write_tensors(directory / "forms.safetensors", forms)
@@ -172,20 +175,22 @@ def test_several_seeds(project):
     for seed, accuracy in ((1, 0.5), (2, 0.6), (3, 0.7)):
         write_cell(cell(seed=seed), [0.1] * (seed - 1) + [accuracy])
     table = paper_table(collect({cell(seed=seed): () for seed in (1, 2, 3, 4)}, "tiny", SETTINGS))
-    assert table.iloc[0].tolist() == ["60.00 ± 10.00 (3) 1 of 4 missing", "1–3"]
+    assert table.iloc[0].tolist() == [
+        "60.00 ± 10.00 (3) 1 of 4 missing", "1–3", "60.00 ± 10.00 (3)", "38.33 ± 10.41 (3)",
+    ]  # fmt: skip
     chart = progress_chart(collect({cell(seed=seed): () for seed in (1, 2, 3)}, "tiny", SETTINGS))
     (line,) = chart.axes[0].lines
     assert line.get_ydata().tolist() == pytest.approx([np.mean([50, 10, 10]), np.mean([60, 10]), 70])
 
 
 def test_formats_hold_the_same_numbers(project):
-    write_cell(cell(), [0.512])
+    write_cell(cell(), [0.512, 0.3])
     write_cell(cell("leaf-relu", "p24sl"), [0.634])
     table = paper_table(collect({cell(): (), cell("leaf-relu", "p24sl"): ()}, "tiny", SETTINGS))
     for suffix in ("csv", "tex", "md", "html"):
         write_table(table, project / f"table.{suffix}")
         text = (project / f"table.{suffix}").read_text()
-        assert re.findall(r"\d\d\.\d\d", text) == ["51.20", "63.40"], suffix
+        assert re.findall(r"\d\d\.\d\d", text) == ["51.20", "30.00", "40.60", "63.40", "63.40", "63.40"], suffix
     latex = (project / "table.tex").read_text()
     assert r"\toprule" in latex and r"best accuracy, \%" in latex and latex.count(r"\\") >= 4
     html = (project / "table.html").read_text()
@@ -232,6 +237,68 @@ def test_learned_curves(project):
     assert lifted[:, 0].round().astype(int).tolist() == units.tolist()  # the same units in every cell
 
 
+def test_evolution_chart_shows_the_quantiles(project):
+    made = cell("leaf-tanh", "p24sl")
+    write_cell(made, [0.2, 0.2, 0.2])
+    chart = evolution_chart(collect({made: ()}, "tiny", SETTINGS, with_forms=True))
+    above, *below = chart.axes
+    for k, axis in enumerate(below):  # of p1, p2, p3, p4
+        assert axis.get_ylabel() == f"p{k + 1}"
+        assert axis.lines[0].get_xdata().tolist() == [0, 1, 2, 3]
+        assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.3 + k, 1.0 + k, 1.7 + k, 2.4 + k])
+        widest, half = (band.get_datalim(axis.transData).intervaly for band in axis.collections)
+        assert widest.tolist() == pytest.approx([0.1 + k, 2.6 + k]) and half.tolist() == pytest.approx(
+            [0.2 + k, 2.5 + k]
+        )
+    assert [line.get_label() for line in above.lines] == ["epoch 0", "epoch 1", "epoch 3"]
+    p1, p2, p3, p4 = (2.4 + k for k in range(4))
+    u = CURVE_INPUTS.astype(np.float64)
+    np.testing.assert_allclose(above.lines[2].get_ydata(), (p1 * u + p2) / (1 + np.exp(-p3 * u)) + p4, rtol=1e-5)
+    plt.close(chart)
+
+
+def test_initial_errors():
+    u = ERROR_INPUTS
+    step = 1 / (1 + np.exp(-np.clip(65536 * u, -700, 700)))
+    np.testing.assert_allclose(initial_error("leaf-relu", torch.float64), (u * step - u * (u > 0)) ** 2, atol=1e-30)
+    assert 0 < initial_error("ahaf-silu", torch.float32).max() < 1e-11
+    assert initial_error("leaf-tanh", torch.float64).max() < 1e-30 < initial_error("leaf-tanh", torch.float32).max()
+    chart = initial_forms_chart()
+    assert [axis.get_title() for axis in chart.axes][3:] == ["LEAF as SiLU", "LEAF as Tanh", "LEAF as Sigmoid"]
+    line = chart.axes[3].lines[0]
+    assert np.nanmax(line.get_ydata()) == initial_error("leaf-silu", torch.float32).max()
+    plt.close(chart)
+
+
+def test_overview_counts_what_ran(project):
+    write_cell(cell(), [0.5] * 3)  # of 2, 3 and 4 seconds
+    write_cell(cell("leaf-relu"), [0.5, 0.1], diverged=True)  # of 2 and 3
+    records = collect(dict.fromkeys([cell(), cell("leaf-relu"), cell("silu")], ()), "tiny", SETTINGS)
+    (row,) = overview_table(records).to_dict("records")
+    assert (row["cells"], row["done"], row["diverged"], row["missing"], row["stale"]) == (3, 1, 1, 1, 0)
+    assert row["which diverged"] == "leaf-relu/classic/adam/seed42 at epoch 2"
+    assert row["hours of training"] == pytest.approx((9 + 5) / 3600, abs=0.005)
+    write_table(overview_table(records), project / "short.rst")
+    assert re.search(r"LeNet-5 +CIFAR-10 +3 +1 +1 +0 +1", (project / "short.rst").read_text())
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="LaTeX is not installed")
+def test_latex_compiles(project):
+    cells = [cell(), *(cell("leaf-relu", "p24sl", seed=seed) for seed in (1, 2))]
+    for made in cells[:2]:
+        write_cell(made, [0.512, 0.3])
+    records = collect({made: ["mine"] for made in cells}, "tiny", SETTINGS, with_forms=True)
+    analyse(records, project / "report", "svg", STATISTICS)
+    tables = sorted((project / "report").rglob("*.tex"))
+    assert len(tables) == 7
+    document = ["\\documentclass{article}", "\\usepackage{booktabs}", "\\begin{document}"]
+    document += [f"\\input{{{file.with_suffix('')}}}\\par" for file in tables]
+    (project / "all.tex").write_text("\n".join([*document, "\\end{document}"]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
 def test_figures_are_the_same_bytes_each_time(project):
     made = cell("leaf-tanh", "p24sl")
     write_cell(made, [0.2])
@@ -261,7 +328,7 @@ def test_collected_records_give_the_same_tables_and_figures(project):
     analyse(again, project / "collected", "svg", STATISTICS)
     assert read_all(project / "direct") == read_all(project / "collected") != {}
     pd.testing.assert_frame_equal(records.epochs, again.epochs)
-    assert {"tables/mine/lenet5.tex", "tables/other/lenet5/cifar10.csv", f"figures/forms/{done.name}.svg"} <= set(
+    assert {"tables/mine/lenet5/paper.tex", "tables/other/lenet5/cifar10.csv", f"figures/forms/{done.name}.svg"} <= set(
         read_all(project / "direct")
     )
     assert (project / "collected/forms.safetensors").stat().st_size < 100_000
@@ -286,7 +353,7 @@ def test_collecting_by_command(data, project):
     records: Records = read_records(project / "here")
     assert records.cells["status"].value_counts().to_dict() == {"missing": 67, "done": 2}
     assert records.select(seed=5).cells["experiments"].tolist() == [""]
-    table = (project / "here/tables/linear_units/lenet5.md").read_text()
+    table = (project / "here/tables/linear_units/lenet5/paper.md").read_text()
     assert "missing" in table and re.search(r"ReLU +\| N/A +\| Classic +\| \d\d\.\d\d", table)
 
 

@@ -171,12 +171,13 @@ COMMANDS = {
     ),
     "no such device": (["train", CELL, *TINY, "--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda"),
     "no such filter": (["cells", "--dataset", "mnist"], "unknown dataset 'mnist'"),
-    "no such table": (
-        ["table", "best", CELL, "--output", "a.csv"],
-        "unknown kind of table 'best'; known: summary, paper",
-    ),
-    "no such format": (["table", "paper", CELL, "--output", "a.xls"], "a.xls: no table format '.xls'"),
-    "no such figure": (["figure", "pie", CELL, "--output", "a.svg"], "unknown kind of figure 'pie'"),
+    "no table": (["table", CELL], "nothing to make; ask for one or more of: --summary, --paper"),
+    "no such format": (["table", CELL, "--paper", "a.xls"], "a.xls: no table format '.xls'"),
+    "no such picture": (["figure", "--initial_forms", "a.gif2"], "a.gif2: no figure format '.gif2'"),
+    "no figure": (["figure", CELL], "nothing to make; ask for one or more of: --progress, --forms"),
+    "forms of two cells": (["figure", CELL, CELL.replace("42", "43"), "--forms", "a.svg"], "2 cells given; .*of one"),
+    "progress of no cell": (["figure", "--progress", "a.svg"], "0 cells given; --progress is of one or more"),
+    "forms of no training": (["figure", CELL, "--evolution", "a.svg"], f"{CELL}: no learned curves at scale quick"),
     "no records": (["analyse", "nowhere"], "nowhere: no collected records .*leaf collect"),
 }
 
@@ -253,7 +254,7 @@ OUTPUTS = {
 def test_outputs_that_someone_changed(project, trained, case):
     name, change, message = OUTPUTS[case]
     (trained / name).write_bytes(change((trained / name).read_bytes()))
-    arguments = ["summary", CELL, *TINY, "--output", "table.csv"]
+    arguments = [CELL, *TINY, "--summary", "table.csv"]
     assert_refused(project, ["table", *arguments], f"{message}.*'leaf train' makes the outputs")
     (trained / "state.pt").unlink()
     said: list[str] = []
@@ -265,7 +266,7 @@ def test_outputs_that_someone_changed(project, trained, case):
 
 def test_a_lost_output(project, trained):
     (trained / "model.safetensors").unlink()
-    assert_refused(project, ["table", "summary", CELL, *TINY, "--output", "a.csv"], "model.safetensors is missing")
+    assert_refused(project, ["table", CELL, *TINY, "--summary", "a.csv"], "model.safetensors is missing")
 
 
 def test_a_state_that_runs_code(project, trained):
@@ -288,7 +289,7 @@ def test_results_cannot_be_written(project):
 
 def test_a_table_cannot_be_written(project, trained):
     (project / "tables").write_text("in the way")
-    arguments = ["table", "summary", CELL, *TINY, "--output", "tables/a.csv"]
+    arguments = ["table", CELL, *TINY, "--summary", "tables/a.csv"]
     assert_refused(project, arguments, "tables/a.csv cannot be written: ")
 
 

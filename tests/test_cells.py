@@ -210,7 +210,7 @@ def test_command_cells(capsys):
         (["train", EXAMPLE, "--scale", "papre"], "leaf: unknown scale 'papre'"),
         (["train", EXAMPLE, "--scale", "x", "--settings", "{"], "leaf: --settings"),
         (["fetch", "mnist"], "leaf: unknown dataset 'mnist'"),
-        (["table", "papr", EXAMPLE, "--output", "x.csv"], "leaf: unknown kind of table 'papr'"),
+        (["table", EXAMPLE], "leaf: nothing to make"),
         (["analyse", "nowhere"], "leaf: nowhere: no collected records"),
     ],
 )

@@ -41,15 +41,23 @@ def test_everything_is_made(project):
     reports = project.directory / "reports/tiny"
     made = {str(file.relative_to(reports)) for file in reports.rglob("*.*")}
     assert made == {
-        "tables/mine/lenet5.tex", "tables/mine/lenet5.md", "tables/mine/lenet5.html",
-        *(f"tables/mine/lenet5/{dataset}.csv" for dataset in ("fashion_mnist", "cifar10")),
-        "claims.csv", "claims.md", "claims.html",
-        *(f"tables/mine/lenet5/{kind}.csv" for kind in ("differences", "best_epoch", "matches")),
-        *(f"tables/mine/lenet5/{kind}.md" for kind in ("differences", "best_epoch", "matches")),
-        *(f"tables/mine/lenet5/{kind}.html" for kind in ("differences", "best_epoch", "matches")),
-        *(f"tables/mine/lenet5/{dataset}.html" for dataset in ("fashion_mnist", "cifar10")),
-        *(f"figures/mine/lenet5/{dataset}/tanh.svg" for dataset in ("fashion_mnist", "cifar10")),
-        *(f"figures/forms/{CELL.replace('fashion_mnist', dataset)}.svg" for dataset in ("fashion_mnist", "cifar10")),
+        *(
+            f"{table}.{suffix}"
+            for suffix in ("csv", "tex", "md", "html")
+            for table in (
+                "overview", "claims", "tables/mine/lenet5/fashion_mnist", "tables/mine/lenet5/cifar10",
+                *(f"tables/mine/lenet5/{kind}" for kind in ("paper", "differences", "best_epoch", "matches")),
+            )
+        ),
+        "overview.rst", "claims.rst", "figures/initial_forms.svg",
+        *(
+            f"figures/{figure}.svg"
+            for dataset in ("fashion_mnist", "cifar10")
+            for figure in (
+                f"mine/lenet5/{dataset}/tanh",
+                *(f"{kind}/{CELL.replace('fashion_mnist', dataset)}" for kind in ("forms", "evolution")),
+            )
+        ),
     }  # fmt: skip
     assert len(project.trained_at()) == 4
 
@@ -78,7 +86,7 @@ def test_data_set_deleted_and_fetched_again_retrains_nothing(project, originals)
 def test_editing_a_figures_code_redraws_its_figures_and_retrains_nothing(project):
     before = project.trained_at()
     project.edit("src/leaf/analysis/figures.py", '"test accuracy, %"', '"accuracy on test images, %"')
-    assert project.jobs() == {"progress_chart": 2, "forms_chart": 2, "all": 1, "total": 5}
+    assert project.jobs() == {"progress_chart": 2, "forms_charts": 2, "initial_forms_chart": 1, "all": 1, "total": 6}
     project.snakemake()
     assert project.trained_at() == before and "Nothing to be done" in project.snakemake("-n")
 
@@ -102,7 +110,7 @@ def test_raising_the_training_version_reruns_no_training_but_is_seen(project):
     assert "train" not in project.jobs()
     project.snakemake()
     assert project.trained_at() == before
-    assert "(stale)" in (project.directory / "reports/tiny/tables/mine/lenet5.md").read_text()
+    assert "(stale)" in (project.directory / "reports/tiny/tables/mine/lenet5/paper.md").read_text()
     status = project.run("leaf", "status", "--configfile", "own.yaml").stdout
     assert f"stale    {CELL}: made with training version" in status and "4 stale" in status
     project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = 10 + ", "TRAINING_VERSION = ")
@@ -116,10 +124,11 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
     assert project.trained_at() == before
     partial = project.directory / "reports/tiny/partial"
     assert {file.name for file in partial.iterdir()} == {
-        "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures", "claims.csv", "claims.md", "claims.html",
+        "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures",
+        *(f"{table}.{suffix}" for table in ("claims", "overview") for suffix in ("csv", "tex", "md", "html")),
     }  # fmt: skip
     assert "the claim is about the scale paper, this is tiny" in (partial / "claims.md").read_text()
-    assert "missing" in (partial / "tables/mine/lenet5.md").read_text()
+    assert "missing" in (partial / "tables/mine/lenet5/paper.md").read_text()
     assert "Nothing to be done" in project.snakemake("-n", "partial")
     whole, part = ((d / f"figures/forms/{CELL}.svg").read_bytes() for d in (partial.parent, partial))
     assert whole == part
@@ -130,7 +139,7 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
 def test_the_report_holds_tables_and_figures(project):
     project.snakemake("--report", "report.html")
     page = (project.directory / "report.html").read_text()
-    for name in ("tables/mine/lenet5.html", "figures/mine/lenet5/cifar10/tanh.svg", f"figures/forms/{CELL}.svg"):
+    for name in ("tables/mine/lenet5/paper.html", "figures/mine/lenet5/cifar10/tanh.svg", f"figures/forms/{CELL}.svg"):
         assert name in page
     assert "Mine" in page and "Activation forms" in page and "as in the paper" in page
 

@@ -16,6 +16,21 @@ from leaf.experiment.errors import UserError
 from leaf.experiment.scales import Settings
 
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
+TABLES = {
+    "summary": "every cell by itself",
+    "paper": "best accuracies and their epochs as in the paper, data sets side by side",
+    "differences": "against the base functions, with intervals",
+    "best_epoch": "what choosing the best epoch adds",
+    "matches": "which known functions the learned curves are like",
+    "overview": "what ran, and what of it diverged",
+    "claims": "a verdict on each of the paper's claims",
+}
+FIGURES = {
+    "progress": "accuracy and loss over the epochs, of several cells",
+    "forms": "the learned curves of one cell",
+    "evolution": "how the parameters of one cell's curves changed over the epochs",
+    "initial_forms": "how far AHAF and LEAF are from the functions they start as; of no cell",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--directory", help="look there first, instead of in the configuration's datasets_directory")
 
     train = command(_train, "train", "Train one cell, as far as its outputs are not current already.")
-    _add_cells(train, one=True)
+    _add_cells(train, None)
     train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
     train.add_argument("--precision", help="float32, tf32 or bfloat16, instead of the configuration's")
     train.add_argument("--threads", type=_positive, help="threads to compute with; all cores if not given")
@@ -75,16 +90,16 @@ def _parser() -> argparse.ArgumentParser:
             "--experiment", action="append", help="those of an experiment, instead of the target all's"
         )
 
-    table = command(_table, "table", "Make a table of cells.")
-    table.add_argument("kind", help="summary, paper, differences, best_epoch, matches or claims")
-    table.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
+    table = command(_table, "table", "Make tables of cells, as csv, tex, md, html or rst.")
     _add_cells(table)
-    table.add_argument("--output", type=Path, nargs="+", required=True, metavar="FILE", help="csv, tex, md, html")
+    table.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
+    for kind, description in TABLES.items():
+        table.add_argument(f"--{kind}", type=Path, nargs="+", default=[], metavar="FILE", help=description)
 
-    figure = command(_figure, "figure", "Make a figure of cells.")
-    figure.add_argument("kind", help="progress (of several cells) or forms (of one)")
-    _add_cells(figure)
-    figure.add_argument("--output", type=Path, required=True, metavar="FILE", help="svg, pdf or png")
+    figure = command(_figure, "figure", "Make figures of cells, as svg, pdf or png.")
+    _add_cells(figure, "*")
+    for kind, description in FIGURES.items():
+        figure.add_argument(f"--{kind}", type=Path, metavar="FILE", help=description)
 
     collect = command(_collect, "collect", "Gather the records of whatever cells there are into three files.")
     collect.add_argument("--output", type=Path, required=True, metavar="DIRECTORY")
@@ -110,8 +125,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _add_cells(parser: argparse.ArgumentParser, one: bool = False) -> None:
-    parser.add_argument("cell", nargs=None if one else "+", metavar="CELL", help=CELL_HELP)
+def _add_cells(parser: argparse.ArgumentParser, number: str | None = "+") -> None:
+    parser.add_argument("cell", nargs=number, metavar="CELL", help=CELL_HELP)
     parser.add_argument("--settings", metavar="JSON", help="the scale's settings, instead of the configuration's")
 
 
@@ -190,35 +205,56 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    from leaf.analysis.analyse import network_table
-    from leaf.analysis.claims import evaluate
+    from leaf.analysis.analyse import make_table
     from leaf.analysis.collection import collect
-    from leaf.analysis.layout import NETWORK_TABLES
-    from leaf.analysis.tables import TABLES, write_table
+    from leaf.analysis.tables import write_table
 
-    kind = check_known("kind of table", options.kind, (*TABLES, *NETWORK_TABLES, "claims"))
+    _check_asked_for(options, TABLES)
     scale, settings = _scale_and_settings(options)
+    given = options.statistics
+    statistics = json.loads(given) if given else _config(options).values["statistics"]
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
-    records = collect(cells, scale, settings, with_forms=kind in ("matches", "claims"))
-    if kind in TABLES:
-        table = TABLES[kind](records)
-    elif kind == "claims":
-        table = evaluate(records)
-    else:
-        given = options.statistics
-        table = network_table(kind, records, json.loads(given) if given else _config(options).values["statistics"])
-    for file in options.output:
-        write_table(table, file)
+    records = collect(cells, scale, settings, with_forms=bool(options.matches or options.claims))
+    for kind in TABLES:
+        if files := getattr(options, kind):
+            table = make_table(kind, records, statistics)
+            for file in files:
+                write_table(table, file)
 
 
 def _figure(options: argparse.Namespace) -> None:
     from leaf.analysis.collection import collect
-    from leaf.analysis.figures import FIGURES, write_figure
+    from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
+    from leaf.analysis.forms import layers
 
-    kind = FIGURES[check_known("kind of figure", options.kind, FIGURES)]
-    scale, settings = _scale_and_settings(options)
+    asked = _check_asked_for(options, FIGURES)
+    if options.initial_forms:
+        write_figure(initial_forms_chart(), options.initial_forms)
+    if not asked - {"initial_forms"}:
+        return
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
-    write_figure(kind(collect(cells, scale, settings, with_forms=options.kind == "forms")), options.output)
+    of_one = bool(options.forms or options.evolution)
+    if not cells or (of_one and len(cells) > 1):
+        raise UserError(f"{len(cells)} cells given; --progress is of one or more, --forms and --evolution are of one")
+    scale, settings = _scale_and_settings(options)
+    records = collect(cells, scale, settings, with_forms=of_one)
+    for cell in cells if of_one else ():
+        if not layers(records.forms.get(cell.name, {})):
+            raise UserError(
+                f"{cell.name}: no learned curves at scale {scale}; those are of trained AHAF and LEAF cells"
+            )
+    charts = {"progress": progress_chart, "forms": forms_chart, "evolution": evolution_chart}
+    for kind, chart in charts.items():
+        if kind in asked:
+            write_figure(chart(records), getattr(options, kind))
+
+
+def _check_asked_for(options: argparse.Namespace, kinds: Iterable[str]) -> set[str]:
+    """The kinds of tables or figures that options ask for: at least one."""
+    asked = {kind for kind in kinds if getattr(options, kind)}
+    if not asked:
+        raise UserError(f"nothing to make; ask for one or more of: {', '.join(f'--{kind}' for kind in kinds)}")
+    return asked
 
 
 def _collect(options: argparse.Namespace) -> None:

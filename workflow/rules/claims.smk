@@ -1,4 +1,4 @@
-# A verdict on each of the paper's claims, from the cells of the paper's four experiments.
+# What ran, and a verdict on each of the paper's claims, from the cells of the paper's four experiments.
 
 
 rule claims:
@@ -8,14 +8,20 @@ rule claims:
             for cell in CONFIG.cells(scale=wildcards.scale)
         ],
     output:
-        f"{REPORT}/{CLAIMS_TABLE}.csv",
-        f"{REPORT}/{CLAIMS_TABLE}.md",
-        report(
-            f"{REPORT}/{CLAIMS_TABLE}.html",
-            caption="../report/claims.rst",
-            category="Claims",
-            labels={"table": "verdicts"},
+        overview=table_files(
+            "overview",
+            "what ran",
+            caption="../report/overview_table.rst",
+            category="Overview",
         ),
+        claims=table_files(
+            "claims",
+            "verdicts on the paper's claims",
+            caption="../report/claims_table.rst",
+            category="Overview",
+        ),
+        # What the page that the report opens on shows of them.
+        short=[f"{REPORT}/overview.rst", f"{REPORT}/claims.rst"],
     log:
         "logs/claims/{scale}.log",
     localrule: True
@@ -28,11 +34,12 @@ rule claims:
             "claims",
             "claims.yaml",
             "published.csv",
+            "tables",
             "statistics",
             "forms",
             "matching",
             "collection",
         ),
     shell:
-        "leaf table claims {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
-        " --output {output} > {log} 2>&1"
+        "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
+        " --overview {output.overview} {output.short[0]} --claims {output.claims} {output.short[1]} > {log} 2>&1"

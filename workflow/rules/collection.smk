@@ -8,7 +8,11 @@ rule collect_partial:
         [f"{PARTIAL}/{name}" for name in RECORDS],
         directory(f"{PARTIAL}/tables"),
         directory(f"{PARTIAL}/figures"),
-        [f"{PARTIAL}/{CLAIMS_TABLE}.{suffix}" for suffix in NETWORK_FORMATS],
+        [
+            f"{PARTIAL}/{kind}.{suffix}"
+            for kind in REPORT_TABLES
+            for suffix in TABLE_FORMATS
+        ],
     log:
         "logs/partial/{scale}.log",
     localrule: True
@@ -19,6 +23,7 @@ rule collect_partial:
         made_with=digest(
             "analyse",
             "figures",
+            "initial_forms",
             "tables",
             "statistics",
             "claims",

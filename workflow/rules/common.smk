@@ -64,26 +64,54 @@ def digest(*names: str) -> str:
     return f"{hashlib.sha256(content).hexdigest()[:16]}, training version {TRAINING_VERSION}"
 
 
+def table_files(pattern: str, table: str, **about) -> list:
+    """A table's outputs in every format, the page for the report with what it says of it."""
+    labels = {"table": table, **about.pop("labels", {})}
+    files = {suffix: f"{REPORT}/{pattern}.{suffix}" for suffix in TABLE_FORMATS}
+    files["html"] = report(files["html"], labels=labels, **about)
+    return list(files.values())
+
+
+def network_table(kind: str, title: str) -> list:
+    """The outputs of one kind of table that an experiment has of each network."""
+    return table_files(
+        NETWORK_TABLE.replace("{kind}", kind),
+        title,
+        caption=f"../report/{kind}_table.rst",
+        category=title_of,
+        subcategory="Tables",
+        labels={"network": "{network}", "data set": "all"},
+    )
+
+
+def cell_chart(pattern: str, kind: str, category: str) -> str:
+    """A chart of one cell, with what the report says of it."""
+    return report(
+        f"{REPORT}/{pattern}.{FIGURE_FORMAT}",
+        caption=f"../report/{kind}_chart.rst",
+        category=category,
+        subcategory="{network}, {dataset}",
+        labels={
+            "activation": "{activation}",
+            "procedure": "{procedure}",
+            "optimizer": "{optimizer}",
+            "seed": "{seed}",
+        },
+    )
+
+
 def products(experiment: str, scale: str) -> list[str]:
     """Every table and figure of an experiment."""
-    files = []
+    tables, charts = [], []
     for cell in CONFIG.cells([experiment], scale):
         place = {"experiment": experiment, "form": cell.form, **asdict(cell)}
-        files += [
-            f"{SUMMARY_TABLE.format(**place)}.{suffix}" for suffix in SUMMARY_FORMATS
-        ]
-        files += [f"{PAPER_TABLE.format(**place)}.{suffix}" for suffix in PAPER_FORMATS]
-        files += [
-            f"{NETWORK_TABLE.format(kind=kind, **place)}.{suffix}"
-            for kind in NETWORK_TABLES
-            for suffix in NETWORK_FORMATS
-        ]
-        files += [f"{PROGRESS_CHART.format(**place)}.{FIGURE_FORMAT}"]
-        files += (
-            [f"{FORMS_CHART.format(**place)}.{FIGURE_FORMAT}"]
-            if ACTIVATIONS[cell.activation].adaptive
-            else []
-        )
+        tables += [SUMMARY_TABLE.format(**place)]
+        tables += [NETWORK_TABLE.format(kind=kind, **place) for kind in NETWORK_TABLES]
+        charts += [PROGRESS_CHART.format(**place)]
+        if ACTIVATIONS[cell.activation].adaptive:
+            charts += [FORMS_CHART.format(**place), EVOLUTION_CHART.format(**place)]
+    files = [f"{table}.{suffix}" for table in tables for suffix in TABLE_FORMATS]
+    files += [f"{chart}.{FIGURE_FORMAT}" for chart in charts]
     return [f"{REPORTS}/{scale}/{file}" for file in dict.fromkeys(files)]
 
 

@@ -3,7 +3,7 @@
 
 rule progress_chart:
     input:
-        lambda wildcards: runs_of(wildcards),
+        runs_of,
     output:
         report(
             f"{REPORT}/{PROGRESS_CHART}.{FIGURE_FORMAT}",
@@ -20,30 +20,20 @@ rule progress_chart:
         f"logs/figures/{{scale}}/{PROGRESS_CHART}.log",
     localrule: True
     params:
-        cells=lambda wildcards: names_of(wildcards),
+        cells=names_of,
         settings=settings,
         made_with=digest("figures", "tables", "collection"),
     shell:
-        "leaf figure progress {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
-        " --output {output} > {log} 2>&1"
+        "leaf figure {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
+        " --progress {output} > {log} 2>&1"
 
 
-rule forms_chart:
+rule forms_charts:
     input:
         cell_file("run.json"),
     output:
-        report(
-            f"{REPORT}/{FORMS_CHART}.{FIGURE_FORMAT}",
-            caption="../report/forms_chart.rst",
-            category="Activation forms",
-            subcategory="{network}, {dataset}",
-            labels={
-                "activation": "{activation}",
-                "procedure": "{procedure}",
-                "optimizer": "{optimizer}",
-                "seed": "{seed}",
-            },
-        ),
+        forms=cell_chart(FORMS_CHART, "forms", "Activation forms"),
+        evolution=cell_chart(EVOLUTION_CHART, "evolution", "Evolution of forms"),
     log:
         f"logs/figures/{{scale}}/{FORMS_CHART}.log",
     localrule: True
@@ -52,5 +42,23 @@ rule forms_chart:
         settings=settings,
         made_with=digest("figures", "forms", "collection"),
     shell:
-        "leaf figure forms {params.cell} --scale {wildcards.scale} --settings {params.settings:q}"
-        " --output {output} > {log} 2>&1"
+        "leaf figure {params.cell} --scale {wildcards.scale} --settings {params.settings:q}"
+        " --forms {output.forms} --evolution {output.evolution} > {log} 2>&1"
+
+
+rule initial_forms_chart:
+    output:
+        report(
+            f"{REPORT}/{INITIAL_FORMS_CHART}.{FIGURE_FORMAT}",
+            caption="../report/initial_forms_chart.rst",
+            category="Activation forms",
+            subcategory="Initial forms",
+            labels={"activation": "all", "error": "against the base function"},
+        ),
+    log:
+        f"logs/figures/{{scale}}/{INITIAL_FORMS_CHART}.log",
+    localrule: True
+    params:
+        made_with=digest("figures", "initial_forms"),
+    shell:
+        "leaf figure --initial_forms {output} > {log} 2>&1"

@@ -1,89 +1,47 @@
-# The paper's tables, from the cells that each of them needs.
+# The paper's tables, from the cells that each of them needs, and what tells how far to trust them.
 
 
 rule summary_table:
     input:
-        lambda wildcards: runs_of(wildcards),
+        runs_of,
     output:
-        f"{REPORT}/{SUMMARY_TABLE}.csv",
-        report(
-            f"{REPORT}/{SUMMARY_TABLE}.html",
+        table_files(
+            SUMMARY_TABLE,
+            "every cell",
             caption="../report/summary_table.rst",
             category=title_of,
             subcategory="Tables",
-            labels={
-                "table": "every cell",
-                "network": "{network}",
-                "data set": "{dataset}",
-            },
+            labels={"network": "{network}", "data set": "{dataset}"},
         ),
     log:
         f"logs/tables/{{scale}}/{SUMMARY_TABLE}.log",
     localrule: True
     params:
-        cells=lambda wildcards: names_of(wildcards),
+        cells=names_of,
         settings=settings,
         made_with=digest("tables", "collection"),
     shell:
-        "leaf table summary {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
-        " --output {output} > {log} 2>&1"
+        "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
+        " --summary {output} > {log} 2>&1"
 
 
-rule paper_table:
+rule network_tables:
     input:
-        lambda wildcards: runs_of(wildcards),
+        runs_of,
     output:
-        f"{REPORT}/{PAPER_TABLE}.tex",
-        f"{REPORT}/{PAPER_TABLE}.md",
-        report(
-            f"{REPORT}/{PAPER_TABLE}.html",
-            caption="../report/paper_table.rst",
-            category=title_of,
-            subcategory="Tables",
-            labels={
-                "table": "as in the paper",
-                "network": "{network}",
-                "data set": "all",
-            },
-        ),
+        paper=network_table("paper", "as in the paper"),
+        differences=network_table("differences", "against the base functions"),
+        best_epoch=network_table("best_epoch", "what the best epoch adds"),
+        matches=network_table("matches", "what learned curves are like"),
     log:
-        f"logs/tables/{{scale}}/{PAPER_TABLE}.log",
+        "logs/tables/{scale}/{experiment}/{network}.log",
     localrule: True
     params:
-        cells=lambda wildcards: names_of(wildcards),
+        cells=names_of,
         settings=settings,
-        made_with=digest("tables", "collection"),
+        statistics=json.dumps(config["statistics"], sort_keys=True),
+        made_with=digest("tables", "statistics", "forms", "matching", "collection"),
     shell:
-        "leaf table paper {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
-        " --output {output} > {log} 2>&1"
-
-
-for kind, label in NETWORK_TABLES.items():
-
-    rule:
-        name:
-            f"{kind}_table"
-        input:
-            lambda wildcards: runs_of(wildcards),
-        output:
-            f"{REPORT}/{NETWORK_TABLE.replace('{kind}', kind)}.csv",
-            f"{REPORT}/{NETWORK_TABLE.replace('{kind}', kind)}.md",
-            report(
-                f"{REPORT}/{NETWORK_TABLE.replace('{kind}', kind)}.html",
-                caption=f"../report/{kind}_table.rst",
-                category=title_of,
-                subcategory="Tables",
-                labels={"table": label, "network": "{network}", "data set": "all"},
-            ),
-        log:
-            f"logs/tables/{{scale}}/{NETWORK_TABLE.replace('{kind}', kind)}.log",
-        localrule: True
-        params:
-            kind=kind,
-            cells=lambda wildcards: names_of(wildcards),
-            settings=settings,
-            statistics=json.dumps(config["statistics"], sort_keys=True),
-            made_with=digest("statistics", "tables", "forms", "matching", "collection"),
-        shell:
-            "leaf table {params.kind} {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
-            " --statistics {params.statistics:q} --output {output} > {log} 2>&1"
+        "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
+        " --statistics {params.statistics:q} --paper {output.paper} --differences {output.differences}"
+        " --best_epoch {output.best_epoch} --matches {output.matches} > {log} 2>&1"

@@ -1,6 +1,6 @@
 """Every table and figure that can be made of collected records; what is missing is marked in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +8,44 @@ import pandas as pd
 
 from leaf.analysis.claims import evaluate
 from leaf.analysis.collection import Records
-from leaf.analysis.figures import forms_chart, progress_chart, write_figure
+from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
 from leaf.analysis.forms import layers
 from leaf.analysis.layout import (
-    CLAIMS_TABLE,
+    EVOLUTION_CHART,
     FORMS_CHART,
-    NETWORK_FORMATS,
+    INITIAL_FORMS_CHART,
     NETWORK_TABLE,
     NETWORK_TABLES,
-    PAPER_FORMATS,
-    PAPER_TABLE,
     PROGRESS_CHART,
-    SUMMARY_FORMATS,
+    REPORT_TABLE,
+    REPORT_TABLES,
     SUMMARY_TABLE,
+    TABLE_FORMATS,
 )
 from leaf.analysis.statistics import best_epoch_table, differences_table
-from leaf.analysis.tables import matches_table, paper_table, summary_table, write_table
+from leaf.analysis.tables import matches_table, overview_table, paper_table, summary_table, write_table
 from leaf.experiment.cells import Cell
+
+TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
+    "summary": summary_table,
+    "paper": paper_table,
+    "best_epoch": best_epoch_table,
+    "matches": matches_table,
+    "overview": overview_table,
+    "claims": evaluate,
+}
+"""The kinds of tables, by name; ``differences`` is one more, which needs to be told what to compare."""
+
+TABLE_KINDS = ("differences", *TABLES)
+
+
+def make_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd.DataFrame:
+    """A table of one of the ``TABLE_KINDS``.
+
+    Args:
+        statistics: the arguments of ``differences_table``.
+    """
+    return differences_table(records, **statistics) if kind == "differences" else TABLES[kind](records)
 
 
 def analyse(records: Records, directory: Path, figure_format: str, statistics: Mapping[str, Any]) -> None:
@@ -33,36 +54,32 @@ def analyse(records: Records, directory: Path, figure_format: str, statistics: M
     Args:
         statistics: the arguments of ``differences_table``.
     """
+
+    def tables(kind: str, records: Records, pattern: str, place: Mapping[str, str]) -> None:
+        table = make_table(kind, records, statistics)
+        for suffix in TABLE_FORMATS:
+            write_table(table, directory / f"{pattern.format(kind=kind, **place)}.{suffix}")
+
     experiments = dict.fromkeys(name for names in records.cells["experiments"] for name in names.split())
     for experiment in experiments:
         for network, of_network in _split(records.select(experiment), "network"):
             place = {"experiment": experiment, "network": network}
-            for suffix in PAPER_FORMATS:
-                write_table(paper_table(of_network), directory / f"{PAPER_TABLE.format(**place)}.{suffix}")
             for kind in NETWORK_TABLES:
-                table = network_table(kind, of_network, statistics)
-                for suffix in NETWORK_FORMATS:
-                    write_table(table, directory / f"{NETWORK_TABLE.format(kind=kind, **place)}.{suffix}")
+                tables(kind, of_network, NETWORK_TABLE, place)
             for dataset, of_dataset in _split(of_network, "dataset"):
                 place["dataset"] = dataset
-                for suffix in SUMMARY_FORMATS:
-                    write_table(summary_table(of_dataset), directory / f"{SUMMARY_TABLE.format(**place)}.{suffix}")
+                tables("summary", of_dataset, SUMMARY_TABLE, place)
                 for form, of_form in _split(of_dataset, "form"):
                     file = PROGRESS_CHART.format(**place, form=form)
                     write_figure(progress_chart(of_form), directory / f"{file}.{figure_format}")
-    for suffix in NETWORK_FORMATS:
-        write_table(evaluate(records), directory / f"{CLAIMS_TABLE}.{suffix}")
+    for kind in REPORT_TABLES:
+        tables(kind, records, REPORT_TABLE, {})
+    write_figure(initial_forms_chart(), directory / f"{INITIAL_FORMS_CHART}.{figure_format}")
     for cell, of_cell in _split(records, "cell"):
         if records.forms.get(cell) and layers(records.forms[cell]):
-            place = vars(Cell.parse(cell))
-            write_figure(forms_chart(of_cell), directory / f"{FORMS_CHART.format(**place)}.{figure_format}")
-
-
-def network_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd.DataFrame:
-    """One of the ``NETWORK_TABLES``."""
-    if kind == "differences":
-        return differences_table(records, **statistics)
-    return {"best_epoch": best_epoch_table, "matches": matches_table}[kind](records)
+            for chart, pattern in ((forms_chart, FORMS_CHART), (evolution_chart, EVOLUTION_CHART)):
+                file = pattern.format(**vars(Cell.parse(cell)))
+                write_figure(chart(of_cell), directory / f"{file}.{figure_format}")
 
 
 def _split(records: Records, field: str) -> Iterator[tuple[str, Records]]:

@@ -65,7 +65,9 @@ def evaluate(records: Records) -> pd.DataFrame:
             "measured": finding.measured, "published": published.get(claim["id"], ""), "undecided because": missing,
             "quantity": claim["quantity"], "rule": claim["rule"],
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs["in_short"] = ["claim", "verdict", "measured"]
+    return table
 
 
 def _published(claims: set[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The paper's figures: progress of training, and the learned forms of activations."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -9,17 +9,32 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from leaf.activations import ACTIVATIONS
 from leaf.analysis.collection import Records
-from leaf.analysis.forms import BAND_LEVELS, CURVE_INPUTS, Forms, base_curve, input_bins, layers
-from leaf.analysis.tables import form_title, marks, variant_title
+from leaf.analysis.forms import (
+    BAND_LEVELS,
+    CURVE_INPUTS,
+    Forms,
+    base_curve,
+    curves,
+    input_bins,
+    layers,
+    parameter_quantiles,
+)
+from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, number_formats, starting_activations
+from leaf.analysis.tables import activation_title, form_title, marks, variant_title
+from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_whole
+from leaf.experiment.observations import QUANTILES
 
 matplotlib.use("agg")
 sns.set_theme(context="paper", style="ticks", palette="colorblind")
 plt.rcParams.update(
     {
         "svg.hashsalt": "leaf",
+        "pdf.fonttype": 42,  # fonts embedded whole, as journals ask; in SVG letters are outlines
         "figure.constrained_layout.use": True,
         "figure.constrained_layout.h_pad": 0.08,
         "legend.frameon": False,
@@ -27,6 +42,9 @@ plt.rcParams.update(
 )
 
 # Told apart by dashes as well, so that a print in black and white can be read.
+SHOWN_EPOCHS = (1, 3, 10, 30)
+"""After which epochs median curves are drawn, beside the start and the end."""
+
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -69,15 +87,90 @@ def forms_chart(records: Records) -> Figure:
     figure, axes = plt.subplots(
         2, len(names), figsize=(2.5 * len(names) + 0.5, 3.6), height_ratios=(4, 1), sharex=True, squeeze=False
     )
-    for column, (curves, inputs, layer) in enumerate(zip(axes[0], axes[1], names, strict=True)):
-        _draw_curves(curves, forms, layer, cell["form"])
-        _draw_inputs(inputs, forms[f"inputs/{layer}"])
-        curves.set_title(f"layer {column + 1}", fontsize="medium")
+    for column, (above, below, layer) in enumerate(zip(axes[0], axes[1], names, strict=True)):
+        _draw_curves(above, forms, layer, cell["form"])
+        _draw_inputs(below, forms[f"inputs/{layer}"])
+        above.set_title(f"layer {column + 1}", fontsize="medium")
     axes[0, 0].set_ylabel("output")
     axes[1, 0].set_ylabel("inputs")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=len(unique))
+    sns.despine(figure)
+    return figure
+
+
+def evolution_chart(records: Records) -> Figure:
+    """How the activation parameters of one cell changed while it trained, a column per activation layer.
+
+    Above, the curve of a layer's median parameters after some epochs; below, each parameter's median and the middle
+    50% and 90% of the layer's elements after every epoch, from the initial form at 0.
+    """
+    (cell,) = records.cells.to_dict("records")
+    forms = records.forms[cell["cell"]]
+    names = layers(forms)
+    parameters = list(parameter_quantiles(forms, names[0]))
+    figure, axes = plt.subplots(
+        1 + len(parameters), len(names), figsize=(2.4 * len(names) + 0.5, 2 + 1.1 * len(parameters)),
+        height_ratios=(2, *(1 for _ in parameters)), squeeze=False,
+    )  # fmt: skip
+    for column, (layer, of_layer) in enumerate(zip(names, axes.T, strict=True)):
+        quantiles = parameter_quantiles(forms, layer)
+        _draw_median_curves(of_layer[0], cell["activation"], quantiles)
+        of_layer[0].set_title(f"layer {column + 1}", fontsize="medium")
+        for axis, values in zip(of_layer[1:], quantiles.values(), strict=True):
+            _draw_quantiles(axis, values)
+        of_layer[-1].set_xlabel("epoch")
+    for axis, label in zip(axes[:, 0], ("output", *parameters), strict=True):
+        axis.set_ylabel(label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=8)
+    sns.despine(figure)
+    return figure
+
+
+def _draw_median_curves(axis: Axes, activation: str, quantiles: Mapping[str, np.ndarray]) -> None:
+    """The curve of the medians, light at the start and dark at the end."""
+    epochs = len(next(iter(quantiles.values()))) - 1
+    shown = [0, *(epoch for epoch in SHOWN_EPOCHS if epoch < epochs), epochs]
+    medians = {name: values[shown, QUANTILES.index(0.5)] for name, values in quantiles.items()}
+    shades = plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(shown)))
+    for epoch, shade, values in zip(shown, shades, curves(activation, medians, CURVE_INPUTS), strict=True):
+        axis.plot(CURVE_INPUTS, values, color=shade, linewidth=1, label=f"epoch {epoch}")
+    axis.set_xlabel("input u")
+
+
+def _draw_quantiles(axis: Axes, values: np.ndarray) -> None:
+    epochs = np.arange(len(values))
+    for low, high, shade in ((0.05, 0.95, "0.85"), (0.25, 0.75, "0.65")):
+        lower, upper = (values[:, QUANTILES.index(level)] for level in (low, high))
+        axis.fill_between(epochs, lower, upper, color=shade, linewidth=0)
+    axis.plot(epochs, values[:, QUANTILES.index(0.5)], color="black", linewidth=1)
+    axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+
+
+def initial_forms_chart() -> Figure:
+    """The squared error of every activation against the function it starts as, a panel each, a line per number format.
+
+    Each line is the largest error of 200 neighbouring inputs; what is exact has no line. The smallest and the largest
+    error of all inputs are written beside the format.
+    """
+    names = starting_activations()
+    figure, axes = plt.subplots(2, 3, figsize=(9, 5.4), sharex=True, sharey=True)
+    for axis, name in zip(axes.flat, names, strict=True):
+        for index, number_format in enumerate(number_formats()):
+            error = initial_error(name, number_format)
+            groups = np.array_split(error, len(error) // 200)
+            middles = [inputs.mean() for inputs in np.array_split(ERROR_INPUTS, len(groups))]
+            highest = np.array([group.max() for group in groups])
+            label = f"{str(number_format).split('.')[1]}: {error.min():.1g} to {error.max():.1g}"
+            style = {"linestyle": DASHES[index], "linewidth": 1, "marker": ".", "markersize": 2}
+            axis.plot(middles, np.where(highest > 0, highest, np.nan), label=label, **style)
+        kind = ACTIVATIONS[name]
+        axis.set_title(activation_title(kind.family, kind.form), fontsize="medium")
+        axis.legend(fontsize="small", loc="upper left")
+    axes[0, 0].set(yscale="log", ylim=(1e-36, 1))
+    figure.supxlabel("input u", fontsize="medium")
+    figure.supylabel("squared error", fontsize="medium")
     sns.despine(figure)
     return figure
 
@@ -98,11 +191,13 @@ def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:
 
 
 def write_figure(figure: Figure, file: Path) -> None:
-    """Write a figure in the format that the file's suffix names, and close it. Equal figures give equal files."""
+    """Write a figure in the format that the file's suffix names, and close it. Equal figures give equal files.
+
+    Raises:
+        UserError: if there is no such format.
+    """
+    if file.suffix[1:] not in figure.canvas.get_supported_filetypes():
+        raise UserError(f"{file}: no figure format {file.suffix!r}; svg, pdf and png are some")
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix)
     write_whole(file, lambda part: figure.savefig(part, dpi=150, metadata=metadata))
     plt.close(figure)
-
-
-FIGURES: dict[str, Callable[[Records], Figure]] = {"progress": progress_chart, "forms": forms_chart}
-"""The kinds of figures, by name."""

@@ -1,5 +1,6 @@
 """The learned curves: what a cell's activation parameters look like as functions, and what inputs they see."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,21 +52,27 @@ def read_forms(cell: Cell, directory: Path) -> Forms:
         }
         if parameters:
             seen = input_bins()[:-1] + np.diff(input_bins()) / 2
-            there = _curves(cell, parameters, seen.astype(np.float32))
+            there = curves(cell.activation, parameters, seen.astype(np.float32))
             forms[f"matches/{layer}"] = summary(match(there, seen, forms[f"inputs/{layer}"]))
-            curves = _curves(cell, parameters, CURVE_INPUTS)
-            units = generator.choice(len(curves), UNITS_PER_LAYER, replace=False)
-            forms[f"curves/{layer}"] = curves[units]
-            forms[f"bands/{layer}"] = np.quantile(curves, BAND_LEVELS, axis=0).astype(np.float32)
+            all_units = curves(cell.activation, parameters, CURVE_INPUTS)
+            units = generator.choice(len(all_units), UNITS_PER_LAYER, replace=False)
+            forms[f"curves/{layer}"] = all_units[units]
+            forms[f"bands/{layer}"] = np.quantile(all_units, BAND_LEVELS, axis=0).astype(np.float32)
     kept = ("quantiles/", "gradient_norms/")
     return forms | {name: values for name, values in tensors.items() if name.startswith(kept)}
 
 
 @torch.no_grad()
-def _curves(cell: Cell, parameters: dict[str, np.ndarray], at: np.ndarray) -> np.ndarray:
-    """Outputs of every unit of a layer at some inputs: float32 ``(units, inputs)``."""
+def curves(activation: str, parameters: Mapping[str, np.ndarray], at: np.ndarray) -> np.ndarray:
+    """Outputs of an activation's units at some inputs: float32 ``(units, inputs)``.
+
+    Args:
+        activation: its name in ``ACTIVATIONS``.
+        parameters: by name, one value per unit, in any shape.
+        at: the inputs, float32 ``(inputs,)``.
+    """
     units = next(iter(parameters.values())).size
-    layer = ACTIVATIONS[cell.activation].build((units,))
+    layer = ACTIVATIONS[activation].build((units,))
     layer.load_state_dict({name: torch.from_numpy(values.reshape(-1)) for name, values in parameters.items()})
     inputs = torch.from_numpy(at)[:, None].expand(-1, units)
     return layer(inputs).T.contiguous().numpy()
@@ -80,6 +87,12 @@ def base_curve(form: str) -> np.ndarray:
 def layers(forms: Forms) -> list[str]:
     """The layers with learned curves, in order."""
     return sorted(name.split("/")[1] for name in forms if name.startswith("curves/"))
+
+
+def parameter_quantiles(forms: Forms, layer: str) -> dict[str, np.ndarray]:
+    """Quantiles of a layer's activation parameters after every epoch, float32 ``(epochs + 1, 7)``, by parameter."""
+    start = f"quantiles/{layer}."
+    return {name.removeprefix(start): values for name, values in forms.items() if name.startswith(start)}
 
 
 def input_bins() -> np.ndarray:

@@ -7,21 +7,21 @@ from leaf.experiment.cells import CELL_PATTERN
 REPORTS = Path("reports")
 
 SUMMARY_TABLE = "tables/{experiment}/{network}/{dataset}"
-PAPER_TABLE = "tables/{experiment}/{network}"
 NETWORK_TABLE = "tables/{experiment}/{network}/{kind}"
-CLAIMS_TABLE = "claims"
+REPORT_TABLE = "{kind}"
 PROGRESS_CHART = "figures/{experiment}/{network}/{dataset}/{form}"
 FORMS_CHART = f"figures/forms/{CELL_PATTERN}"
+EVOLUTION_CHART = f"figures/evolution/{CELL_PATTERN}"
+INITIAL_FORMS_CHART = "figures/initial_forms"
 
-SUMMARY_FORMATS = ("csv", "html")
-PAPER_FORMATS = ("tex", "md", "html")
-NETWORK_FORMATS = ("csv", "md", "html")
-NETWORK_TABLES = {
-    "differences": "against the base functions",
-    "best_epoch": "what the best epoch adds",
-    "matches": "what learned curves are like",
-}
-"""The kinds of tables that an experiment has of each network, with what the report calls them."""
+TABLE_FORMATS = ("csv", "tex", "md", "html")
+"""Every table is written in each of these."""
+
+NETWORK_TABLES = ("paper", "differences", "best_epoch", "matches")
+"""The kinds of tables that an experiment has of each network."""
+
+REPORT_TABLES = ("overview", "claims")
+"""The kinds of tables that a report has once."""
 
 RECORDS = ("cells.csv", "epochs.csv", "forms.safetensors")
 """The files of collected records."""

@@ -7,12 +7,16 @@ import numpy as np
 import pandas as pd
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
-from leaf.analysis.collection import DAMAGED, DIVERGED, MISSING, STALE, Records, Variant
+from leaf.analysis.collection import DAMAGED, DIVERGED, DONE, MISSING, STALE, Records, Variant
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
+from leaf.networks import NETWORKS
 from leaf.procedures import OPTIMIZERS, PROCEDURES
+
+STATUSES = (DONE, DIVERGED, STALE, MISSING, DAMAGED)
+MADE_WITH = ("device", "kernel", "precision", "threads", "torch", "commit")
 
 FAMILY_TITLES = {kind.family: kind.title for kind in ACTIVATIONS.values()}
 
@@ -60,10 +64,11 @@ def summary_table(records: Records) -> pd.DataFrame:
 
 
 def paper_table(records: Records) -> pd.DataFrame:
-    """The paper's table of one network: best test accuracy in % and its epoch, data sets side by side.
+    """The paper's table of one network, data sets side by side: best test accuracy in % and its epoch.
 
-    One row per variant. Where there are several seeds: mean ± standard deviation (number of seeds), and the range of
-    epochs. A result that is missing, diverged or stale says so.
+    Beside them, what the paper does not give: accuracy at the last epoch, and its mean over the last ten. One row per
+    variant. Where there are several seeds: mean ± standard deviation (number of seeds), and the range of epochs. A
+    result that is missing, diverged or stale says so.
     """
     several_optimizers = len(records.unique("optimizer")) > 1
     rows: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
@@ -73,13 +78,36 @@ def paper_table(records: Records) -> pd.DataFrame:
             if several_optimizers:
                 key.append(OPTIMIZERS[variant.optimizer].title)
             row = rows.setdefault((*key, PROCEDURES[variant.procedure].title), {})
-            accuracy, epoch = _accuracy_and_epoch(cells)
-            row[DATASETS[dataset].title, "best accuracy, %"] = accuracy
-            row[DATASETS[dataset].title, "epoch"] = epoch
+            row |= {(DATASETS[dataset].title, column): words for column, words in _results_in_words(cells).items()}
     keys = ["activation", "initial form", *(["optimizer"] if several_optimizers else []), "procedure"]
     columns = pd.MultiIndex.from_tuples(dict.fromkeys(column for row in rows.values() for column in row))
     index = pd.MultiIndex.from_tuples(rows, names=keys)
     return pd.DataFrame([[row.get(column, "") for column in columns] for row in rows.values()], index, columns)
+
+
+def overview_table(records: Records) -> pd.DataFrame:
+    """What ran and how: one row per network and data set, cells by status, the diverged by name, hours, what made them.
+
+    Hours are those of training itself, over all finished cells.
+    """
+    rows = []
+    for (network, dataset), cells in records.cells.groupby(["network", "dataset"], sort=False):
+        status = cells["status"].value_counts()
+        diverged = cells[cells["status"] == DIVERGED]
+        names = [
+            f"{row['activation']}/{row['procedure']}/{row['optimizer']}/seed{row['seed']} at epoch {row['diverged_at']}"
+            for row in diverged.to_dict("records")
+        ]
+        hours = (cells["seconds_per_epoch"] * cells["epochs"]).sum() / 3600
+        made_with = {column: ", ".join(map(str, cells[column].dropna().unique())) for column in MADE_WITH}
+        rows.append({
+            "network": NETWORKS[str(network)].title, "data set": DATASETS[str(dataset)].title, "cells": len(cells),
+            **{name: status.get(name, 0) for name in STATUSES}, "which diverged": ", ".join(names),
+            "hours of training": round(hours, 2), **made_with,
+        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    table.attrs["in_short"] = ["network", "data set", "cells", *STATUSES, "hours of training", "device"]
+    return table
 
 
 def matches_table(records: Records) -> pd.DataFrame:
@@ -124,15 +152,24 @@ def _status(status: str, diverged_at: int | None) -> str:
     return f"diverged at epoch {diverged_at}" if status == DIVERGED else status
 
 
-def _accuracy_and_epoch(cells: pd.DataFrame) -> tuple[str, str]:
-    """Best accuracy and its epoch, in words, of the cells of one variant: one per seed."""
+def _results_in_words(cells: pd.DataFrame) -> dict[str, str]:
+    """The paper's columns, and the two beside them, of the cells of one variant: one per seed."""
     present = cells[cells["best_accuracy"].notna()]
-    accuracy, epochs = present["best_accuracy"].astype("float64") * 100, present["best_epoch"]
-    if len(present) > 1:
-        values = [f"{accuracy.mean():.2f} ± {accuracy.std():.2f} ({len(present)})", f"{epochs.min()}–{epochs.max()}"]
-    else:
-        values = [f"{accuracy.iloc[0]:.2f}", str(epochs.iloc[0])] if len(present) else ["", ""]
-    return " ".join([values[0], *marks(cells)]).strip(), values[1]
+    epochs = present["best_epoch"]
+    epoch = "" if epochs.empty else str(epochs.iloc[0]) if len(epochs) == 1 else f"{epochs.min()}–{epochs.max()}"
+    return {
+        "best accuracy, %": " ".join([_mean_in_words(present["best_accuracy"]), *marks(cells)]).strip(),
+        "epoch": epoch,
+        "final": _mean_in_words(present["final_accuracy"]),
+        "last 10": _mean_in_words(present["last_epochs_accuracy"]),
+    }
+
+
+def _mean_in_words(accuracies: pd.Series) -> str:
+    percent = accuracies.astype("float64") * 100
+    if len(percent) > 1:
+        return f"{percent.mean():.2f} ± {percent.std():.2f} ({len(percent)})"
+    return f"{percent.iloc[0]:.2f}" if len(percent) else ""
 
 
 def marks(cells: pd.DataFrame) -> list[str]:
@@ -145,7 +182,7 @@ def marks(cells: pd.DataFrame) -> list[str]:
 
 
 def write_table(table: pd.DataFrame, file: Path) -> None:
-    """Write a table in the format that the file's suffix names: csv, tex, md or html.
+    """Write a table in the format that the file's suffix names: csv, tex, md, html or rst.
 
     Raises:
         UserError: if there is no such format.
@@ -162,37 +199,51 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _in_words(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype(object).where(table.notna(), "").map(str)
+
+
 def _to_csv(table: pd.DataFrame) -> str:
     return _flat(table).to_csv(index=False)
 
 
 def _to_markdown(table: pd.DataFrame) -> str:
-    return _flat(table).fillna("").astype(str).to_markdown(index=False, disable_numparse=True) + "\n"
+    return _in_words(_flat(table)).to_markdown(index=False, disable_numparse=True) + "\n"
 
 
 def _to_latex(table: pd.DataFrame) -> str:
     """A booktabs table; needs the LaTeX package booktabs."""
     if isinstance(table.columns, pd.MultiIndex):
         table = table.reset_index(col_level=1, col_fill="")
-    escaped = table.rename(columns=_latex_escape).map(lambda value: _latex_escape(str(value)))
-    return escaped.style.hide(axis="index").to_latex(
-        hrules=True, column_format="l" * table.shape[1], multicol_align="c"
-    )
+    escaped = _in_words(table).rename(columns=_latex_escape).map(_latex_escape)
+    columns = ["l" if _longest(table.iloc[:, i]) <= LONG_CELL else r"p{8cm}" for i in range(table.shape[1])]
+    return escaped.style.hide(axis="index").to_latex(hrules=True, column_format="".join(columns), multicol_align="c")
 
 
 def _latex_escape(text: str) -> str:
-    replacements = {"%": r"\%", "±": r"$\pm$", "–": "--", "_": r"\_", "&": r"\&"}
+    replacements = {"±": r"$\pm$", "–": "--", "÷": r"$\div$", "·": r"$\cdot$", "≤": r"$\le$", "≥": r"$\ge$"}
+    replacements |= {character: f"\\{character}" for character in "%_&#${}"}
     return "".join(replacements.get(character, character) for character in text)
 
 
 def _to_html(table: pd.DataFrame) -> str:
     """A page of its own."""
     flat = _flat(table)
+    longest = max((_longest(flat[column]) for column in flat), default=0)
     body = flat.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
-    longest = max((len(str(value)) for column in flat for value in flat[column]), default=0)
     wrapping = "normal; min-width: 7rem; vertical-align: top" if longest > LONG_CELL else "nowrap"
     style = f"<style>{_STYLE}td {{ white-space: {wrapping}; }}</style>"
     return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n{style}\n{body}\n</html>\n'
+
+
+def _to_restructured_text(table: pd.DataFrame) -> str:
+    """For the page that the report opens on: the columns that ``table.attrs["in_short"]`` names."""
+    shown = _flat(table)[table.attrs["in_short"]]
+    return _in_words(shown).to_markdown(index=False, tablefmt="rst", disable_numparse=True) + "\n"
+
+
+def _longest(column: pd.Series) -> int:
+    return max((len(str(value)) for value in column if pd.notna(value)), default=0)
 
 
 LONG_CELL = 80
@@ -210,9 +261,7 @@ WRITERS: dict[str, Callable[[pd.DataFrame], str]] = {
     ".csv": _to_csv,
     ".tex": _to_latex,
     ".md": _to_markdown,
+    ".rst": _to_restructured_text,
     ".html": _to_html,
 }
 """Table formats by file suffix."""
-
-TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {"summary": summary_table, "paper": paper_table}
-"""The kinds of tables, by name."""

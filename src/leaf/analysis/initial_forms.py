@@ -1,0 +1,39 @@
+"""How far AHAF and LEAF are, before they have learned anything, from the functions they start as."""
+
+import numpy as np
+import torch
+
+from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Adaptive
+
+ERROR_INPUTS = np.linspace(-15, 15, 100_001)
+"""Where errors are evaluated, as published: [-15, 15], float64 ``(100001,)``."""
+
+
+def number_formats() -> list[torch.dtype]:
+    """The formats that errors are looked at in; float16 on a GPU alone, as published."""
+    return [torch.float32, torch.float64, *([torch.float16] if torch.cuda.is_available() else [])]
+
+
+def starting_activations() -> list[str]:
+    """The activations of the paper that start as a base function without being it."""
+    return [name for name, kind in ACTIVATIONS.items() if kind.family in ("ahaf", "leaf")]
+
+
+@torch.no_grad()
+def initial_error(name: str, number_format: torch.dtype) -> np.ndarray:
+    """Squared difference between an activation as initialized and its base function on ``ERROR_INPUTS``.
+
+    Both are computed in the given format, by the plain formula; the difference in float64.
+
+    Returns:
+        float64 ``(100001,)``.
+    """
+    kind = ACTIVATIONS[name]
+    device = "cuda" if number_format == torch.float16 else "cpu"
+    layer = kind.build((1,))
+    assert isinstance(layer, Adaptive)
+    layer.plain = True
+    inputs = torch.from_numpy(ERROR_INPUTS).to(device, number_format)
+    ours = layer.to(device, number_format)(inputs[:, None])[:, 0]
+    difference = ours.double() - BASE_FUNCTIONS[kind.form]()(inputs).double()
+    return (difference**2).cpu().numpy()
