@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from conftest import PROJECT
+from playwright.sync_api import expect, sync_playwright
 from project_copy import Copy, job_counts
 
 CELL = "lenet5/fashion_mnist/leaf-tanh/p24sl/adam/seed42"
@@ -142,6 +143,50 @@ def test_the_report_holds_tables_and_figures(project):
     for name in ("tables/mine/lenet5/paper.html", "figures/mine/lenet5/cifar10/tanh.svg", f"figures/forms/{CELL}.svg"):
         assert name in page
     assert "Mine" in page and "Activation forms" in page and "as in the paper" in page
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
+def test_the_report_in_a_browser(project):
+    project.snakemake("--report", "report.html")
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
+        page.goto(f"file://{project.directory}/report.html")
+        title = page.get_by_text("What ran", exact=True)
+        expect(title).to_be_in_viewport()  # it opens on its top, however long it is
+        expect(page.get_by_text("LEAF as Tanh gives 7% better accuracy than tanh on CIFAR-10.")).to_be_visible()
+
+        look, tell = page.locator("[iconname=eye]"), page.locator("[iconname=information-circle]")
+        page.get_by_text("Mine", exact=True).click()
+        page.get_by_text("Tables", exact=True).click()
+        page.get_by_role("row", name="as in the paper").locator(look).click()
+        table = page.frame_locator("iframe")
+        expect(table.get_by_role("columnheader", name="CIFAR-10, best accuracy, %")).to_be_visible()
+        expect(table.get_by_role("row", name="LEAF Tanh P24Sl")).to_be_visible()
+
+        for category, caption in (("Activation forms", "five units drawn"), ("Evolution of forms", "came about")):
+            page.get_by_text("Results", exact=True).click()
+            page.get_by_text(category, exact=True).click()
+            page.get_by_text("lenet5, cifar10", exact=True).click()
+            look.click()
+            picture = page.locator("img[src*='seed42.svg']").bounding_box()
+            assert picture["width"] > 300 and picture["y"] >= 0 and picture["x"] + picture["width"] <= 1500
+            tell.click()
+            expect(page.get_by_text(caption)).to_be_visible()
+            page.get_by_text(category, exact=True).click()
+
+        page.get_by_placeholder("Search...").fill("re:forms/.*fashion_mnist.*tanh")
+        page.get_by_placeholder("Search...").press("Enter")
+        expect(look).to_have_count(1)
+        browser.close()
+    assert complaints == []
 
 
 # --- dry runs of the default configuration ----------------------------------------------------------------------------
