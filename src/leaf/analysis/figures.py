@@ -41,10 +41,13 @@ plt.rcParams.update(
     }
 )
 
-# Told apart by dashes as well, so that a print in black and white can be read.
 SHOWN_EPOCHS = (1, 3, 10, 30)
 """After which epochs median curves are drawn, beside the start and the end."""
 
+MOST_POINTS = 51
+"""How many epochs a line of the small panels shows at most: more than a panel has pixels for only makes files large."""
+
+# Told apart by dashes as well, so that a print in black and white can be read.
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -140,7 +143,8 @@ def _draw_median_curves(axis: Axes, activation: str, quantiles: Mapping[str, np.
 
 
 def _draw_quantiles(axis: Axes, values: np.ndarray) -> None:
-    epochs = np.arange(len(values))
+    epochs = np.linspace(0, len(values) - 1, min(len(values), MOST_POINTS)).round().astype(int)
+    values = values[epochs]
     for low, high, shade in ((0.05, 0.95, "0.85"), (0.25, 0.75, "0.65")):
         lower, upper = (values[:, QUANTILES.index(level)] for level in (low, high))
         axis.fill_between(epochs, lower, upper, color=shade, linewidth=0)

@@ -40,7 +40,9 @@ def match(curves: np.ndarray, inputs: np.ndarray, weights: np.ndarray) -> Matche
         inputs: ``(points,)``, where they are evaluated.
         weights: ``(points,)``, how often the layer sees such inputs; only their ratios count.
     """
-    share = np.sqrt(weights / weights.sum())
+    seen = weights > 0  # often a fraction of the points, and the rest of the work is proportional to them
+    curves, inputs = curves[:, seen], inputs[seen]
+    share = np.sqrt(weights[seen] / weights.sum())
     candidates = np.concatenate([_function(name, np.outer(SCALES, inputs)) for name in FUNCTIONS]) * share
     norms = np.linalg.norm(candidates, axis=1, keepdims=True)
     candidates = np.divide(candidates, norms, out=np.zeros_like(candidates), where=norms > 0)
