@@ -189,9 +189,13 @@ def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
 
 
 def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:
-    edges = input_bins()
-    axis.stairs(counts / counts.max(), edges, fill=True, color="0.6")
-    axis.set(xlabel="input u", yticks=[], xticks=[-10, -5, 0], xlim=(CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4))
+    """The histogram of a layer's inputs where its curves are drawn; how much lies beyond is written in the corner."""
+    edges, low, high = input_bins(), CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4
+    within = np.where((edges[:-1] >= low) & (edges[1:] <= high), counts, 0)
+    axis.stairs(within / max(within.max(), 1), edges, fill=True, color="0.6")
+    axis.set(xlabel="input u", yticks=[], xticks=[-10, -5, 0], xlim=(low, high), ylim=(0, 1.5))
+    if (beyond := 1 - within.sum() / counts.sum()) >= 0.005:
+        axis.text(0.02, 0.95, f"{beyond:.0%} beyond", transform=axis.transAxes, va="top", fontsize="small")
 
 
 def write_figure(figure: Figure, file: Path) -> None:

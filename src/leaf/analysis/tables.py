@@ -123,8 +123,9 @@ def matches_table(records: Records) -> pd.DataFrame:
             for name, values in sorted(records.forms.get(cell["cell"], {}).items()):
                 kind, layer = name.split("/")
                 if kind == "matches":
-                    shares = {_function_title(f): share * 100 for f, share in zip(FUNCTIONS, values[:, 0], strict=True)}
-                    residual = np.nansum(values[:, 0] * values[:, 1])
+                    share, left = values.astype(float).T
+                    shares = {_function_title(f): 100 * part for f, part in zip(FUNCTIONS, share, strict=True)}
+                    residual = np.nansum(share * left)
                     rows.append({
                         "data set": DATASETS[cell["dataset"]].title,
                         "activation": variant_title(variant, several_optimizers),
