@@ -67,6 +67,16 @@ def test_a_second_run_does_nothing(project):
     assert "Nothing to be done" in project.snakemake("-n")
 
 
+def test_another_seed_adds_its_own_charts_and_what_depends_on_it(project):
+    (project.directory / "seeds.yaml").write_text(
+        "{scales: {tiny: {seeds: null}}, experiments: {mine: {seeds: [42, 43]}}}"
+    )
+    assert dry(project, "--configfile", "own.yaml", "seeds.yaml") == {
+        "train": 4, "forms_charts": 2, "progress_chart": 2, "summary_table": 2, "network_tables": 1, "claims": 1,
+        "all": 1, "total": 13,
+    }  # fmt: skip
+
+
 def test_data_set_deleted_and_fetched_again_retrains_nothing(project, originals):
     before, file = project.trained_at(), project.directory / "resources/datasets/fashion_mnist.safetensors"
     file.unlink()
