@@ -106,7 +106,8 @@ def overview_table(records: Records) -> pd.DataFrame:
             "hours of training": round(hours, 2), **made_with,
         })  # fmt: skip
     table = pd.DataFrame(rows)
-    table.attrs["in_short"] = ["network", "data set", "cells", *STATUSES, "which diverged", "hours of training", "device"]
+    of_training = ["which diverged", "hours of training", "device"]
+    table.attrs["in_short"] = ["network", "data set", "cells", *STATUSES, *of_training]
     return table
 
 
