@@ -247,9 +247,8 @@ def test_evolution_chart_shows_the_quantiles(project):
         assert axis.lines[0].get_xdata().tolist() == [0, 1, 2, 3]
         assert axis.lines[0].get_ydata().tolist() == pytest.approx([0.3 + k, 1.0 + k, 1.7 + k, 2.4 + k])
         widest, half = (band.get_datalim(axis.transData).intervaly for band in axis.collections)
-        assert widest.tolist() == pytest.approx([0.1 + k, 2.6 + k]) and half.tolist() == pytest.approx(
-            [0.2 + k, 2.5 + k]
-        )
+        assert widest.tolist() == pytest.approx([0.1 + k, 2.6 + k])
+        assert half.tolist() == pytest.approx([0.2 + k, 2.5 + k])
     assert [line.get_label() for line in above.lines] == ["epoch 0", "epoch 1", "epoch 3"]
     p1, p2, p3, p4 = (2.4 + k for k in range(4))
     u = CURVE_INPUTS.astype(np.float64)

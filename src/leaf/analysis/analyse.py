@@ -36,11 +36,9 @@ TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
 }
 """The kinds of tables, by name; ``differences`` is one more, which needs to be told what to compare."""
 
-TABLE_KINDS = ("differences", *TABLES)
-
 
 def make_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd.DataFrame:
-    """A table of one of the ``TABLE_KINDS``.
+    """A table of one of the kinds in ``TABLES``, or of ``differences``.
 
     Args:
         statistics: the arguments of ``differences_table``.
