@@ -52,8 +52,8 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 	touch $@
 
 lock:  ## pin the newest versions that fit together; then bring environment.yml up to date
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra workflow --group dev --universal \
-	  --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-annotate --output-file requirements.lock
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra workflow --extra tracking --group dev \
+	  --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-annotate --output-file requirements.lock
 
 clean:  ## remove what was trained and made; keeps the environment and the data sets
 	rm -rf results logs .snakemake $(filter-out reports/shipped,$(wildcard reports/*))

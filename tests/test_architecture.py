@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_environment_has_the_versions_of_the_lock():
         re.split("[>=]", item)[0].lower()
         for item in (
             *declared["project"]["dependencies"],
-            *declared["project"]["optional-dependencies"]["workflow"],
+            *chain.from_iterable(declared["project"]["optional-dependencies"].values()),
             *declared["dependency-groups"]["dev"],
         )
     }
