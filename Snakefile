@@ -29,11 +29,13 @@ from leaf.experiment.cells import (
     CHOICES,
     OUTPUTS,
     RESULTS,
+    Cell,
     check_result_path,
 )
 from leaf.experiment.config import check_config
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.errors import UserError
+from leaf.experiment.guests import settings_json
 from leaf.experiment.training import TRAINING_VERSION
 
 min_version("9.27")
@@ -60,7 +62,7 @@ except UserError as error:
 
 
 wildcard_constraints:
-    **{field: "|".join(values) for field, values in CHOICES.items()},
+    **{field: "|".join(names) for field, names in CHOICES.items()},
     scale="|".join(CONFIG.scales),
     experiment="|".join(CONFIG.experiments),
     seed=r"\d+",

@@ -24,7 +24,7 @@ class Copy:
         self.directory = directory
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(PROJECT / name, directory)
-        for name in ("workflow", "profiles", "src/leaf"):  # with the compiled kernels, which take seconds to make
+        for name in ("workflow", "profiles", "examples", "src/leaf"):  # the last with its compiled kernels
             shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("*.pyc"))
         (directory / "resources/datasets").mkdir(parents=True)
         for file in (PROJECT / "resources/datasets").iterdir():

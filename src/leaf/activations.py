@@ -4,16 +4,16 @@ Source: Bodyanskiy & Kostiuk, "Learnable Extended Activation Function for Deep N
 International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
 
 from leaf.kernels import gated_line
-from leaf.kernels.plain import line
+from leaf.kernels.plain import in_memory_order
 
 BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -29,7 +29,9 @@ STEP_SLOPE = 2.0**16
 
 
 class Adaptive(nn.Module):
-    """What AHAF and LEAF share: learnable parameters that start as a known function.
+    """What learnable activations share: parameters, each of one number per element, that start as a known function.
+
+    A family of them names its parameters and their initial values, and gives its ``formula``.
 
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
@@ -46,6 +48,8 @@ class Adaptive(nn.Module):
     """Initial values of the parameters, in the order of ``parameter_names``, for each form."""
     slow_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that P24Sl trains at a lower learning rate."""
+    fused: ClassVar[bool] = False
+    """Whether ``leaf.kernels`` computes it; its ``forward`` then does the pooling that follows, if asked to."""
     plain = False
     """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
 
@@ -60,6 +64,18 @@ class Adaptive(nn.Module):
         own = self.shape if sharing == "element" else (self.shape[0], *(1 for _ in self.shape[1:]))
         for name, value in zip(self.parameter_names, self.forms[form], strict=True):
             self.register_parameter(name, nn.Parameter(torch.full(own, value)))
+
+    def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
+        """The function itself, elementwise.
+
+        Args:
+            u: ``(N, elements)``.
+            parameters: ``(elements,)`` each, in the order of ``parameter_names``.
+        """
+        raise NotImplementedError
+
+    def forward(self, u: Tensor) -> Tensor:
+        return in_memory_order(self.formula, u, *self.per_element())
 
     def per_element(self) -> tuple[Tensor, ...]:
         """The parameters as every element sees them, each of shape ``shape``."""
@@ -87,6 +103,7 @@ class AHAF(Adaptive):
     """
 
     family = "ahaf"
+    fused = True
     parameter_names = ("beta", "gamma")
     forms = {"relu": (1.0, STEP_SLOPE), "silu": (1.0, 1.0)}
 
@@ -110,6 +127,7 @@ class LEAF(Adaptive):
     """
 
     family = "leaf"
+    fused = True
     parameter_names = ("p1", "p2", "p3", "p4")
     forms = {
         "relu": (1.0, 0.0, STEP_SLOPE, 0.0),
@@ -138,7 +156,7 @@ class Affine(Adaptive):
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; one parameter set per element.
         form: the function, and what it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
 
-    Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows.
+    Shape: input and output ``(N, *shape)``.
     """
 
     family = "affine"
@@ -152,9 +170,9 @@ class Affine(Adaptive):
         super().__init__(shape, form, sharing)
         self.function = BASE_FUNCTIONS[form]()
 
-    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        y = line(self.function(u), *self.per_element())
-        return max_pool2d(y, 2) if pooled else y
+    def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
+        scale, shift = parameters
+        return torch.addcmul(shift, scale, self.function(u))
 
 
 @dataclass(frozen=True)
@@ -164,39 +182,53 @@ class Activation:
     Attributes:
         family: ``"base"`` for a plain function, else the family of the learnable one.
         title: the family in tables.
-        form: the function it is or starts as.
-        build: makes the module for inputs of one sample's shape.
-        adaptive: whether it has parameters to train.
+        form: the plain function that it is or starts as, by its name in ``ACTIVATIONS``: what tables compare it with.
+        make: makes the module for inputs of one sample's shape.
+        adaptive: whether it has parameters to train; the module is an ``Adaptive`` then.
         slow_parameters: those of them that P24Sl slows down; empty where P24Sl has no meaning.
+        fused: whether ``leaf.kernels`` computes it.
     """
 
     family: str
     title: str
     form: str
-    build: Callable[[Sequence[int]], nn.Module]
+    make: Callable[[Sequence[int]], nn.Module]
     adaptive: bool = False
     slow_parameters: tuple[str, ...] = ()
+    fused: bool = False
+
+    def build(self, shape: Sequence[int]) -> nn.Module:
+        """The module for inputs of one sample's shape, ``(C, H, W)`` or ``(features,)``.
+
+        What it draws for itself it draws from a copy of torch's generator: a network's weights are the same whatever
+        its activations are.
+        """
+        with torch.random.fork_rng(devices=[]):
+            return self.make(shape)
 
 
-def _base(form: str) -> Activation:
-    return Activation("base", "base", form, lambda shape: BASE_FUNCTIONS[form]())
+def plain(name: str, function: Callable[[], nn.Module]) -> Activation:
+    """A plain function, such as ``plain("mish", nn.Mish)``; ``name`` is the one it has in ``ACTIVATIONS``."""
+    return Activation("base", "base", name, lambda shape: function())
 
 
-def _adaptive(family: type[Adaptive], form: str, sharing: str = "element") -> Activation:
+def learnable(family: type[Adaptive], form: str, sharing: str = "element") -> Activation:
+    """A learnable activation of a family, starting as ``form``."""
     name, title = family.family, family.__name__
     if sharing != "element":
         name, title = f"{sharing}-{name}", f"{title} per {sharing}"
-    return Activation(name, title, form, lambda shape: family(shape, form, sharing), True, family.slow_parameters)
+    make = partial(family, form=form, sharing=sharing)
+    return Activation(name, title, form, make, True, family.slow_parameters, family.fused)
 
 
-_KINDS = [
-    *(_base(form) for form in BASE_FUNCTIONS),
-    *(_adaptive(family, form) for family in (AHAF, LEAF, Affine) for form in family.forms),
-    *(_adaptive(family, form, "channel") for family in (AHAF, LEAF) for form in family.forms),
-]
+def _by_name(kinds: Iterable[Activation]) -> dict[str, Activation]:
+    return {kind.form if kind.family == "base" else f"{kind.family}-{kind.form}": kind for kind in kinds}
 
-ACTIVATIONS: dict[str, Activation] = {
-    kind.form if kind.family == "base" else f"{kind.family}-{kind.form}": kind for kind in _KINDS
-}
+
+ACTIVATIONS: dict[str, Activation] = _by_name([
+    *(plain(name, function) for name, function in BASE_FUNCTIONS.items()),
+    *(learnable(family, form) for family in (AHAF, LEAF, Affine) for form in family.forms),
+    *(learnable(family, form, "channel") for family in (AHAF, LEAF) for form in family.forms),
+])  # fmt: skip
 """Every activation that a network can be built with, by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and controls
 for capacity: ``affine-tanh``, ``channel-leaf-tanh``, …"""

@@ -13,6 +13,7 @@ import yaml
 from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell
 from leaf.experiment.config import Config, check_known, read_config
 from leaf.experiment.errors import UserError
+from leaf.experiment.guests import read_settings
 from leaf.experiment.scales import Settings
 
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
@@ -67,8 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     cells.add_argument("--csv", action="store_true", help="as CSV, a column per field")
 
     fetch = command(_fetch, "fetch", "Fetch and verify data sets.")
-    fetch.add_argument("dataset", nargs="*", default=list(CHOICES["dataset"]), help="all, if none is named")
-
+    fetch.add_argument("dataset", nargs="*", help="all, if none is named")
     fetch.add_argument("--directory", help="look there first, instead of in the configuration's datasets_directory")
 
     train = command(_train, "train", "Train one cell, as far as its outputs are not current already.")
@@ -138,13 +138,13 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _scale_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
-    """The scale's name and settings; from the command line alone, if it tells both."""
+    """The scale's name and settings; from the command line alone, if it tells both. Guests are known after that."""
     given = getattr(options, "settings", None)
     if given and options.scale:
-        return options.scale, Settings.from_json(given)
+        return options.scale, read_settings(given)
     config = _config(options)
     scale = check_known("scale", options.scale or config.scale, config.scales)
-    return scale, Settings.from_json(given) if given else config.scales[scale].settings
+    return scale, read_settings(given) if given else config.scales[scale].settings
 
 
 def _cells(options: argparse.Namespace) -> None:
@@ -165,8 +165,9 @@ def _cells(options: argparse.Namespace) -> None:
 def _fetch(options: argparse.Namespace) -> None:
     from leaf.experiment.fetching import fetch
 
-    directory = _config(options).values["datasets_directory"] if options.directory is None else options.directory
-    for name in options.dataset:
+    config = _config(options)
+    directory = config.values["datasets_directory"] if options.directory is None else options.directory
+    for name in options.dataset or CHOICES["dataset"]:
         fetch(check_known("dataset", name, CHOICES["dataset"]), Path(directory) if directory else None)
 
 
@@ -175,8 +176,8 @@ def _train(options: argparse.Namespace) -> None:
 
     from leaf.experiment.job import Schedule, Stopped, train_cell
 
-    cell = Cell.parse(options.cell)
     scale, settings = _scale_and_settings(options)
+    cell = Cell.parse(options.cell)
     bar = tqdm(unit="batch", disable=None, leave=False)
 
     def progress(epoch: int, step: int, steps: int) -> None:
@@ -232,11 +233,11 @@ def _figure(options: argparse.Namespace) -> None:
         write_figure(initial_forms_chart(), options.initial_forms)
     if not asked - {"initial_forms"}:
         return
+    scale, settings = _scale_and_settings(options)
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
     of_one = bool(options.forms or options.evolution)
     if not cells or (of_one and len(cells) > 1):
         raise UserError(f"{len(cells)} cells given; --progress is of one or more, --forms and --evolution are of one")
-    scale, settings = _scale_and_settings(options)
     records = collect(cells, scale, settings, with_forms=of_one)
     for cell in cells if of_one else ():
         if not layers(records.forms.get(cell.name, {})):
@@ -278,16 +279,20 @@ def _collect(options: argparse.Namespace) -> None:
 
 
 def _existing_cells(scale: str) -> Iterable[Cell]:
-    """The cells that have left a ``run.json``, of the configuration or not."""
+    """The cells that have left a ``run.json``, of the configuration or not; those of guests not here are left out."""
     top = RESULTS / scale
-    return (Cell.parse(str(file.parent.relative_to(top))) for file in top.rglob(OUTPUTS[-1]))
+    for file in sorted(top.rglob(OUTPUTS[-1])):
+        try:
+            yield Cell.parse(str(file.parent.relative_to(top)))
+        except UserError as error:
+            print(f"{file.parent}: passed over: {error}", file=sys.stderr)
 
 
 def _analyse(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import analyse
     from leaf.analysis.collection import read_records
 
-    values = _config(options).values
+    values = _config(options).values  # whose guests the records may be of
     analyse(read_records(options.directory), options.directory, values["figure_format"], values["statistics"])
     print(f"{options.directory}: tables and figures made")
 

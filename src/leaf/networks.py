@@ -28,20 +28,27 @@ class Network(nn.Sequential):
 
     @property
     def activations(self) -> list[nn.Module]:
-        """The activation modules, in the order the input meets them."""
-        return [layer for name, layer in self.named_children() if name.startswith("activation")]
+        """The activation modules, in the order the input meets them: those whose own name starts with activation."""
+        return list(self.named_activations.values())
+
+    @property
+    def named_activations(self) -> dict[str, nn.Module]:
+        """The same by name; one inside a layer has the layer's name before its own."""
+        own = ((name, name.rpartition(".")[2], module) for name, module in self.named_modules())
+        return {name: module for name, last, module in own if last.startswith("activation")}
 
     @property
     def first_activation(self) -> int:
-        """The place of the first activation among the layers."""
-        return list(self).index(self.activations[0])
+        """The place among the layers of the first one that is or has an activation."""
+        first = next(iter(self.named_activations)).partition(".")[0]
+        return [name for name, _ in self.named_children()].index(first)
 
     def forward(self, values: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """The layers from ``start`` up to ``stop``; a learnable activation does the pooling that follows it."""
         layers = list(self)[start:stop]
         pooled = False
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
-            if isinstance(layer, Adaptive):
+            if isinstance(layer, Adaptive) and layer.fused:
                 pooled = isinstance(following, nn.MaxPool2d)
                 values = layer(values, pooled)
             elif pooled:

@@ -29,7 +29,10 @@ rule claims:
         cells=lambda wildcards: [
             cell.name for cell in CONFIG.cells(scale=wildcards.scale)
         ],
-        settings=settings,
+        settings=lambda wildcards: settings_json(
+            CONFIG.scales[wildcards.scale].settings,
+            CONFIG.cells(scale=wildcards.scale),
+        ),
         made_with=digest(
             "claims",
             "claims.yaml",

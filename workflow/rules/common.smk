@@ -18,8 +18,15 @@ def cell_file(name: str) -> str:
 
 
 def settings(wildcards) -> str:
-    """What changes the results of a scale's cells, as canonical JSON: a change retrains them and no others."""
-    return CONFIG.scales[wildcards.scale].settings.to_json()
+    """What changes the results of a cell, as canonical JSON: a change retrains it."""
+    cell = Cell.parse(CELL_PATTERN.format(**dict(wildcards.items())))
+    return settings_json(CONFIG.scales[wildcards.scale].settings, [cell])
+
+
+def settings_of(wildcards) -> str:
+    """The same of an experiment's cells."""
+    scale = CONFIG.scales[wildcards.scale]
+    return settings_json(scale.settings, cells_of(wildcards))
 
 
 def cells_of(wildcards) -> list:

@@ -21,7 +21,7 @@ rule progress_chart:
     localrule: True
     params:
         cells=names_of,
-        settings=settings,
+        settings=settings_of,
         made_with=digest("figures", "tables", "collection"),
     shell:
         "leaf figure {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"

@@ -18,7 +18,7 @@ rule summary_table:
     localrule: True
     params:
         cells=names_of,
-        settings=settings,
+        settings=settings_of,
         made_with=digest("tables", "collection"),
     shell:
         "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
@@ -38,7 +38,7 @@ rule network_tables:
     localrule: True
     params:
         cells=names_of,
-        settings=settings,
+        settings=settings_of,
         statistics=json.dumps(config["statistics"], sort_keys=True),
         made_with=digest("tables", "statistics", "forms", "matching", "collection"),
     shell:

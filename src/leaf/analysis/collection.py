@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.forms import Forms, read_forms
-from leaf.experiment.cells import Cell, sort_cells
+from leaf.experiment.cells import CHOICES, Cell, sort_cells
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
 from leaf.experiment.job import is_current
@@ -207,6 +207,12 @@ def read_records(directory: Path) -> Records:
         tensors = safetensors.numpy.load_file(directory / "forms.safetensors")
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{directory}: no collected records ({error}); make them with 'leaf collect'") from None
+    for field, known in CHOICES.items():
+        if unknown := [name for name in cells[field].unique() if name not in known]:
+            raise UserError(
+                f"{directory}: has records of the {field} {unknown[0]!r}, which is not known here; if a guest brings"
+                " it, name the guest's file in the configuration (guests)"
+            )
     forms: dict[str, Forms] = {}
     for name, values in tensors.items():
         cell, kind, key = name.rsplit("/", 2)

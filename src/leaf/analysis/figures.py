@@ -1,5 +1,6 @@
 """The paper's figures: progress of training, and the learned forms of activations."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,10 +91,10 @@ def forms_chart(records: Records) -> Figure:
     figure, axes = plt.subplots(
         2, len(names), figsize=(2.5 * len(names) + 0.5, 3.6), height_ratios=(4, 1), sharex=True, squeeze=False
     )
-    for column, (above, below, layer) in enumerate(zip(axes[0], axes[1], names, strict=True)):
+    for above, below, layer in zip(axes[0], axes[1], names, strict=True):
         _draw_curves(above, forms, layer, cell["form"])
         _draw_inputs(below, forms[f"inputs/{layer}"])
-        above.set_title(f"layer {column + 1}", fontsize="medium")
+        above.set_title(layer_title(layer), fontsize="medium")
     axes[0, 0].set_ylabel("output")
     axes[1, 0].set_ylabel("inputs")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -117,10 +118,10 @@ def evolution_chart(records: Records) -> Figure:
         1 + len(parameters), len(names), figsize=(2.4 * len(names) + 0.5, 2 + 1.1 * len(parameters)),
         height_ratios=(2, *(1 for _ in parameters)), squeeze=False,
     )  # fmt: skip
-    for column, (layer, of_layer) in enumerate(zip(names, axes.T, strict=True)):
+    for layer, of_layer in zip(names, axes.T, strict=True):
         quantiles = parameter_quantiles(forms, layer)
         _draw_median_curves(of_layer[0], cell["activation"], quantiles)
-        of_layer[0].set_title(f"layer {column + 1}", fontsize="medium")
+        of_layer[0].set_title(layer_title(layer), fontsize="medium")
         for axis, values in zip(of_layer[1:], quantiles.values(), strict=True):
             _draw_quantiles(axis, values)
         of_layer[-1].set_xlabel("epoch")
@@ -129,6 +130,11 @@ def evolution_chart(records: Records) -> Figure:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=8)
     sns.despine(figure)
     return figure
+
+
+def layer_title(name: str) -> str:
+    """A layer's place for ``activation2``, and any other name as it is."""
+    return re.sub(r"^activation(?=\d+$)", "layer ", name)
 
 
 def _draw_median_curves(axis: Axes, activation: str, quantiles: Mapping[str, np.ndarray]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import safetensors
 import torch
 
-from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
+from leaf.activations import ACTIVATIONS
 from leaf.analysis.matching import match, summary
 from leaf.experiment.cells import Cell
 from leaf.experiment.observations import INPUT_EDGES
@@ -16,7 +16,8 @@ CURVE_INPUTS = np.round(np.arange(-10, 4, 0.1), 1).astype(np.float32)
 """Where curves are evaluated: [-10, 4), the paper's range."""
 
 UNITS_PER_LAYER, UNITS_SEED = 5, 128
-"""How many units of a layer are drawn out, and the seed that chooses them: the same for all cells of one network."""
+"""How many units of a layer are drawn out, all if it has fewer, and the seed that chooses them: the same for all cells
+of one network."""
 
 BAND_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Quantiles over all units of a layer, for every input."""
@@ -24,7 +25,7 @@ BAND_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 Forms = dict[str, np.ndarray]
 """What is shown of one cell, by layer L and parameter P:
 
-- ``curves/L``: float32 ``(UNITS_PER_LAYER, len(CURVE_INPUTS))``, the drawn units' outputs;
+- ``curves/L``: float32 ``(up to UNITS_PER_LAYER, len(CURVE_INPUTS))``, the drawn units' outputs;
 - ``bands/L``: float32 ``(len(BAND_LEVELS), len(CURVE_INPUTS))``, quantiles over all units;
 - ``matches/L``: float32 ``(len(FUNCTIONS), 2)``, which known functions the units are nearest to, on the inputs that the
   layer sees: see ``matching.summary``;
@@ -55,7 +56,7 @@ def read_forms(cell: Cell, directory: Path) -> Forms:
             there = curves(cell.activation, parameters, seen.astype(np.float32))
             forms[f"matches/{layer}"] = summary(match(there, seen, forms[f"inputs/{layer}"]))
             all_units = curves(cell.activation, parameters, CURVE_INPUTS)
-            units = generator.choice(len(all_units), UNITS_PER_LAYER, replace=False)
+            units = generator.choice(len(all_units), min(UNITS_PER_LAYER, len(all_units)), replace=False)
             forms[f"curves/{layer}"] = all_units[units]
             forms[f"bands/{layer}"] = np.quantile(all_units, BAND_LEVELS, axis=0).astype(np.float32)
     kept = ("quantiles/", "gradient_norms/")
@@ -80,8 +81,8 @@ def curves(activation: str, parameters: Mapping[str, np.ndarray], at: np.ndarray
 
 @torch.no_grad()
 def base_curve(form: str) -> np.ndarray:
-    """Outputs of a base function on ``CURVE_INPUTS``: float32 ``(inputs,)``."""
-    return BASE_FUNCTIONS[form]()(torch.from_numpy(CURVE_INPUTS)).numpy()
+    """Outputs of a plain function on ``CURVE_INPUTS``: float32 ``(inputs,)``."""
+    return ACTIVATIONS[form].build((1,))(torch.from_numpy(CURVE_INPUTS)).numpy()
 
 
 def layers(forms: Forms) -> list[str]:

@@ -18,17 +18,20 @@ from leaf.procedures import OPTIMIZERS, PROCEDURES
 STATUSES = (DONE, DIVERGED, STALE, MISSING, DAMAGED)
 MADE_WITH = ("device", "kernel", "precision", "threads", "torch", "commit")
 
-FAMILY_TITLES = {kind.family: kind.title for kind in ACTIVATIONS.values()}
-
 
 def form_title(form: str) -> str:
-    """A base function as the paper writes it: ReLU, SiLU, Tanh, Sigmoid."""
-    return BASE_FUNCTIONS[form].__name__
+    """A plain function as torch and the paper write it: ReLU, SiLU, Tanh, Sigmoid."""
+    return type(ACTIVATIONS[form].build((1,))).__name__
+
+
+def family_title(family: str) -> str:
+    """A family of activations in tables: base, AHAF, LEAF, …"""
+    return next(kind.title for kind in ACTIVATIONS.values() if kind.family == family)
 
 
 def activation_title(family: str, form: str) -> str:
     """An activation in words: ``ReLU``, ``LEAF as ReLU``."""
-    return form_title(form) if family == "base" else f"{FAMILY_TITLES[family]} as {form_title(form)}"
+    return form_title(form) if family == "base" else f"{family_title(family)} as {form_title(form)}"
 
 
 def variant_title(variant: Variant, with_optimizer: bool) -> str:
@@ -47,7 +50,7 @@ def summary_table(records: Records) -> pd.DataFrame:
     activation = [activation_title(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
     return pd.DataFrame(
         {
-            "type": cells["family"].map(FAMILY_TITLES),
+            "type": cells["family"].map(family_title),
             "activation, convolutional part": activation,
             "activation, fully connected part": activation,
             "procedure": cells["procedure"].map(lambda name: PROCEDURES[name].title),
@@ -143,7 +146,7 @@ def _paper_words(variant: Variant) -> tuple[str, str]:
     """Activation and initial form as the paper's tables give them."""
     if variant.family == "base":
         return form_title(variant.form), "N/A"
-    return FAMILY_TITLES[variant.family], form_title(variant.form)
+    return family_title(variant.family), form_title(variant.form)
 
 
 def _percent(accuracies: pd.Series) -> pd.Series:

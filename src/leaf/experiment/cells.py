@@ -13,14 +13,14 @@ from leaf.experiment.errors import UserError
 from leaf.networks import NETWORKS, Network
 from leaf.procedures import OPTIMIZERS, PROCEDURES
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "network": tuple(NETWORKS),
-    "dataset": tuple(DATASETS),
-    "activation": tuple(ACTIVATIONS),
-    "procedure": tuple(PROCEDURES),
-    "optimizer": tuple(OPTIMIZERS),
+CHOICES: dict[str, Mapping[str, Any]] = {
+    "network": NETWORKS,
+    "dataset": DATASETS,
+    "activation": ACTIVATIONS,
+    "procedure": PROCEDURES,
+    "optimizer": OPTIMIZERS,
 }
-"""The known values of each of a cell's fields but the seed."""
+"""The known values of each of a cell's fields but the seed: what is there now, guests included."""
 
 CELL_PATTERN = "{network}/{dataset}/{activation}/{procedure}/{optimizer}/seed{seed}"
 """A cell's name, and its directory below ``results/{scale}``, with Snakemake's wildcards for its fields."""
@@ -97,7 +97,7 @@ class Cell:
         families = list(dict.fromkeys(kind.family for kind in ACTIVATIONS.values()))
         forms = list(dict.fromkeys(kind.form for kind in ACTIVATIONS.values()))
         kind = ACTIVATIONS[self.activation]
-        place = {field: choices.index(getattr(self, field)) for field, choices in CHOICES.items()}
+        place = {field: list(choices).index(getattr(self, field)) for field, choices in CHOICES.items()}
         return (
             place["network"], place["dataset"], forms.index(kind.form), place["optimizer"],
             families.index(kind.family), place["procedure"], self.seed,

@@ -47,7 +47,8 @@ def load_state(directory: Path, identity: Mapping[str, Any], epochs: int) -> tup
         try:
             _check_intact(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
-            differing = [key for key in identity if state["identity"].get(key) != identity[key]]
+            known = dict.fromkeys([*identity, *state["identity"]])
+            differing = [key for key in known if state["identity"].get(key) != identity.get(key)]
             done = len(state["training"]["records"])
         except Exception:  # a broken file can make its readers raise anything
             refused.append(f"{file}: damaged, passed over")

@@ -12,6 +12,7 @@ import yaml
 
 from leaf.experiment.cells import CHOICES, Cell, expand, sort_cells
 from leaf.experiment.errors import UserError
+from leaf.experiment.guests import load_guests
 from leaf.experiment.scales import Scale, resolve_scales
 
 CONFIG = Path("config.yaml")
@@ -124,6 +125,7 @@ def check_config(values: Mapping[str, Any]) -> Config:
     errors = sorted(validator.iter_errors(values), key=lambda error: [str(part) for part in error.absolute_path])
     if errors:
         raise UserError(_explain(errors[0]))
+    load_guests(values["guests"])
     config = Config(values)
     check_known("scale", config.scale, config.scales)
     for name, experiment in config.experiments.items():

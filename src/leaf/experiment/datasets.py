@@ -5,6 +5,7 @@ and for testing. Whoever made the file, its contents must have the known SHA-256
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +24,24 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the project knows of a data set: its name in tables, its shapes, and the SHA-256 of its decoded arrays."""
+    """What the project knows of a data set.
+
+    Attributes:
+        title: its name in tables.
+        image_shape: ``(C, H, W)`` of one image.
+        classes: how many there are; labels are below that.
+        images: how many for ``"train"`` and for ``"test"``.
+        sha256: of the bytes of each of the four arrays, by name.
+        read: gives its arrays, if ``leaf.experiment.fetching`` doesn't know where they come from; called with the
+            user's directory of data sets, or ``None``.
+    """
 
     title: str
     image_shape: ImageShape
     classes: int
     images: dict[str, int]
     sha256: dict[str, str]
+    read: Callable[[Path | None], Arrays] | None = None
 
 
 DATASETS: dict[str, Dataset] = {
@@ -99,7 +111,7 @@ def differences(name: str, arrays: Arrays) -> list[str]:
         elif array.dtype != np.uint8 or array.shape != shape:
             found.append(f"{array_name} is {array.dtype}{list(array.shape)}, not uint8{list(shape)}")
         elif (digest := hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()) != expected:
-            found.append(f"{array_name} has SHA-256 {digest}, not {expected}")
+            found.append(f"{array_name} has SHA-256 {digest}, not {expected or 'given'}")
     return found
 
 

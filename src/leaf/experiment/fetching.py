@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from leaf.experiment.datasets import Arrays, dataset_file, differences
+from leaf.experiment.datasets import DATASETS, Arrays, dataset_file, differences
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_whole
 
@@ -47,7 +47,7 @@ def fetch(name: str, directory: Path | None = None) -> Path:
     """Bring a data set to its place, from the first source that delivers the right bytes.
 
     Args:
-        name: a name in ``SOURCES``.
+        name: a name in ``DATASETS``.
         directory: a directory of the user's to look in first.
 
     Returns:
@@ -60,6 +60,8 @@ def fetch(name: str, directory: Path | None = None) -> Path:
     if file.is_file() and not differences(name, safetensors.numpy.load_file(file)):
         print(f"{file}: there already, SHA-256 as known")
         return file
+    if own := DATASETS[name].read:
+        return _fetch_from_guest(name, own, directory)
     failures = []
     for source, read in _sources(name, directory):
         with tempfile.TemporaryDirectory(prefix="leaf-fetch-") as scratch:
@@ -90,6 +92,26 @@ def fetch(name: str, directory: Path | None = None) -> Path:
     )
 
 
+def _own_directory(directory: Path | None) -> Path | None:
+    """The user's directory of data sets: the given one, else the environment's."""
+    return directory or (Path(os.environ[DIRECTORY_VARIABLE]) if os.environ.get(DIRECTORY_VARIABLE) else None)
+
+
+def _fetch_from_guest(name: str, read: Callable[[Path | None], Arrays], directory: Path | None) -> Path:
+    """Bring the data set of a guest, who alone knows where it comes from."""
+    try:
+        arrays = {key: np.ascontiguousarray(array) for key, array in read(_own_directory(directory)).items()}
+        found = differences(name, arrays)
+    except Exception as error:
+        raise UserError(f"data set {name}: its guest's read: {type(error).__name__}: {_one_line(error)}") from None
+    if found:
+        raise UserError(f"data set {name}: its guest's read gives something else: {'; '.join(found)}")
+    file = dataset_file(name)
+    write_whole(file, lambda part: safetensors.numpy.save_file(arrays, part))
+    print(f"{file}: from its guest, SHA-256 as known")
+    return file
+
+
 def _one_line(error: Exception) -> str:
     text = getattr(error, "stderr", None) or str(error) or type(error).__name__
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
@@ -97,8 +119,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _sources(name: str, directory: Path | None) -> Iterator[tuple[str, Callable[[Path], Arrays]]]:
-    known = SOURCES[name]
-    named = directory or (Path(os.environ[DIRECTORY_VARIABLE]) if os.environ.get(DIRECTORY_VARIABLE) else None)
+    known, named = SOURCES[name], _own_directory(directory)
     if named:
         yield f"directory {named}", lambda scratch: known.read_directory(named)
     yield "torchvision's download", lambda scratch: _from_torchvision(known.torchvision, scratch)

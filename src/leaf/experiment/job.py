@@ -20,6 +20,7 @@ from leaf.experiment.checkpoint import drop_previous, load_state, save_state
 from leaf.experiment.datasets import DATASETS, dataset_file, load
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import remove_parts, write_text
+from leaf.experiment.guests import check_cell, guests_of
 from leaf.experiment.observations import (
     INPUT_EDGES,
     QUANTILES,
@@ -45,7 +46,7 @@ class Execution:
 
     Attributes:
         threads: of every operation, on a CPU.
-        kernel: what computes learnable activations, see ``leaf.kernels``; base functions are torch's, so plain.
+        kernel: what computes AHAF and LEAF, see ``leaf.kernels``; other functions are torch's, so plain.
         precision: a name in ``PRECISIONS``.
     """
 
@@ -71,8 +72,9 @@ class Stopped(Exception):
 
 
 def is_current(run: dict[str, Any], settings: Settings) -> bool:
-    """Whether a finished cell's ``run.json`` tells of these settings and of the present training version."""
-    return run["settings"] == asdict(settings) and run["training_version"] == TRAINING_VERSION
+    """Whether a finished cell's ``run.json`` tells of these settings, the present training version and its guests."""
+    made_with = (run["settings"], run["training_version"], sorted(run.get("guests", {}).values()))
+    return made_with == (asdict(settings), TRAINING_VERSION, sorted(guests_of(run.get("cell", {})).values()))
 
 
 def train_cell(
@@ -169,17 +171,20 @@ class _Job:
     ) -> None:
         self.cell, self.scale, self.settings, self.say = cell, scale, settings, say
         self.directory, self.started = cell.directory(scale), time.time()
+        self.guests = guests_of(vars(cell))
+        check_cell(cell)
         self.identity = {
             "cell": cell.name,
             "settings": {key: value for key, value in asdict(settings).items() if key != "epochs"},
             "training_version": TRAINING_VERSION,
             "data": DATASETS[cell.dataset].sha256,
             "device": device.type,
+            **({"guests": sorted(self.guests.values())} if self.guests else {}),
         }
         state, refused = load_state(self.directory, self.identity, settings.epochs)
         for line in refused:
             say(line)
-        kernel = kernel_for(device) if ACTIVATIONS[cell.activation].adaptive else "plain"
+        kernel = kernel_for(device) if ACTIVATIONS[cell.activation].fused else "plain"
         chosen = Execution(threads or torch.get_num_threads(), kernel, precision)
         self.execution = Execution(**state["execution"]) if state else chosen
         check_possible(self.execution, device)
@@ -303,6 +308,7 @@ class _Job:
             "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
             "peak_memory_bytes": peak_memory(),
             "data_sha256": DATASETS[self.cell.dataset].sha256,
+            **({"guests": self.guests} if self.guests else {}),
             "versions": versions(),
             "git": git(),
         }

@@ -16,17 +16,11 @@ INPUT_EDGES = torch.linspace(-16, 16, 257)
 """Edges of the bins that inputs of activations are counted in; what lies beyond counts to the outermost bins."""
 
 
-def named_activations(network: Network) -> dict[str, torch.nn.Module]:
-    """The activation layers by name, in order."""
-    activations = set(network.activations)
-    return {name: layer for name, layer in network.named_children() if layer in activations}
-
-
 def activation_parameters(network: Network) -> dict[str, Tensor]:
     """Every activation parameter by name (``activation1.p1``, …), detached and contiguous, on the CPU."""
     return {
         f"{layer_name}.{name}": parameter.detach().cpu().contiguous()
-        for layer_name, layer in named_activations(network).items()
+        for layer_name, layer in network.named_activations.items()
         if isinstance(layer, Adaptive)
         for name, parameter in layer.named_parameters()
     }
@@ -45,7 +39,7 @@ def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, T
     Args:
         batches: inputs of the network, ``(N, C, H, W)`` each.
     """
-    counts = {name: torch.zeros(len(INPUT_EDGES) - 1, dtype=torch.int64) for name in named_activations(network)}
+    counts = {name: torch.zeros(len(INPUT_EDGES) - 1, dtype=torch.int64) for name in network.named_activations}
     low, high = INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()
 
     def count(name: str, inputs: Tensor) -> None:
@@ -54,7 +48,7 @@ def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, T
 
     hooks = [
         layer.register_forward_pre_hook(lambda _, inputs, name=name: count(name, inputs[0]))
-        for name, layer in named_activations(network).items()
+        for name, layer in network.named_activations.items()
     ]
     network.eval()
     for batch in batches:
@@ -85,7 +79,7 @@ def first_nonfinite_layer(network: Network, images: Tensor) -> str | None:
 
 def weighted_layers(network: Network) -> list[str]:
     """Names of the layers with a weight matrix or kernel, in order."""
-    return [name for name, layer in network.named_children() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    return [name for name, layer in network.named_modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
 
 
 def gradient_norms(network: Network, images: Tensor, labels: Tensor) -> Tensor:

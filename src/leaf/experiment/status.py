@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import DamagedError
+from leaf.experiment.guests import changed_guests
 from leaf.experiment.job import is_current
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
@@ -29,7 +30,9 @@ def _status(cell: Cell, scale: str, settings: Settings) -> tuple[str, str]:
     except DamagedError as damage:
         return "damaged", str(damage)
     if run and not is_current(run, settings):
-        return "stale", f"made with training version {run['training_version']} and {json.dumps(run['settings'])}"
+        guests = [f"{file} as it was" for file in changed_guests(run)]
+        made_with = [f"training version {run['training_version']}", json.dumps(run["settings"]), *guests]
+        return "stale", f"made with {' and '.join(made_with)}"
     if run and run["diverged_at"]:
         return "diverged", f"at epoch {run['diverged_at']}, first in {run['nonfinite_layer']}"
     if run:

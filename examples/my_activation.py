@@ -1,0 +1,29 @@
+"""Activations of one's own: a plain function, and a learnable one that starts as it.
+
+Named in the configuration, guests: [examples/my_activation.py], they are asked for as `mish` and `beta-mish`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from leaf.activations import ACTIVATIONS, Adaptive, learnable, plain
+
+ACTIVATIONS["mish"] = plain(
+    "mish", nn.Mish
+)  # Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019
+
+
+class BetaMish(Adaptive):
+    r"""Mish with a slope that learns, :math:`u \tanh(\mathrm{softplus}(\beta u))`; one for each element."""
+
+    family = "beta-mish"
+    parameter_names = ("beta",)
+    forms = {"mish": (1.0,)}
+
+    def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
+        (beta,) = parameters
+        return u * torch.tanh(softplus(beta * u))
+
+
+ACTIVATIONS["beta-mish"] = learnable(BetaMish, "mish")

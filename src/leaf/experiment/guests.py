@@ -1,0 +1,251 @@
+"""Guests: activations, networks and data sets of a user's own, in Python files that the configuration names.
+
+A guest file puts what it brings into ``ACTIVATIONS``, ``NETWORKS`` or ``DATASETS``, where the built-in ones stand, and
+is one of the house from then on. Its SHA-256 is part of what makes the cells that use it: a changed file is another
+guest.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from leaf.activations import ACTIVATIONS, Activation, Adaptive
+from leaf.experiment.cells import Cell, build_network
+from leaf.experiment.datasets import DATASETS, Dataset
+from leaf.experiment.errors import UserError
+from leaf.experiment.scales import Settings
+from leaf.networks import NETWORKS, Network
+
+REGISTRIES: dict[str, dict[str, Any]] = {"activation": ACTIVATIONS, "network": NETWORKS, "dataset": DATASETS}
+"""Where guests register, by the cell's field that then knows their names."""
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z]+)?")
+"""What a guest may be called: it becomes a part of paths."""
+
+PROBED_SHAPES = ((2, 4, 6), (3,))
+"""Shapes of one sample's input, after a convolution and after a linear layer, that an activation is tried on."""
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest file that was loaded: as it was named, its SHA-256, and what it registered, as (field, name)."""
+
+    file: str
+    sha256: str
+    brought: frozenset[tuple[str, str]]
+
+
+_present: dict[Path, Guest] = {}
+
+
+def load_guests(files: Iterable[str]) -> None:
+    """Run guest files, so that what they bring is known by name.
+
+    One that was loaded already stays as it is; if its file has changed since, it is replaced.
+
+    Args:
+        files: relative to the project's top level, or absolute.
+
+    Raises:
+        UserError: if a file cannot be read or run, or brings nothing or what cannot be; the message names the file.
+    """
+    for file in files:
+        try:
+            source, place = Path(file).read_bytes(), Path(file).resolve()
+        except OSError as error:
+            reason = "not found; its path counts from the project's top-level directory"
+            raise UserError(f"guest {file}: {reason if isinstance(error, FileNotFoundError) else error}") from None
+        digest = hashlib.sha256(source).hexdigest()
+        if place in _present and _present[place].sha256 == digest:
+            continue
+        _dismiss(place)
+        _present[place] = Guest(file, digest, frozenset(_run(file, source)))
+
+
+def dismiss_guests() -> None:
+    """Forget all guests and what they brought."""
+    for place in list(_present):
+        _dismiss(place)
+
+
+def _dismiss(place: Path) -> None:
+    if guest := _present.pop(place, None):
+        for field, name in guest.brought:
+            REGISTRIES[field].pop(name, None)
+
+
+def _run(file: str, source: bytes) -> list[tuple[str, str]]:
+    """Run a guest file and check what it brings; if that fails the registries are as before."""
+    before = {field: dict(registry) for field, registry in REGISTRIES.items()}
+    module = ModuleType(f"leaf_guest_{Path(file).stem}")
+    module.__file__ = file
+    sys.modules[module.__name__] = module
+    try:
+        # Not through Python's import: that may run a cached older version, and the digest must be that of what ran.
+        exec(compile(source, file, "exec"), vars(module))
+        brought = [
+            (field, name) for field, registry in REGISTRIES.items() for name in registry if name not in before[field]
+        ]
+        for field, registry in REGISTRIES.items():
+            for name in before[field]:
+                if registry.get(name) is not before[field][name]:
+                    raise UserError(f"{field} {name!r} exists already; choose another name")
+        if not brought:
+            raise UserError("brings nothing; it should put something into ACTIVATIONS, NETWORKS or DATASETS")
+        for field, name in brought:
+            if not NAME.fullmatch(name):
+                raise UserError(f"{field} {name!r}: names are made of a to z, 0 to 9, _ and -")
+            CHECKS[field](name, REGISTRIES[field][name])
+    except (Exception, SystemExit) as error:
+        for field, registry in REGISTRIES.items():
+            registry.clear()
+            registry.update(before[field])
+        raise UserError(f"guest {file}: {_in_a_line(error, file)}") from None
+    return brought
+
+
+def _in_a_line(error: BaseException, file: str) -> str:
+    """What went wrong and, if it did inside the guest file, in which line there."""
+    if isinstance(error, UserError):
+        return str(error)
+    line, trace = getattr(error, "lineno", None), error.__traceback__
+    while trace:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == file else line
+        trace = trace.tb_next
+    where = f" (line {line})" if line else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
+# --- what a guest must be ---------------------------------------------------------------------------------------------
+
+
+def _check_activation(name: str, kind: Any) -> None:
+    if not isinstance(kind, Activation):
+        raise UserError(f"activation {name!r} is no Activation; make one with plain(…) or learnable(…)")
+    base = ACTIVATIONS.get(kind.form)
+    if base is None or base.family != "base" or (kind.family == "base" and kind.form != name):
+        raise UserError(
+            f"activation {name!r}: its form {kind.form!r} is no plain function in ACTIVATIONS"
+            if kind.family != "base"
+            else f"activation {name!r}: a plain function's form is its own name, not {kind.form!r}"
+        )
+    same = [n for n, k in ACTIVATIONS.items() if (k.family, k.form) == (kind.family, kind.form) and n != name]
+    if same:
+        raise UserError(f"activation {name!r}: family {kind.family!r} as {kind.form!r} is {same[0]!r} already")
+    for shape in PROBED_SHAPES:
+        _check_module(name, kind, kind.build(shape), shape)
+
+
+def _check_module(name: str, kind: Activation, module: nn.Module, shape: tuple[int, ...]) -> None:
+    """See that an activation's module is elementwise by its shapes and of the kind that its registration says."""
+    if kind.adaptive and not isinstance(module, Adaptive):
+        raise UserError(f"activation {name!r}: a learnable activation is a leaf.activations.Adaptive")
+    if kind.adaptive != any(True for _ in module.parameters()):
+        raise UserError(f"activation {name!r}: adaptive is {kind.adaptive}, but its parameters say otherwise")
+    inputs = torch.linspace(-3, 3, 5 * torch.Size(shape).numel()).reshape(5, *shape)
+    outputs = module(inputs)
+    if not isinstance(outputs, torch.Tensor) or outputs.shape != inputs.shape or not outputs.is_floating_point():
+        found = f"{list(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise UserError(
+            f"activation {name!r}: gives {found} for inputs of shape {list(inputs.shape)}, not the same shape"
+        )
+
+
+def _check_network(name: str, kind: Any) -> None:
+    if not (isinstance(kind, type) and issubclass(kind, Network)):
+        raise UserError(f"network {name!r} is no class that derives from leaf.networks.Network")
+    if not isinstance(getattr(kind, "title", None), str):
+        raise UserError(f"network {name!r}: the class has no title, its name in tables")
+
+
+def _check_dataset(name: str, kind: Any) -> None:
+    if not isinstance(kind, Dataset):
+        raise UserError(f"dataset {name!r} is no Dataset")
+    if kind.read is None:
+        raise UserError(f"dataset {name!r} has no read, which would give its arrays")
+    arrays = ("train_images", "train_labels", "test_images", "test_labels")
+    if set(kind.images) != {"train", "test"} or set(kind.sha256) != set(arrays):
+        raise UserError(f"dataset {name!r}: images needs the keys train and test, sha256 {', '.join(arrays)}")
+
+
+CHECKS = {"activation": _check_activation, "network": _check_network, "dataset": _check_dataset}
+
+
+def check_cell(cell: Cell) -> None:
+    """See that a cell with guests has a network that turns its data set's images into logits.
+
+    Raises:
+        UserError: if not.
+    """
+    guests = guests_of(vars(cell))
+    if not guests:
+        return
+    data = DATASETS[cell.dataset]
+    try:
+        network = build_network(cell.network, cell.dataset, cell.activation).eval()
+        if not network.activations:
+            raise UserError("it has no activations: layers whose own names start with activation")
+        with torch.no_grad():
+            found = list(network(torch.zeros(2, *data.image_shape)).shape)
+        if found != [2, data.classes]:
+            raise UserError(f"two images give {found}, not {[2, data.classes]}: a row of logits each")
+    except Exception as error:
+        what = f"network {cell.network!r} with {cell.activation!r} for {cell.dataset!r}"
+        raise UserError(f"{', '.join(guests)}: {what}: {_in_a_line(error, next(iter(guests)))}") from None
+
+
+# --- what makes a cell ------------------------------------------------------------------------------------------------
+
+
+def guests_of(cell: Mapping[str, Any]) -> dict[str, str]:
+    """The guest files that a cell uses, as they were named, each with its SHA-256.
+
+    Args:
+        cell: its fields by name, as in ``vars(cell)`` and in ``run.json``.
+    """
+    return {guest.file: guest.sha256 for guest in _present.values() if guest.brought.intersection(cell.items())}
+
+
+def changed_guests(run: Mapping[str, Any]) -> list[str]:
+    """Of the guest files that made a finished cell, as its ``run.json`` tells, those that are others now."""
+    present = guests_of(run["cell"]).values()
+    return [file for file, digest in run.get("guests", {}).items() if digest not in present]
+
+
+def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
+    """What changes cells' results beside the cells themselves, as canonical JSON: settings and, if any, guests.
+
+    A job that is given it, and nothing else, knows the guests.
+    """
+    guests = {file: digest for cell in cells for file, digest in guests_of(vars(cell)).items()}
+    if not guests:
+        return settings.to_json()
+    return json.dumps(asdict(settings) | {"guests": guests}, sort_keys=True, separators=(",", ":"))
+
+
+def read_settings(text: str) -> Settings:
+    """The settings that ``settings_json`` wrote; its guests are loaded.
+
+    Raises:
+        UserError: if the text is no such JSON, or a guest's file is not the one that it was.
+    """
+    try:
+        values = json.loads(text)
+        guests: dict[str, str] = dict(values.pop("guests", {}))
+    except (ValueError, TypeError, AttributeError):
+        return Settings.from_json(text)  # which tells what is wrong
+    load_guests(guests)
+    for file, digest in guests.items():
+        found = _present[Path(file).resolve()].sha256
+        if found != digest:
+            raise UserError(f"guest {file}: has changed since this was asked for (SHA-256 {found}, not {digest})")
+    return Settings.from_json(json.dumps(values))
