@@ -194,7 +194,8 @@ def test_one_parameter_set_per_channel(channels_last, dtype):
         sums = getattr(own, name).grad.sum((1, 2), keepdim=True)
         torch.testing.assert_close(getattr(shared, name).grad, sums, rtol=1e-4, atol=1e-4)
     assert [tuple(p.shape) for p in LEAF((7,), "silu", sharing="channel").parameters()] == [(7,)] * 4
-    with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel"):
+    assert [tuple(p.shape) for p in LEAF((3, 4, 6), "silu", sharing="shared").parameters()] == [(1, 1, 1)] * 4
+    with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel, shared"):
         LEAF((3, 4, 6), "silu", sharing="row")
 
 
@@ -225,6 +226,7 @@ def test_registry_names_what_it_builds():
         "affine-relu", "affine-silu", "affine-tanh", "affine-sigmoid",
         "channel-ahaf-relu", "channel-ahaf-silu",
         "channel-leaf-relu", "channel-leaf-silu", "channel-leaf-tanh", "channel-leaf-sigmoid",
+        "gelu", "prelu", "swish", "rational",
     ]  # fmt: skip
     for kind in ACTIVATIONS.values():
         layer = kind.build((4,))

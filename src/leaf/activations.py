@@ -22,7 +22,7 @@ BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
 }
 
-SHARING = ("element", "channel")
+SHARING = ("element", "channel", "shared")
 
 # As a slope inside the sigmoid it turns it into the step function that ReLU needs. Not for float16: it overflows there.
 STEP_SLOPE = 2.0**16
@@ -36,7 +36,8 @@ class Adaptive(nn.Module):
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: the function it starts as, one of the keys of ``forms``.
-        sharing: what has a parameter set of its own: every ``"element"`` as in the paper, or every ``"channel"``.
+        sharing: what has a parameter set of its own: every ``"element"`` as in the paper, every ``"channel"``, or
+            nothing: one set is ``"shared"`` by all.
 
     Raises:
         ValueError: if the family has no such form, or there is no such sharing.
@@ -48,6 +49,8 @@ class Adaptive(nn.Module):
     """Initial values of the parameters, in the order of ``parameter_names``, for each form."""
     slow_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that P24Sl trains at a lower learning rate."""
+    usual_sharing: ClassVar[str] = "element"
+    """How its source shares parameters; ``ACTIVATIONS`` has it so, under a name that doesn't say it."""
     fused: ClassVar[bool] = False
     """Whether ``leaf.kernels`` computes it; its ``forward`` then does the pooling that follows, if asked to."""
     plain = False
@@ -61,7 +64,8 @@ class Adaptive(nn.Module):
         if sharing not in SHARING:
             raise ValueError(f"{name} has no sharing {sharing!r}; there are: {', '.join(SHARING)}")
         self.shape, self.form, self.sharing = tuple(shape), form, sharing
-        own = self.shape if sharing == "element" else (self.shape[0], *(1 for _ in self.shape[1:]))
+        ones = tuple(1 for _ in self.shape)
+        own = {"element": self.shape, "channel": (self.shape[0], *ones[1:]), "shared": ones}[sharing]
         for name, value in zip(self.parameter_names, self.forms[form], strict=True):
             self.register_parameter(name, nn.Parameter(torch.full(own, value)))
 
@@ -187,6 +191,7 @@ class Activation:
         adaptive: whether it has parameters to train; the module is an ``Adaptive`` then.
         slow_parameters: those of them that P24Sl slows down; empty where P24Sl has no meaning.
         fused: whether ``leaf.kernels`` computes it.
+        start: what it starts as, in words, where that is not quite its form.
     """
 
     family: str
@@ -196,6 +201,7 @@ class Activation:
     adaptive: bool = False
     slow_parameters: tuple[str, ...] = ()
     fused: bool = False
+    start: str = ""
 
     def build(self, shape: Sequence[int]) -> nn.Module:
         """The module for inputs of one sample's shape, ``(C, H, W)`` or ``(features,)``.
@@ -212,13 +218,14 @@ def plain(name: str, function: Callable[[], nn.Module]) -> Activation:
     return Activation("base", "base", name, lambda shape: function())
 
 
-def learnable(family: type[Adaptive], form: str, sharing: str = "element") -> Activation:
-    """A learnable activation of a family, starting as ``form``."""
+def learnable(family: type[Adaptive], form: str, sharing: str | None = None, start: str = "") -> Activation:
+    """A learnable activation of a family, starting as ``form``; parameters are shared as usual, if not otherwise."""
     name, title = family.family, family.__name__
-    if sharing != "element":
+    sharing = sharing or family.usual_sharing
+    if sharing != family.usual_sharing:
         name, title = f"{sharing}-{name}", f"{title} per {sharing}"
     make = partial(family, form=form, sharing=sharing)
-    return Activation(name, title, form, make, True, family.slow_parameters, family.fused)
+    return Activation(name, title, form, make, True, family.slow_parameters, family.fused, start)
 
 
 def _by_name(kinds: Iterable[Activation]) -> dict[str, Activation]:

@@ -74,7 +74,8 @@ def curves(activation: str, parameters: Mapping[str, np.ndarray], at: np.ndarray
     """
     units = next(iter(parameters.values())).size
     layer = ACTIVATIONS[activation].build((units,))
-    layer.load_state_dict({name: torch.from_numpy(values.reshape(-1)) for name, values in parameters.items()})
+    for name, values in parameters.items():  # one for each unit, however a network's units share them
+        setattr(layer, name, torch.nn.Parameter(torch.from_numpy(values.reshape(-1))))
     inputs = torch.from_numpy(at)[:, None].expand(-1, units)
     return layer(inputs).T.contiguous().numpy()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
+from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Activation
 from leaf.analysis.collection import DAMAGED, DIVERGED, DONE, MISSING, STALE, Records, Variant
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.datasets import DATASETS
@@ -24,14 +24,15 @@ def form_title(form: str) -> str:
     return type(ACTIVATIONS[form].build((1,))).__name__
 
 
-def family_title(family: str) -> str:
-    """A family of activations in tables: base, AHAF, LEAF, …"""
-    return next(kind.title for kind in ACTIVATIONS.values() if kind.family == family)
+def kind_of(family: str, form: str) -> Activation:
+    """The activation of a family that has a form: there is one."""
+    return next(kind for kind in ACTIVATIONS.values() if (kind.family, kind.form) == (family, form))
 
 
 def activation_title(family: str, form: str) -> str:
     """An activation in words: ``ReLU``, ``LEAF as ReLU``."""
-    return form_title(form) if family == "base" else f"{family_title(family)} as {form_title(form)}"
+    kind = kind_of(family, form)
+    return f"{kind.title} as {kind.start or form_title(form)}" if kind.adaptive else form_title(form)
 
 
 def variant_title(variant: Variant, with_optimizer: bool) -> str:
@@ -50,7 +51,7 @@ def summary_table(records: Records) -> pd.DataFrame:
     activation = [activation_title(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
     return pd.DataFrame(
         {
-            "type": cells["family"].map(family_title),
+            "type": [kind_of(*names).title for names in zip(cells["family"], cells["form"], strict=True)],
             "activation, convolutional part": activation,
             "activation, fully connected part": activation,
             "procedure": cells["procedure"].map(lambda name: PROCEDURES[name].title),
@@ -144,9 +145,8 @@ def _function_title(name: str) -> str:
 
 def _paper_words(variant: Variant) -> tuple[str, str]:
     """Activation and initial form as the paper's tables give them."""
-    if variant.family == "base":
-        return form_title(variant.form), "N/A"
-    return family_title(variant.family), form_title(variant.form)
+    kind, form = kind_of(variant.family, variant.form), form_title(variant.form)
+    return (kind.title, kind.start or form) if kind.adaptive else (form, "N/A")
 
 
 def _percent(accuracies: pd.Series) -> pd.Series:
