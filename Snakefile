@@ -31,6 +31,7 @@ from leaf.experiment.cells import (
     RESULTS,
     Cell,
     check_result_path,
+    field_pattern,
 )
 from leaf.experiment.config import check_config
 from leaf.experiment.datasets import dataset_file
@@ -62,7 +63,7 @@ except UserError as error:
 
 
 wildcard_constraints:
-    **{field: "|".join(names) for field, names in CHOICES.items()},
+    **{field: field_pattern(field) for field in CHOICES},
     scale="|".join(CONFIG.scales),
     experiment="|".join(CONFIG.experiments),
     seed=r"\d+",

@@ -226,7 +226,10 @@ def test_registry_names_what_it_builds():
         "affine-relu", "affine-silu", "affine-tanh", "affine-sigmoid",
         "channel-ahaf-relu", "channel-ahaf-silu",
         "channel-leaf-relu", "channel-leaf-silu", "channel-leaf-tanh", "channel-leaf-sigmoid",
-        "gelu", "prelu", "swish", "rational",
+        "gelu", "prelu", "swish", "rational", "hardtanh", "hardsigmoid",
+        *(f"ahaf-{form}@ffn" for form in ("relu", "silu")),
+        *(f"leaf-{form}@ffn" for form in ("relu", "silu", "tanh", "sigmoid")),
+        *(f"fneuron-{form}@ffn" for form in ("tanh", "sigmoid", "hardtanh", "hardsigmoid")),
     ]  # fmt: skip
     for kind in ACTIVATIONS.values():
         layer = kind.build((4,))

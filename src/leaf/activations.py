@@ -192,6 +192,7 @@ class Activation:
         slow_parameters: those of them that P24Sl slows down; empty where P24Sl has no meaning.
         fused: whether ``leaf.kernels`` computes it.
         start: what it starts as, in words, where that is not quite its form.
+        fully_connected_only: whether it learns after linear layers only and is its form after convolutions.
     """
 
     family: str
@@ -202,6 +203,7 @@ class Activation:
     slow_parameters: tuple[str, ...] = ()
     fused: bool = False
     start: str = ""
+    fully_connected_only: bool = False
 
     def build(self, shape: Sequence[int]) -> nn.Module:
         """The module for inputs of one sample's shape, ``(C, H, W)`` or ``(features,)``.

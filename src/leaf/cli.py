@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell
+from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell, check_choice
 from leaf.experiment.config import Config, check_known, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import read_settings
@@ -152,7 +152,7 @@ def _cells(options: argparse.Namespace) -> None:
     for field in (*CHOICES, "seed"):
         if wanted := getattr(options, field):
             for value in wanted if field in CHOICES else ():
-                check_known(field, value, CHOICES[field])
+                check_choice(field, value)
             cells = [cell for cell in cells if getattr(cell, field) in wanted]
     if options.csv:
         print(",".join((*CHOICES, "seed")))
@@ -183,7 +183,7 @@ def _train(options: argparse.Namespace) -> None:
     def progress(epoch: int, step: int, steps: int) -> None:
         if step < bar.n or bar.total is None:
             bar.reset(steps)
-            bar.set_description(f"epoch {epoch}/{settings.epochs}")
+            bar.set_description(f"epoch {epoch}/{cell.epochs(settings.epochs).stop}")
         bar.update(step - bar.n)
 
     device, precision = (getattr(options, name) or _config(options).values[name] for name in ("device", "precision"))

@@ -4,10 +4,14 @@
 - P24Sl: parameters ``p2`` and ``p4`` of LEAF learn more slowly than the rest.
 - DSPT (the published code's "2SPU-4"): two stages for every minibatch. First only the activation parameters learn;
   then, on the same minibatch and with the activations just updated, only the others do.
+- Tuning: only the activation parameters learn.
+
+Each of them can also take over a base network that was trained up to some epoch (the published code's "patch base").
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,19 +24,59 @@ from leaf.networks import Network
 
 @dataclass(frozen=True)
 class Procedure:
-    """A training procedure: its name in tables, whether it has two stages, whether ``p2`` and ``p4`` are slow."""
+    """A training procedure.
+
+    Attributes:
+        title: its name in tables.
+        two_stage: whether activation parameters learn in a stage of their own.
+        slow: whether ``p2`` and ``p4`` are slow.
+        weights_rest: whether only activation parameters learn.
+        start: the epochs that a base network has behind it when the procedure takes it over; 0 for a new network.
+        stop: the epochs after which it ends, if that isn't with the scale's last.
+    """
 
     title: str
-    two_stage: bool
-    slow: bool
+    two_stage: bool = False
+    slow: bool = False
+    weights_rest: bool = False
+    start: int = 0
+    stop: int | None = None
 
 
-PROCEDURES: dict[str, Procedure] = {
-    "classic": Procedure("Classic", two_stage=False, slow=False),
-    "dspt": Procedure("DSPT", two_stage=True, slow=False),
-    "p24sl": Procedure("P24Sl", two_stage=False, slow=True),
-    "dspt-p24sl": Procedure("DSPT, P24Sl", two_stage=True, slow=True),
-}
+class Procedures(dict[str, Procedure]):
+    """Procedures by name. Two more of each are there when asked for, for any epoch: ``first50-…``, which ends after its
+    first 50 epochs, and ``patch50-…``, which takes over a base network with 50 epochs behind it.
+    """
+
+    PREFIX = r"(?:(?:first|patch)[1-9]\d*-)?"
+    NOTE = "; and of each firstK-… and patchK-…, K an epoch"
+
+    def plain_name(self, name: str) -> str:
+        """A procedure's name without the epoch at which it stops or starts."""
+        return re.sub(f"^{self.PREFIX}", "", name)
+
+    def __missing__(self, name: str) -> Procedure:
+        found = re.fullmatch(r"(first|patch)([1-9]\d*)-(.+)", name)
+        if not found or not super().__contains__(found[3]):
+            raise KeyError(name)
+        plan, epoch = self[found[3]], int(found[2])
+        if found[1] == "first":
+            return replace(plan, title=f"{plan.title}, first {epoch} epochs", stop=epoch)
+        return replace(plan, title=f"patched at epoch {epoch}, {plan.title}", start=epoch)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(self.plain_name(name))
+
+
+PROCEDURES = Procedures(
+    {
+        "classic": Procedure("Classic"),
+        "dspt": Procedure("DSPT", two_stage=True),
+        "p24sl": Procedure("P24Sl", slow=True),
+        "dspt-p24sl": Procedure("DSPT, P24Sl", two_stage=True, slow=True),
+        "tune": Procedure("activations alone", weights_rest=True),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +116,8 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
     """
     adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
     plan = PROCEDURES[procedure]
-    if plan.two_stage and not adaptive:
-        raise ValueError(f"{plan.title} trains activation parameters in a stage of their own, this network has none")
+    if (plan.two_stage or plan.weights_rest) and not adaptive:
+        raise ValueError(f"{plan.title} trains activation parameters by themselves, this network has none")
     slow = [getattr(layer, name) for layer in adaptive for name in layer.slow_parameters] if plan.slow else []
     if plan.slow and not slow:
         raise ValueError(f"{plan.title} slows parameters p2 and p4 down, which only LEAF has")
@@ -90,12 +134,13 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
         return choice.kind([group for group in groups if group["params"]], foreach=False, **choice.settings)
 
     everything = list(network.parameters())
-    if not plan.two_stage:
+    if not plan.two_stage and not plan.weights_rest:
         return [Stage(optimize(everything), [])]
     activation = [parameter for layer in adaptive for parameter in layer.parameters()]
     activation_ids = {id(parameter) for parameter in activation}
     others = [parameter for parameter in everything if id(parameter) not in activation_ids]
-    return [Stage(optimize(activation), others), Stage(optimize(others), activation)]
+    first = Stage(optimize(activation), others)
+    return [first] if plan.weights_rest else [first, Stage(optimize(others), activation)]
 
 
 def training_step(

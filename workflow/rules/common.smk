@@ -17,10 +17,21 @@ def cell_file(name: str) -> str:
     return f"{RESULTS}/{CELL}/{name}"
 
 
+def cell_of(wildcards) -> Cell:
+    """The cell that wildcards name."""
+    return Cell.parse(CELL_PATTERN.format(**dict(wildcards.items())))
+
+
+def parent_model(wildcards) -> list[str]:
+    """The weights that a cell starts from, if it takes over another cell's network."""
+    parent = cell_of(wildcards).parent
+    return [f"{parent.directory(wildcards.scale)}/model.safetensors"] if parent else []
+
+
 def settings(wildcards) -> str:
     """What changes the results of a cell, as canonical JSON: a change retrains it."""
-    cell = Cell.parse(CELL_PATTERN.format(**dict(wildcards.items())))
-    return settings_json(CONFIG.scales[wildcards.scale].settings, [cell])
+    scale = CONFIG.scales[wildcards.scale]
+    return settings_json(scale.settings, [cell_of(wildcards)])
 
 
 def settings_of(wildcards) -> str:

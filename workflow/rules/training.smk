@@ -5,6 +5,7 @@ rule train:
     input:
         # A data set has one right content, and the job looks at that, not at the file's age.
         ancient(dataset_file("{dataset}")),
+        parent_model,
     output:
         # Nothing is deleted before the job has looked: what is current is kept, a state is gone on from.
         update([cell_file(name) for name in OUTPUTS]),

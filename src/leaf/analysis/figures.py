@@ -108,22 +108,23 @@ def evolution_chart(records: Records) -> Figure:
     """How the activation parameters of one cell changed while it trained, a column per activation layer.
 
     Above, the curve of a layer's median parameters after some epochs; below, each parameter's median and the middle
-    50% and 90% of the layer's elements after every epoch, from the initial form at 0.
+    50% and 90% of the layer's elements after every epoch, from the initial form at 0, or where it was patched in.
     """
     (cell,) = records.cells.to_dict("records")
     forms = records.forms[cell["cell"]]
     names = layers(forms)
     parameters = list(parameter_quantiles(forms, names[0]))
+    start = int(records.epochs["epoch"][records.epochs["cell"] == cell["cell"]].min()) - 1
     figure, axes = plt.subplots(
         1 + len(parameters), len(names), figsize=(2.4 * len(names) + 0.5, 2 + 1.1 * len(parameters)),
         height_ratios=(2, *(1 for _ in parameters)), squeeze=False,
     )  # fmt: skip
     for layer, of_layer in zip(names, axes.T, strict=True):
         quantiles = parameter_quantiles(forms, layer)
-        _draw_median_curves(of_layer[0], cell["activation"], quantiles)
+        _draw_median_curves(of_layer[0], cell["activation"], quantiles, start)
         of_layer[0].set_title(layer_title(layer), fontsize="medium")
         for axis, values in zip(of_layer[1:], quantiles.values(), strict=True):
-            _draw_quantiles(axis, values)
+            _draw_quantiles(axis, values, start)
         of_layer[-1].set_xlabel("epoch")
     for axis, label in zip(axes[:, 0], ("output", *parameters), strict=True):
         axis.set_ylabel(label)
@@ -137,20 +138,20 @@ def layer_title(name: str) -> str:
     return re.sub(r"^activation(?=\d+$)", "layer ", name)
 
 
-def _draw_median_curves(axis: Axes, activation: str, quantiles: Mapping[str, np.ndarray]) -> None:
+def _draw_median_curves(axis: Axes, activation: str, quantiles: Mapping[str, np.ndarray], start: int) -> None:
     """The curve of the medians, light at the start and dark at the end."""
     epochs = len(next(iter(quantiles.values()))) - 1
     shown = [0, *(epoch for epoch in SHOWN_EPOCHS if epoch < epochs), epochs]
     medians = {name: values[shown, QUANTILES.index(0.5)] for name, values in quantiles.items()}
     shades = plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(shown)))
     for epoch, shade, values in zip(shown, shades, curves(activation, medians, CURVE_INPUTS), strict=True):
-        axis.plot(CURVE_INPUTS, values, color=shade, linewidth=1, label=f"epoch {epoch}")
+        axis.plot(CURVE_INPUTS, values, color=shade, linewidth=1, label=f"epoch {start + epoch}")
     axis.set_xlabel("input u")
 
 
-def _draw_quantiles(axis: Axes, values: np.ndarray) -> None:
+def _draw_quantiles(axis: Axes, values: np.ndarray, start: int) -> None:
     epochs = np.linspace(0, len(values) - 1, min(len(values), MOST_POINTS)).round().astype(int)
-    values = values[epochs]
+    values, epochs = values[epochs], start + epochs
     for low, high, shade in ((0.05, 0.95, "0.85"), (0.25, 0.75, "0.65")):
         lower, upper = (values[:, QUANTILES.index(level)] for level in (low, high))
         axis.fill_between(epochs, lower, upper, color=shade, linewidth=0)

@@ -16,6 +16,7 @@ from leaf.networks import NETWORKS
 from leaf.procedures import OPTIMIZERS, PROCEDURES
 
 STATUSES = (DONE, DIVERGED, STALE, MISSING, DAMAGED)
+FULLY_CONNECTED = "fully connected part"
 MADE_WITH = ("device", "kernel", "precision", "threads", "torch", "commit")
 
 
@@ -32,7 +33,8 @@ def kind_of(family: str, form: str) -> Activation:
 def activation_title(family: str, form: str) -> str:
     """An activation in words: ``ReLU``, ``LEAF as ReLU``."""
     kind = kind_of(family, form)
-    return f"{kind.title} as {kind.start or form_title(form)}" if kind.adaptive else form_title(form)
+    part = f", {FULLY_CONNECTED}" if kind.fully_connected_only else ""
+    return f"{kind.title} as {kind.start or form_title(form)}{part}" if kind.adaptive else form_title(form)
 
 
 def variant_title(variant: Variant, with_optimizer: bool) -> str:
@@ -48,12 +50,17 @@ def variant_title(variant: Variant, with_optimizer: bool) -> str:
 def summary_table(records: Records) -> pd.DataFrame:
     """One row per cell: what it is, its accuracies in %, epochs counted from 1, and the mean seconds per epoch."""
     cells = records.cells
-    activation = [activation_title(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
+    kinds = [kind_of(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
+    learned = [activation_title(kind.family, kind.form).removesuffix(f", {FULLY_CONNECTED}") for kind in kinds]
+    plain = [form_title(kind.form) for kind in kinds]
+    convolutional = [
+        base if kind.fully_connected_only else title for kind, base, title in zip(kinds, plain, learned, strict=True)
+    ]
     return pd.DataFrame(
         {
-            "type": [kind_of(*names).title for names in zip(cells["family"], cells["form"], strict=True)],
-            "activation, convolutional part": activation,
-            "activation, fully connected part": activation,
+            "type": [kind.title for kind in kinds],
+            "activation, convolutional part": convolutional,
+            "activation, fully connected part": learned,
             "procedure": cells["procedure"].map(lambda name: PROCEDURES[name].title),
             "optimizer": cells["optimizer"].map(lambda name: OPTIMIZERS[name].title),
             "seed": cells["seed"],
@@ -146,7 +153,8 @@ def _function_title(name: str) -> str:
 def _paper_words(variant: Variant) -> tuple[str, str]:
     """Activation and initial form as the paper's tables give them."""
     kind, form = kind_of(variant.family, variant.form), form_title(variant.form)
-    return (kind.title, kind.start or form) if kind.adaptive else (form, "N/A")
+    part = f", {FULLY_CONNECTED}" if kind.fully_connected_only else ""
+    return (f"{kind.title}{part}", kind.start or form) if kind.adaptive else (form, "N/A")
 
 
 def _percent(accuracies: pd.Series) -> pd.Series:

@@ -11,16 +11,18 @@ from leaf.experiment.errors import UserError
 from leaf.experiment.rounding import reach_of_rounding, train_epochs
 from leaf.experiment.training import TRAINING_VERSION
 from leaf.kernels import kernel_for
+from leaf.procedures import PROCEDURES
 
 COMPARED = ["train_loss", "train_loss_variance", "test_loss", "test_accuracy"]
 """The columns that a computer of the same kind gives bit for bit."""
 
 
 def verifiable(records: Records) -> list[Cell]:
-    """The cells that were trained with the present training version in float32."""
+    """The cells that were trained from start to end with the present training version in float32."""
     cells = records.cells
     there = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] == TRAINING_VERSION)
     there &= cells["precision"] == "float32"
+    there &= cells["procedure"] == cells["procedure"].map(PROCEDURES.plain_name)
     return [Cell.parse(name) for name in cells["cell"][there]]
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def build_network(network: str, dataset: str, activation: str) -> Network:
         UserError: if a name is unknown.
     """
     for field, value in {"network": network, "dataset": dataset, "activation": activation}.items():
-        _check_choice(field, value)
+        check_choice(field, value)
     data = DATASETS[dataset]
     return NETWORKS[network](data.image_shape, activation, data.classes)
 
@@ -64,14 +64,20 @@ class Cell:
 
     def __post_init__(self) -> None:
         for field in CHOICES:
-            _check_choice(field, getattr(self, field), f"cell {self.name}: ")
+            check_choice(field, getattr(self, field), f"cell {self.name}: ")
         activation, procedure = ACTIVATIONS[self.activation], PROCEDURES[self.procedure]
-        if procedure.two_stage and not activation.adaptive:
-            adaptive = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.adaptive)
-            raise UserError(
-                f"cell {self.name}: procedure {self.procedure!r} trains activation parameters in a stage of their own"
-                f" and {self.activation!r} has none; it goes with: {adaptive}"
-            )
+        about_parameters = {
+            "trains activation parameters in a stage of their own": procedure.two_stage,
+            "trains activation parameters alone": procedure.weights_rest,
+            "gives a base network activation parameters": procedure.start > 0,
+        }
+        for what, applies in about_parameters.items():
+            if applies and not activation.adaptive:
+                adaptive = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.adaptive)
+                raise UserError(
+                    f"cell {self.name}: procedure {self.procedure!r} {what} and {self.activation!r} has none;"
+                    f" it goes with: {adaptive}"
+                )
         if procedure.slow and not activation.slow_parameters:
             slow = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.slow_parameters)
             raise UserError(
@@ -92,15 +98,33 @@ class Cell:
         return ACTIVATIONS[self.activation].form
 
     @property
+    def parent(self) -> "Cell | None":
+        """The cell that this one starts from: of a patched network, the base network's first epochs."""
+        start = PROCEDURES[self.procedure].start
+        return replace(self, activation=self.form, procedure=f"first{start}-classic") if start else None
+
+    def epochs(self, epochs: int) -> range:
+        """The epochs that it trains where others train so many, counted from 0.
+
+        Raises:
+            UserError: if it would start or stop beyond them.
+        """
+        procedure = PROCEDURES[self.procedure]
+        if procedure.start >= epochs or (procedure.stop or 0) > epochs:
+            raise UserError(f"cell {self.name}: procedure {self.procedure!r} at a scale of only {epochs} epochs")
+        return range(procedure.start, procedure.stop or epochs)
+
+    @property
     def order(self) -> tuple[int, ...]:
         """A sort key that puts cells in the paper's order: by form, within it base, AHAF, LEAF, and by procedure."""
         families = list(dict.fromkeys(kind.family for kind in ACTIVATIONS.values()))
         forms = list(dict.fromkeys(kind.form for kind in ACTIVATIONS.values()))
-        kind = ACTIVATIONS[self.activation]
-        place = {field: list(choices).index(getattr(self, field)) for field, choices in CHOICES.items()}
+        kind, procedure = ACTIVATIONS[self.activation], PROCEDURES[self.procedure]
+        names = {**vars(self), "procedure": PROCEDURES.plain_name(self.procedure)}
+        place = {field: list(choices).index(names[field]) for field, choices in CHOICES.items()}
         return (
             place["network"], place["dataset"], forms.index(kind.form), place["optimizer"],
-            families.index(kind.family), place["procedure"], self.seed,
+            families.index(kind.family), procedure.start, procedure.stop or 0, place["procedure"], self.seed,
         )  # fmt: skip
 
     def directory(self, scale: str) -> Path:
@@ -120,6 +144,11 @@ class Cell:
         return cls(**dict(zip(CHOICES, parts, strict=True)), seed=int(seed.removeprefix("seed")))
 
 
+def field_pattern(field: str) -> str:
+    """A regular expression of all values that one of a cell's fields but the seed can have."""
+    return f"{getattr(CHOICES[field], 'PREFIX', '')}(?:{'|'.join(CHOICES[field])})"
+
+
 def check_result_path(path: str, scales: Iterable[str]) -> None:
     """Check a path that someone asks to be made, if it lies below ``results``.
 
@@ -136,11 +165,17 @@ def check_result_path(path: str, scales: Iterable[str]) -> None:
         raise UserError(f"{path}: a cell has no such file; its files are {', '.join(OUTPUTS)}")
 
 
-def _check_choice(field: str, value: str, where: str = "") -> None:
+def check_choice(field: str, value: str, where: str = "") -> None:
+    """See that a cell's field can have a value.
+
+    Raises:
+        UserError: if not; the message starts with ``where`` and tells what there is.
+    """
     if value not in CHOICES[field]:
         near = difflib.get_close_matches(value, CHOICES[field], n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UserError(f"{where}unknown {field} {value!r}{hint}; known: {', '.join(CHOICES[field])}")
+        note = getattr(CHOICES[field], "NOTE", "")
+        raise UserError(f"{where}unknown {field} {value!r}{hint}; known: {', '.join(CHOICES[field])}{note}")
 
 
 def expand(experiment: Mapping[str, Any], seeds: int | None = None) -> list[Cell]:

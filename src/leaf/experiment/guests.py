@@ -141,16 +141,18 @@ def _check_activation(name: str, kind: Any) -> None:
     same = [n for n, k in ACTIVATIONS.items() if (k.family, k.form) == (kind.family, kind.form) and n != name]
     if same:
         raise UserError(f"activation {name!r}: family {kind.family!r} as {kind.form!r} is {same[0]!r} already")
-    for shape in PROBED_SHAPES:
-        _check_module(name, kind, kind.build(shape), shape)
-
-
-def _check_module(name: str, kind: Activation, module: nn.Module, shape: tuple[int, ...]) -> None:
-    """See that an activation's module is elementwise by its shapes and of the kind that its registration says."""
-    if kind.adaptive and not isinstance(module, Adaptive):
-        raise UserError(f"activation {name!r}: a learnable activation is a leaf.activations.Adaptive")
-    if kind.adaptive != any(True for _ in module.parameters()):
+    modules = {shape: kind.build(shape) for shape in PROBED_SHAPES}
+    with_parameters = [module for module in modules.values() if any(True for _ in module.parameters())]
+    if kind.adaptive != bool(with_parameters):
         raise UserError(f"activation {name!r}: adaptive is {kind.adaptive}, but its parameters say otherwise")
+    if not all(isinstance(module, Adaptive) for module in with_parameters):
+        raise UserError(f"activation {name!r}: a learnable activation is a leaf.activations.Adaptive")
+    for shape, module in modules.items():
+        _check_output(name, module, shape)
+
+
+def _check_output(name: str, module: nn.Module, shape: tuple[int, ...]) -> None:
+    """See that an activation keeps its input's shape."""
     inputs = torch.linspace(-3, 3, 5 * torch.Size(shape).numel()).reshape(5, *shape)
     outputs = module(inputs)
     if not isinstance(outputs, torch.Tensor) or outputs.shape != inputs.shape or not outputs.is_floating_point():

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 from leaf.activations import ACTIVATIONS
@@ -72,9 +73,21 @@ class Stopped(Exception):
 
 
 def is_current(run: dict[str, Any], settings: Settings) -> bool:
-    """Whether a finished cell's ``run.json`` tells of these settings, the present training version and its guests."""
+    """Whether a finished cell's ``run.json`` tells of these settings and of the present version, guests and parent."""
     made_with = (run["settings"], run["training_version"], sorted(run.get("guests", {}).values()))
-    return made_with == (asdict(settings), TRAINING_VERSION, sorted(guests_of(run.get("cell", {})).values()))
+    present = (asdict(settings), TRAINING_VERSION, sorted(guests_of(run.get("cell", {})).values()))
+    return made_with == present and not _has_another_parent(run)
+
+
+def _has_another_parent(run: dict[str, Any]) -> bool:
+    """Whether the cell whose network a finished cell took over has been trained to another one since."""
+    if "parent" not in run:
+        return False
+    try:
+        parent = read_run(Cell.parse(run["parent"]["cell"]).directory(run["scale"]))
+    except DamagedError:
+        return False  # which is told by whoever needs it
+    return parent is not None and parent["sha256"]["model.safetensors"] != run["parent"]["model_sha256"]
 
 
 def train_cell(
@@ -171,8 +184,9 @@ class _Job:
     ) -> None:
         self.cell, self.scale, self.settings, self.say = cell, scale, settings, say
         self.directory, self.started = cell.directory(scale), time.time()
-        self.guests = guests_of(vars(cell))
+        self.epochs, self.guests = cell.epochs(settings.epochs), guests_of(vars(cell))
         check_cell(cell)
+        weights = self._take_parent()
         self.identity = {
             "cell": cell.name,
             "settings": {key: value for key, value in asdict(settings).items() if key != "epochs"},
@@ -180,8 +194,9 @@ class _Job:
             "data": DATASETS[cell.dataset].sha256,
             "device": device.type,
             **({"guests": sorted(self.guests.values())} if self.guests else {}),
+            **({"parent": self.parent["model_sha256"]} if self.parent else {}),
         }
-        state, refused = load_state(self.directory, self.identity, settings.epochs)
+        state, refused = load_state(self.directory, self.identity, len(self.epochs))
         for line in refused:
             say(line)
         kernel = kernel_for(device) if ACTIVATIONS[cell.activation].fused else "plain"
@@ -195,7 +210,7 @@ class _Job:
                 f"settings: {settings.validation_images} validation_images leave none of {cell.dataset}'s"
                 f" {len(data.train_images)} training images"
             )
-        self.training = Training(cell, settings, data, device, self.execution.kernel, self.execution.precision)
+        self.training = Training(cell, settings, data, device, self.execution.kernel, self.execution.precision, weights)
         self.sessions = state["sessions"] if state else []
         if state:
             self.training.load_state_dict(state["training"])
@@ -204,12 +219,28 @@ class _Job:
             say(f"{cell.name}: goes on {self.where}{as_before}")
         self.sessions.append({"started": timestamp(self.started), "host": socket.gethostname()})
 
+    def _take_parent(self) -> dict[str, torch.Tensor] | None:
+        """The weights of the network that the cell takes over, if it does; ``parent`` tells whose."""
+        self.parent: dict[str, str] | None = None
+        if not (parent := self.cell.parent):
+            return None
+        directory = parent.directory(self.scale)
+        run = read_run(directory)
+        if not run or not is_current(run, self.settings):
+            found = "that is stale" if run else "that has no results"
+            raise UserError(
+                f"{self.cell.name}: starts from {parent.name}, and {found} at scale {self.scale};"
+                f" run 'leaf train {parent.name}' first"
+            )
+        self.parent = {"cell": parent.name, "model_sha256": run["sha256"]["model.safetensors"]}
+        return safetensors.torch.load_file(directory / "model.safetensors")
+
     @property
     def where(self) -> str:
         """How far training is, in words."""
         partial = self.training.partial
         minibatch = f", minibatch {len(partial.losses)}" if partial else ""
-        return f"after epoch {len(self.training.records)}{minibatch}"
+        return f"after epoch {self.training.epochs_done}{minibatch}"
 
     def run(self, schedule: Schedule, progress: CellProgress, caught: list[int]) -> None:
         """Train to the end and write the outputs; on a signal write the state and raise."""
@@ -217,7 +248,7 @@ class _Job:
 
         def after_minibatch(step: int, steps: int) -> None:
             nonlocal saved
-            progress(len(self.training.records) + 1, step, steps)
+            progress(self.training.epochs_done + 1, step, steps)
             overdue = time.monotonic() - saved > 60 * schedule.minutes
             if caught or overdue:
                 self.save()
@@ -235,7 +266,7 @@ class _Job:
         drop_previous(self.directory)
         (self.directory / "status.json").unlink(missing_ok=True)
         last = self.training.records[-1]
-        end = f"{last.epoch} epochs"
+        end = f"{len(self.training.records)} epochs"
         if self.training.diverged:
             end = f"diverged at epoch {last.epoch}, first in {self.training.nonfinite_layer}"
         self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
@@ -256,10 +287,10 @@ class _Job:
         records = self.training.records
         seconds_per_epoch = sum(record.train_seconds for record in records) / len(records)
         status = {
-            "epoch": len(records),
-            "epochs": self.settings.epochs,
+            "epoch": self.training.epochs_done,
+            "epochs": self.epochs.stop,
             "test_accuracy": records[-1].test_accuracy,
-            "seconds_left": round((self.settings.epochs - len(records)) * seconds_per_epoch, 1),
+            "seconds_left": round((len(self.epochs) - len(records)) * seconds_per_epoch, 1),
             "updated": timestamp(time.time()),
         }
         write_text(self.directory / "status.json", json.dumps(status) + "\n")
@@ -298,7 +329,7 @@ class _Job:
             "scale": self.scale,
             "settings": asdict(self.settings),
             "training_version": TRAINING_VERSION,
-            "epochs": last.epoch,
+            "epochs": len(training.records),
             "diverged_at": last.epoch if training.diverged else None,
             "nonfinite_layer": training.nonfinite_layer,
             "network_parameters": sum(parameter.numel() for parameter in training.network.parameters()),
@@ -309,6 +340,7 @@ class _Job:
             "peak_memory_bytes": peak_memory(),
             "data_sha256": DATASETS[self.cell.dataset].sha256,
             **({"guests": self.guests} if self.guests else {}),
+            **({"parent": self.parent} if self.parent else {}),
             "versions": versions(),
             "git": git(),
         }

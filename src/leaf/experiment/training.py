@@ -5,7 +5,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,6 +95,7 @@ class Training:
         device: where to compute.
         kernel: ``"plain"``, or the name of the fast kernel that the device has; that one if not given.
         precision: a name in ``PRECISIONS``.
+        parent: of a cell that takes over another's network, that network's weights by name.
         dtype, memory_format: of weights and images; the tests' exact comparisons use float64 and contiguous memory.
     """
 
@@ -106,6 +107,7 @@ class Training:
         device: torch.device | None = None,
         kernel: str | None = None,
         precision: str = "float32",
+        parent: Mapping[str, Tensor] | None = None,
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
@@ -113,12 +115,17 @@ class Training:
         keep_freed_memory()
         device = device or torch.device("cpu")
         self.settings, self.dtype, self.memory_format = settings, dtype, memory_format
+        self.epochs = cell.epochs(settings.epochs)
         self.data = data.to(device)
         self.network, self.streams = initial_network(
             cell.seed,
             lambda: build_network(cell.network, cell.dataset, cell.activation),
             (settings.batch_size, *data.train_images.shape[1:]),
         )
+        if (cell.parent is None) != (parent is None):
+            raise ValueError(f"{cell.name}: takes over the network of {cell.parent}")
+        if parent is not None:
+            take_over(self.network, parent)
         self.network.to(device, dtype)
         self.network.to(memory_format=memory_format)
         for layer in self.network.activations:
@@ -135,7 +142,12 @@ class Training:
     @property
     def finished(self) -> bool:
         """Whether there is no epoch left to train: all are done, or the last one's loss was not finite."""
-        return len(self.records) >= self.settings.epochs or self.diverged
+        return len(self.records) >= len(self.epochs) or self.diverged
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs the network has behind it, those of a network that was taken over included."""
+        return self.epochs.start + len(self.records)
 
     @property
     def diverged(self) -> bool:
@@ -167,7 +179,7 @@ class Training:
         )
         rates = sorted({group["lr"] for stage in self.stages for group in stage.optimizer.param_groups})
         record = EpochRecord(
-            epoch=len(self.records) + 1,
+            epoch=self.epochs_done + 1,
             train_loss=losses.mean().item(),
             train_loss_variance=losses.var().item() if len(losses) > 1 else math.nan,
             test_loss=test_loss,
@@ -257,6 +269,18 @@ class Training:
         self.partial = None if state["partial"] is None else PartialEpoch(**state["partial"])
         self.quantiles = state["quantiles"]
         self.nonfinite_layer = state["nonfinite_layer"]
+
+
+def take_over(network: Network, weights: Mapping[str, Tensor]) -> None:
+    """Give a network the weights of one that differs in having no activation parameters.
+
+    Raises:
+        ValueError: if it differs in more.
+    """
+    own = {f"{name}.{key}" for name, layer in network.named_activations.items() for key in layer.state_dict()}
+    if network.state_dict().keys() - own != weights.keys():
+        raise ValueError("these are not the weights of the same network with its base function")
+    network.load_state_dict(weights, strict=False)
 
 
 def make_deterministic() -> None:

@@ -1,0 +1,63 @@
+"""Activations of the published code beyond its commands: in the fully connected part only, and the F-neuron."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from leaf.activations import ACTIVATIONS, AHAF, LEAF, Activation, Adaptive, learnable, plain
+
+CENTRES = tuple(-4 + 8 * i / 17 for i in range(18))
+"""Where the F-neuron's membership functions have their tops, 8/17 from each other."""
+
+
+def _at_centres(function: nn.Module) -> tuple[float, ...]:
+    return tuple(function(torch.tensor(CENTRES, dtype=torch.float64)).tolist())
+
+
+class FNeuron(Adaptive):
+    r"""The F-neuron's activation, :math:`\sum_{i=0}^{17} w_i \mu_i(u)`: straight lines between 18 points that learn.
+
+    :math:`\mu_i(u) = \max(0, 1 - |u - c_i| \cdot 17/8)` with centres :math:`c_i = -4 + 8i/17`; outside [-4, 4] the two
+    end ones stay 1. The weights start as the form's values at the centres; as published, those of HardTanh start as
+    HardSigmoid's.
+
+    Args:
+        shape: shape of one sample's input; one parameter set per element.
+        form: ``"tanh"``, ``"sigmoid"``, ``"hardtanh"`` or ``"hardsigmoid"``.
+
+    Shape: input and output ``(N, *shape)``.
+    Source: the public implementation of Bodyanskiy & Kostiuk (2023).
+    """
+
+    family = "fneuron"
+    parameter_names = tuple(f"w{i}" for i in range(18))
+    forms = {
+        "tanh": _at_centres(nn.Tanh()),
+        "sigmoid": _at_centres(nn.Sigmoid()),
+        "hardtanh": _at_centres(nn.Hardsigmoid()),
+        "hardsigmoid": _at_centres(nn.Hardsigmoid()),
+    }
+
+    def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
+        distance = u.clamp(CENTRES[0], CENTRES[-1])[..., None] - u.new_tensor(CENTRES)
+        membership = (1 - distance.abs() * 17 / 8).clamp(min=0)
+        return (membership * torch.stack(parameters, -1)).sum(-1)
+
+
+def in_fully_connected_part(kind: Activation) -> Activation:
+    """A learnable activation after linear layers; after convolutions the plain function of its form."""
+
+    def make(shape: Sequence[int]) -> nn.Module:
+        return (kind if len(shape) == 1 else ACTIVATIONS[kind.form]).make(shape)
+
+    return replace(kind, family=f"{kind.family}@ffn", make=make, fully_connected_only=True)
+
+
+ACTIVATIONS["hardtanh"] = plain("hardtanh", nn.Hardtanh)
+ACTIVATIONS["hardsigmoid"] = plain("hardsigmoid", nn.Hardsigmoid)
+for family, title in ((AHAF, "AHAF"), (LEAF, "LEAF"), (FNeuron, "F-neuron")):
+    for form in family.forms:
+        kind = replace(learnable(family, form), title=title)
+        ACTIVATIONS[f"{family.family}-{form}@ffn"] = in_fully_connected_part(kind)
