@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick test check bench fidelity faults paper verify environment lock clean
+.PHONY: quick test test-slurm check bench fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
 	snakemake --quiet rules
@@ -15,6 +15,10 @@ quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with it
 test: $(ENVIRONMENT)  ## the tests
 	leaf fetch
 	pytest
+
+test-slurm: $(ENVIRONMENT)  ## the SLURM profile on a real SLURM of one node, with interruptions; as root
+	leaf fetch
+	python tests/slurm.py
 
 check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
 	ruff check

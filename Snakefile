@@ -29,9 +29,11 @@ from leaf.experiment.cells import (
     CHOICES,
     OUTPUTS,
     RESULTS,
+    Cell,
     check_result_path,
 )
 from leaf.experiment.config import check_config
+from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.errors import UserError
 from leaf.experiment.training import TRAINING_VERSION

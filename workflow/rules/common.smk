@@ -22,6 +22,12 @@ def settings(wildcards) -> str:
     return CONFIG.scales[wildcards.scale].settings.to_json()
 
 
+def cell_of(wildcards) -> Cell:
+    """The cell that a job trains."""
+    fields = {field: getattr(wildcards, field) for field in CHOICES}
+    return Cell(**fields, seed=int(wildcards.seed))
+
+
 def cells_of(wildcards) -> list:
     """The cells of an experiment that have the values of the other wildcards."""
     cells = CONFIG.cells([wildcards.experiment], wildcards.scale)

@@ -11,6 +11,13 @@ rule train:
     log:
         f"logs/train/{CELL}.log",
     threads: 1
+    resources:
+        mem_mb=lambda wildcards: memory_mb(CONFIG.scales[wildcards.scale].settings),
+        runtime=lambda wildcards: minutes(
+            cell_of(wildcards), CONFIG.scales[wildcards.scale].settings
+        ),
+        # How many cells may share a machine's GPUs: bounded in profiles/gpu.
+        gpu_cells=1,
     params:
         cell=CELL_PATTERN,
         settings=settings,

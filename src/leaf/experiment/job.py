@@ -18,6 +18,7 @@ from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.checkpoint import drop_previous, load_state, save_state
 from leaf.experiment.datasets import DATASETS, dataset_file, load
+from leaf.experiment.devices import training_device
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import remove_parts, write_text
 from leaf.experiment.observations import (
@@ -113,28 +114,13 @@ def train_cell(
                 os.utime(directory / name)
             say(f"{cell.name}: outputs are current, kept")
             return
-        with _caught_signals() as caught:
+        with _caught_signals() as caught, training_device(device) as chosen:
             try:
-                job = _Job(cell, scale, settings, choose_device(device), threads, precision, say)
+                job = _Job(cell, scale, settings, chosen, threads, precision, say)
                 job.run(schedule, progress, caught)
             except torch.OutOfMemoryError as error:
                 reason = str(error).split(". ")[0]
                 raise UserError(f"{cell.name}: with minibatches of {settings.batch_size} images: {reason}") from None
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a configuration's ``device``.
-
-    Raises:
-        UserError: if there is no such device, or a GPU is demanded and there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown device {name!r}; known: auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda is demanded, but torch finds no GPU here; choose auto or cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def check_possible(execution: Execution, device: torch.device) -> None:
