@@ -22,6 +22,12 @@ def settings(wildcards) -> str:
     return CONFIG.scales[wildcards.scale].settings.to_json()
 
 
+def continued_scale(scale: str) -> str:
+    """The option that names the scale whose states a scale's cells go on from, if there is one."""
+    continues = CONFIG.scales[scale].continues
+    return f"--continues {continues}" if continues else ""
+
+
 def cells_of(wildcards) -> list:
     """The cells of an experiment that have the values of the other wildcards."""
     cells = CONFIG.cells([wildcards.experiment], wildcards.scale)

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
-from leaf.analysis.collection import DAMAGED, DIVERGED, DONE, MISSING, STALE, Records, Variant
+from leaf.analysis.collection import MISSING, Records, Variant
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
+from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE
 from leaf.networks import NETWORKS
 from leaf.procedures import OPTIMIZERS, PROCEDURES
 
