@@ -1,7 +1,6 @@
 """Every command line of docs/reruns.md, with the jobs that the real Snakemake would have of it."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -187,9 +186,7 @@ def test_a_cell_in_training_is_not_forgotten(project, capsys):
             refused.append(exit_.value.code)
 
     train_cell(cell("leaf-tanh"), "tiny", settings, "cpu", progress=forget_too, say=lambda line: None)
-    assert (
-        refused[0] == f"leaf: {held}: held by process {os.getpid()} on {socket.gethostname()}; end it, or wait for it"
-    )
+    assert refused[0] == f"leaf: {held}: is being trained on {socket.gethostname()}; end it, or wait for it"
     assert {*OUTPUTS, "state.pt"} < files_of(cell("leaf-tanh")) and {*OUTPUTS, "state.pt"} < files_of(DONE[0])
 
     write_progress(held, Progress())

@@ -1,5 +1,6 @@
 """How far the grid is, as files tell it: real training, really ended, and hand-made words of other machines."""
 
+import errno
 import json
 import os
 import re
@@ -136,6 +137,25 @@ def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
     assert status() == ("failed", "the reason; goes on after epoch 1")
     (DIRECTORY / "status.json").write_text("{}")  # no such words
     assert status() == ("interrupted", "no word of how far it was; goes on from its state")
+
+
+def test_a_file_system_without_locks(empty_project, monkeypatch):
+    """Made up: none is at hand. Training goes on, and what was written lately tells."""
+
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    seen = []
+    said = train(progress=lambda epoch, step, steps: seen.append(status()[0]))
+    assert said[0] == f"{DIRECTORY}: cannot be locked (No locks available); nobody else may train this cell now"
+    assert set(seen) == {"running"} and status()[0] == "done"
+    longer = replace(SETTINGS, epochs=5)
+    with pytest.raises(Killed):
+        train(settings=longer, progress=kill_in_epoch(5))
+    assert status(longer)[0] == "failed"
+    say_elsewhere(minutes=10, host=socket.gethostname())
+    assert status(longer)[0] == "interrupted"
 
 
 def test_finished_cells(empty_project, monkeypatch):

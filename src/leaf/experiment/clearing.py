@@ -9,7 +9,7 @@ from leaf.experiment.checkpoint import PREVIOUS, STATE, has_state
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.job import is_current
 from leaf.experiment.lock import hold, is_held
-from leaf.experiment.progress import STATUS, read_progress, trains_elsewhere
+from leaf.experiment.progress import STATUS, is_training, read_progress
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
 
@@ -23,10 +23,10 @@ def forget(cells: Iterable[Cell], scale: str) -> dict[Cell, int]:
     directories = {cell: cell.directory(scale) for cell in cells}
     with ExitStack() as locks:
         for directory in filter(Path.exists, directories.values()):
-            locks.enter_context(hold(directory))
             progress = read_progress(directory)
-            if progress and trains_elsewhere(progress):
+            if progress and is_training(directory, progress):
                 raise UserError(f"{directory}: is being trained on {progress.host}; end it, or wait for it")
+            locks.enter_context(hold(directory))
         # The lock stays: someone may be waiting for it.
         names = (*OUTPUTS, STATE, PREVIOUS, STATUS)
         return {cell: _remove(directory / name for name in names) for cell, directory in directories.items()}

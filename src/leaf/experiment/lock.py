@@ -14,7 +14,7 @@ LOCK = "lock"
 
 @contextmanager
 def hold(directory: Path, say: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock of a cell's directory, which is made if needed.
+    """Hold the lock of a cell's directory, which is made if needed. Where the file system has no locks, go on without.
 
     Args:
         say: told in a line that someone else holds it; then it is waited for.
@@ -37,22 +37,27 @@ def hold(directory: Path, say: Callable[[str], None] | None = None) -> Iterator[
                 raise UserError(f"{held}; end it, or wait for it") from None
             say(f"{held}, waiting")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if say:
+                say(f"{directory}: cannot be locked ({error.strerror}); nobody else may train this cell now")
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
         yield
 
 
-def is_held(directory: Path) -> bool:
-    """Whether someone holds the lock of a cell's directory, as far as this machine can see.
+def is_held(directory: Path) -> bool | None:
+    """Whether someone holds the lock of a cell's directory; ``None`` where the file system has no locks.
 
-    On a file system that several machines share, it may not see the others' locks.
+    On a file system that machines share, this one may not see the others' locks.
     """
     try:
         with (directory / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is none, or the file system has no locks
+    except FileNotFoundError:
         return False
+    except OSError:
+        return None
     return False

@@ -104,16 +104,13 @@ def drop_progress(directory: Path) -> None:
 def is_training(directory: Path, progress: Progress | None) -> bool:
     """Whether someone trains the cell now, as far as files can tell.
 
+    On this machine the cell's lock tells. Of another machine the lock may not be seen, nor its processes: what it wrote
+    lately tells.
+
     Args:
         progress: what ``read_progress`` gave.
     """
-    return is_held(directory) or (progress is not None and trains_elsewhere(progress))
-
-
-def trains_elsewhere(progress: Progress) -> bool:
-    """Whether a cell seems to be in training on another machine.
-
-    Its process can't be seen and a file system that machines share may not show its lock: what it wrote lately tells.
-    """
-    ended = progress.stopped or progress.failure or progress.silence > SILENCE
-    return progress.host != socket.gethostname() and not ended
+    held = is_held(directory)
+    if held or progress is None or (held is False and progress.host == socket.gethostname()):
+        return bool(held)
+    return not (progress.stopped or progress.failure) and progress.silence < SILENCE
