@@ -54,7 +54,7 @@ def test_a_real_process_from_its_start_to_its_end_by_force(empty_project):
         assert process.poll() is None
         time.sleep(0.05)
     assert seen <= {"waiting", "running"}
-    running = rf"epoch \d/50, minibatch 0/10, accuracy \d\d\.\d\d%, [\d.]+ (s|min) left, on {socket.gethostname()}"
+    running = rf"epoch \d/50(, minibatch \d+/10)?, accuracy \d\d\.\d\d%, [\d.]+ (s|min) left, on {socket.gethostname()}"
     assert status(long)[0] == "running" and re.fullmatch(running, status(long)[1])
     process.kill()
     process.wait()
@@ -74,7 +74,7 @@ def test_a_signal(empty_project):
 
     with pytest.raises(Stopped):
         train(progress=stop)
-    where = f"in epoch 2/3, minibatch 1, on {socket.gethostname()}"
+    where = f"in epoch 2/3, minibatch 1/2, on {socket.gethostname()}"
     assert status() == ("interrupted", f"stopped by SIGTERM {where}; goes on after epoch 1, minibatch 1")
     other = replace(SETTINGS, train_images=128)
     assert status(other) == ("interrupted", f"stopped by SIGTERM {where}; starts anew")
@@ -132,7 +132,7 @@ def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
     assert status()[0] == "running" and status()[1].endswith("on node17")
     say_elsewhere(minutes=10)
     assert status()[0] == "interrupted"
-    assert "ended without a word in epoch 2/3, minibatch 0, on node17; goes on after epoch 1" in status()[1]
+    assert "ended without a word in epoch 2/3, on node17; goes on after epoch 1" in status()[1]
     say_elsewhere(minutes=1, failure="the reason")
     assert status() == ("failed", "the reason; goes on after epoch 1")
     (DIRECTORY / "status.json").write_text("{}")  # no such words

@@ -103,7 +103,7 @@ def _under_way(cell: Cell, scale: str, settings: Settings, progress: Progress, t
     if progress.failure:
         return CellStatus(cell, FAILED, f"{progress.failure}; {next_run}", left, progress.seconds_per_epoch)
     how = f"stopped by {progress.stopped}" if progress.stopped else "ended without a word"
-    where = f"in epoch {progress.epoch + 1}/{settings.epochs}, minibatch {progress.minibatch}, on {progress.host}"
+    where = f"in {_place(progress, settings)}, on {progress.host}"
     return CellStatus(cell, INTERRUPTED, f"{how} {where}; {next_run}", left, progress.seconds_per_epoch)
 
 
@@ -130,8 +130,13 @@ def _end(run: dict[str, Any]) -> str:
     return f"{run['epochs']} epochs in {duration(run['train_seconds'])} on {run['device']}"
 
 
+def _place(progress: Progress, settings: Settings) -> str:
+    minibatch = f", minibatch {progress.minibatch}/{progress.minibatches}" if progress.minibatch else ""
+    return f"epoch {min(progress.epoch + 1, settings.epochs)}/{settings.epochs}{minibatch}"
+
+
 def _how_far(progress: Progress, settings: Settings, left: float) -> str:
-    parts = [f"epoch {progress.epoch + 1}/{settings.epochs}, minibatch {progress.minibatch}/{progress.minibatches}"]
+    parts = [_place(progress, settings)]
     if progress.test_accuracy is not None:
         parts.append(f"accuracy {progress.test_accuracy:.2%}")
     if progress.seconds_per_epoch:
