@@ -38,8 +38,8 @@ def project(tmp_path, monkeypatch, data):
 
 
 def tree(directory: Path) -> set[str]:
-    """All there is, but for a cell's directory and lock."""
-    return {str(file) for file in directory.rglob("*") if file.is_file() and file.name != "lock"}
+    """All there is, but for a cell's directory and lock, and its word of what went wrong."""
+    return {str(file) for file in directory.rglob("*") if file.is_file() and file.name not in ("lock", "status.json")}
 
 
 def assert_refused(project: Path, arguments: list[str], message: str) -> None:
@@ -76,7 +76,11 @@ CONFIGURATIONS = {
     "paper changed": ({"scales": {"paper": {"extends": "quick"}}}, "fixed; give your scale a name of its own"),
     "extends nothing": ({"scales": {"mine": {"epochs": 1}}}, "scales.mine: 'extends' is a required property"),
     "extends the unknown": (scale(extends="qick"), "scales.mine.extends: unknown scale 'qick'"),
-    "extends itself": (scale(extends="mine"), "scales.mine.extends: unknown scale 'mine'"),
+    "extends itself": (scale(extends="mine"), "scales: mine: extends goes in a circle"),
+    "extend each other": (
+        {"scales": {"a": {"extends": "b"}, "b": {"extends": "a"}}},
+        "scales: a, b: extends goes in a circle",
+    ),
     "zero epochs": (scale(epochs=0), "scales.mine.epochs: 0 is less than the minimum of 1"),
     "negative epochs": (scale(epochs=-5), "scales.mine.epochs: -5 is less than"),
     "epochs as text": (scale(epochs="5"), "scales.mine.epochs: expected integer, found '5'"),

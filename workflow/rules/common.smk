@@ -28,6 +28,12 @@ def cell_of(wildcards) -> Cell:
     return Cell(**fields, seed=int(wildcards.seed))
 
 
+def continued_scale(scale: str) -> str:
+    """The option that names the scale whose states a scale's cells go on from, if there is one."""
+    continues = CONFIG.scales[scale].continues
+    return f"--continues {continues}" if continues else ""
+
+
 def cells_of(wildcards) -> list:
     """The cells of an experiment that have the values of the other wildcards."""
     cells = CONFIG.cells([wildcards.experiment], wildcards.scale)
@@ -107,9 +113,14 @@ def cell_chart(pattern: str, kind: str, category: str) -> str:
 
 
 def products(experiment: str, scale: str) -> list[str]:
-    """Every table and figure of an experiment."""
-    tables, charts = [], []
-    for cell in CONFIG.cells([experiment], scale):
+    """Every table and figure of an experiment, and its cells: one that is gone is trained again, whatever is made of it."""
+    cells = CONFIG.cells([experiment], scale)
+    runs, tables, charts = (
+        [f"{cell.directory(scale)}/run.json" for cell in cells],
+        [],
+        [],
+    )
+    for cell in cells:
         place = {"experiment": experiment, "form": cell.form, **asdict(cell)}
         tables += [SUMMARY_TABLE.format(**place)]
         tables += [NETWORK_TABLE.format(kind=kind, **place) for kind in NETWORK_TABLES]
@@ -118,7 +129,7 @@ def products(experiment: str, scale: str) -> list[str]:
             charts += [FORMS_CHART.format(**place), EVOLUTION_CHART.format(**place)]
     files = [f"{table}.{suffix}" for table in tables for suffix in TABLE_FORMATS]
     files += [f"{chart}.{FIGURE_FORMAT}" for chart in charts]
-    return [f"{REPORTS}/{scale}/{file}" for file in dict.fromkeys(files)]
+    return runs + [f"{REPORTS}/{scale}/{file}" for file in dict.fromkeys(files)]
 
 
 def runs_without_record(scale: str) -> list[str]:

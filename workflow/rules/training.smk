@@ -21,7 +21,9 @@ rule train:
     params:
         cell=CELL_PATTERN,
         settings=settings,
+        # It takes the outputs too, so that Snakemake reruns nothing when it changes: a state is only a cache.
+        continues=lambda wildcards, output: continued_scale(wildcards.scale),
     shell:
-        "exec leaf train {params.cell} --scale {wildcards.scale} --settings {params.settings:q}"
+        "exec leaf train {params.cell} --scale {wildcards.scale} --settings {params.settings:q} {params.continues}"
         f" {EXECUTION}"
         " --threads {threads} > {log} 2>&1"

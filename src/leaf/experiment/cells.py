@@ -120,6 +120,17 @@ class Cell:
         return cls(**dict(zip(CHOICES, parts, strict=True)), seed=int(seed.removeprefix("seed")))
 
 
+def existing_cells(scale: str, *files: str) -> list[Cell]:
+    """The cells that have left one of some files at a scale, of the configuration or not, in the paper's order.
+
+    Raises:
+        UserError: if a directory with such a file is no cell's.
+    """
+    top = RESULTS / scale
+    found = (Cell.parse(str(path.parent.relative_to(top))) for file in files for path in top.rglob(file))
+    return sort_cells(found)
+
+
 def check_result_path(path: str, scales: Iterable[str]) -> None:
     """Check a path that someone asks to be made, if it lies below ``results``.
 
