@@ -187,12 +187,13 @@ def test_what_cannot_be_replaced():
                 nn.Hardtanh(), nn.Softsign(), nn.LogSigmoid(), nn.Threshold(0.1, 0.0), nn.GELU(),
             )  # fmt: skip
             self.unused = nn.ReLU()
+            self.scale = nn.Parameter(torch.ones(2, 2))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for layer in (self.lstm, self.gru, self.rnn):
                 x = layer(x)[0]
             lstm, gru, rnn = self.cells
-            x = rnn(gru(lstm(x)[0]))
+            x = rnn(gru(lstm(x)[0])) * torch.sigmoid(self.scale).sum()
             return F.leaky_relu(F.softmax(self.formless(x), -1)) + F.relu(x[:, 0].long()).sum() + F.relu(x.sum(1)).sum()
 
     found = replace_activations(Everything(), example_input=torch.randn(3, 4))
@@ -207,6 +208,7 @@ def test_what_cannot_be_replaced():
     assert "nearest=True" in reasons.pop("formless.12")[1]
     assert reasons.pop("unused") == ("ReLU", "the example does not reach it in evaluation")
     assert reasons.pop("leaky_relu") == ("F.leaky_relu", "LEAF has no such form")
+    assert reasons.pop("sigmoid") == ("torch.sigmoid", "its input is a parameter of the model")
     assert [one.reason for one in found.kept if one.name == "relu"] == [
         "its input is torch.int64", "its input has no axis but the batch's"
     ]  # fmt: skip
@@ -313,6 +315,16 @@ def test_children_that_a_forward_goes_through():
     assert names(replace_activations(model, example_input=u).replaced) == ["relu", "relu_2"]
     for converted in (model, copy.deepcopy(model), copy.deepcopy(copy.deepcopy(model))):
         torch.testing.assert_close(converted(u), original(u), rtol=1e-5, atol=1e-5)
+
+
+def test_graph_modules():
+    """Their graph is their own, and so is the way they are copied."""
+    block = torchvision.models.resnet.BasicBlock(3, 3).eval()
+    model = torch.fx.symbolic_trace(block)
+    assert names(replace_activations(model, example_input=IMAGES).replaced) == ["relu", "relu_2"]
+    model.relu_2.p4.data += 1
+    for converted in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(converted(IMAGES), block(IMAGES) + 1, rtol=1e-5, atol=1e-5)
 
 
 def test_converting_again_goes_on_where_it_stopped():

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+try:
+    import yaml
+except ModuleNotFoundError:
+    sys.exit("leaf: the experiment needs more than the library does: pip install 'leaf-activations[workflow]'")
 
 from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell
 from leaf.experiment.config import Config, check_known, read_config

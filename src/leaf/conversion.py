@@ -120,7 +120,7 @@ def replace_activations(
     Each place where an activation is applied gets one of its own, also where one module is used at several, as in the
     blocks of a ResNet, or a function such as ``F.relu`` is called. The model is changed in place: its other modules,
     their classes, parameters and names stay (``copy.deepcopy`` it first to keep the original). Optimizers are to be
-    made afterwards.
+    made afterwards. ReLU's form is u·σ(2^16 u), off by up to 4.3e-6 next to 0; the others are exact but for rounding.
 
     What the example reaches in evaluation is replaced. A model's own code is followed by torch's tracer only in modules
     that use an activation twice or call it as a function, and what it reads there from attributes is fixed then; if it
@@ -208,6 +208,8 @@ class _Wanted:
             ValueError: if not.
         """
         shapes = dict.fromkeys(one.shape for one in inputs)
+        if any(one.parameter for one in inputs):
+            raise ValueError("its input is a parameter of the model")
         if not inputs[0].dtype.is_floating_point:
             raise ValueError(f"its input is {inputs[0].dtype}")
         if () in shapes:
@@ -382,7 +384,7 @@ def _new_name(module: nn.Module, use: Use) -> str:
     return next(name for name in names if not hasattr(module, name))
 
 
-_PROBE = Input((1,), torch.float64, torch.device("cpu"), channels_last=False)
+_PROBE = Input((1,), torch.float64, torch.device("cpu"))
 
 
 def _error(original: Callable[[Tensor], Tensor], layer: Adaptive) -> float:

@@ -34,6 +34,8 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
     Raises:
         ValueError: if that cannot be told without running it.
     """
+    if isinstance(module, fx.GraphModule):
+        return copy.deepcopy(module.graph)
     if "forward" in vars(module):
         raise ValueError("its forward is not its class's")
     own_class, attributes = type(module), vars(module).copy()
@@ -155,6 +157,10 @@ def rewrite(module: nn.Module, calls: Mapping[int, str]) -> None:
     Raises:
         ValueError: if the forward cannot be traced.
     """
+    if isinstance(module, fx.GraphModule):
+        _redirect(module, module.graph, calls)
+        module.recompile()
+        return
     vars(module)["_calls"] = {**getattr(module, "_calls", {}), **calls}
     vars(module)["_forwards"] = {training: compiled(module, trace(module, training)) for training in (True, False)}
     module.__class__ = _rewritten(_written_class(module))

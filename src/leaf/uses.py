@@ -35,12 +35,13 @@ KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
 
 
 class Input(NamedTuple):
-    """What an activation got: the shape of one sample, the rest of what makes a tensor."""
+    """What an activation got: the shape of one sample, and what kind of tensor it was."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    channels_last: bool
+    channels_last: bool = False
+    parameter: bool = False
 
 
 @dataclass
@@ -177,7 +178,7 @@ class _Watch(TorchFunctionMode):
         caller, place = self.next_place()
         use = self.uses.setdefault((caller, place, kind, name), Use(kind, caller, place, name, original, function))
         channels_last = u.ndim == 4 and not u.is_contiguous() and u.is_contiguous(memory_format=torch.channels_last)
-        use.inputs.append(Input(tuple(u.shape[1:]), u.dtype, u.device, channels_last))
+        use.inputs.append(Input(tuple(u.shape[1:]), u.dtype, u.device, channels_last, isinstance(u, nn.Parameter)))
 
 
 def join(module: str, name: str) -> str:
