@@ -114,8 +114,8 @@ def misread(model: nn.Module, example: Any, graphs: Mapping[nn.Module, fx.Graph]
         try:
             args, kwargs = copy.deepcopy((args, kwargs))
             expected.append(compiled(module, graphs[module])(module, *args, **kwargs))
-        except Exception:
-            expected.append(wrong)
+        except Exception as error:
+            expected.append(error)
         finally:
             busy = False
 
@@ -135,12 +135,11 @@ def misread(model: nn.Module, example: Any, graphs: Mapping[nn.Module, fx.Graph]
 
 def _alike(found: Any, expected: Any) -> bool:
     """Whether two outputs hold the same numbers; on a GPU, the same but for rounding."""
+    if type(found) is not type(expected):
+        return False
     if isinstance(expected, Tensor):
-        return (
-            isinstance(found, Tensor)
-            and found.shape == expected.shape
-            and torch.allclose(found, expected, equal_nan=True)
-        )
+        same_kind = found.shape == expected.shape and found.dtype == expected.dtype
+        return same_kind and torch.allclose(found, expected, equal_nan=True)
     if isinstance(expected, Mapping):
         found, expected = [*found.items()], [*expected.items()]
     if isinstance(expected, list | tuple):

@@ -120,6 +120,8 @@ def find_uses(model: nn.Module, example: Any) -> Uses:
     watch = _Watch(model)
     with ExitStack() as stack:
         for module in watch.names:
+            if isinstance(module, torch.jit.ScriptModule):  # it takes no hooks
+                continue
             for handle in (
                 module.register_forward_pre_hook(watch.enter, prepend=True, with_kwargs=True),
                 module.register_forward_hook(watch.leave, always_call=True),
@@ -161,7 +163,7 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         caller = self.calls[-1][0]
-        if func in KIND_OF_FUNCTION and type(caller) not in KIND_OF_MODULE:
+        if func in KIND_OF_FUNCTION and type(caller) not in KIND_OF_MODULE and not isinstance(caller, Adaptive):
             kind, title = KIND_OF_FUNCTION[func]
             holders = [join(self.names[caller], name) for name, value in vars(caller).items() if value is func]
             (u, *rest), options = (*args, *kwargs.values()), kwargs if args else {}
