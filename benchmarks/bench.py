@@ -1,4 +1,5 @@
-"""What training costs: ours against the plain loop and against ours with SiLU, and every layer against a plain copy.
+"""What training costs: ours against the plain loop and against ours with SiLU, a converted ResNet-18 against the
+original, and every layer against a plain copy.
 
 What is compared runs in turn, in one process, on real data, so that a drifting machine drifts for all of it; figures
 are medians, ratios are medians of the rounds' ratios. Run as `make bench`; writes CSV, a chart and what machine it was.
@@ -22,8 +23,11 @@ import pandas as pd
 import plain_loop
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchvision.models import resnet18
 
-from leaf.activations import AHAF, LEAF
+from leaf import AHAF, LEAF, parameter_groups, replace_activations
+from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import Cell, build_network
 from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
 from leaf.experiment.provenance import device_name, git, versions
@@ -246,6 +250,54 @@ LAYERS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
 }
 
 
+# --- a network that was converted -------------------------------------------------------------------------------------
+
+
+def bench_conversion(disturbances: list[str]) -> pd.DataFrame:
+    """A row for ResNet-18 as torchvision has it, on CIFAR-10's images, and one for each way to convert it."""
+    data = load("cifar10", dataset_file("cifar10"), BATCH, 10)
+    images = to_unit_interval(data.train_images, torch.float32).contiguous(memory_format=torch.channels_last)
+    rows, runs = [], {}
+    for name, options in CONVERSIONS.items():
+        torch.manual_seed(42)
+        model = resnet18(num_classes=10).to(memory_format=torch.channels_last)
+        row = {"network": "ResNet-18", "activations": name, "added_parameters": 0, "conversion_seconds": 0.0}
+        if options:
+            started = time.perf_counter()
+            conversion = replace_activations(model, **options, example_input=images[:1])
+            row |= {"conversion_seconds": time.perf_counter() - started, "added_parameters": conversion.parameters}
+        runs[name] = training_step(model, images, data.train_labels)
+        rows.append(row)
+    with undisturbed("conversion of ResNet-18", disturbances):
+        found = interleaved(runs, 15)
+    for row, took in zip(rows, found.values(), strict=True):
+        row["seconds_per_1000_images"] = statistics.median(took) / BATCH * 1000
+        row |= {"spread": spread(took), "over_relu": ratio(took, found["ReLU"])}
+        print(" ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
+    return pd.DataFrame(rows)
+
+
+def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], float]:
+    """Trains on one minibatch: seconds."""
+    optimizer = torch.optim.Adam(parameter_groups(model, learning_rate=1e-3))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return lambda: seconds(step)
+
+
+CONVERSIONS: dict[str, dict[str, str]] = {
+    "ReLU": {},
+    "LEAF per channel": {"with_": "leaf", "sharing": "channel"},
+    "AHAF per channel": {"with_": "ahaf", "sharing": "channel"},
+    "LEAF per element": {"with_": "leaf", "sharing": "element"},
+    "LEAF shared": {"with_": "leaf", "sharing": "shared"},
+}
+
+
 # --- whole cells ------------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +369,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     started, disturbances = time.perf_counter(), list[str]()
     bench_layers(disturbances).to_csv(directory / "layers.csv", index=False, float_format="%.4g")
+    bench_conversion(disturbances).to_csv(directory / "conversion.csv", index=False, float_format="%.4g")
     networks = bench_networks(disturbances)
     networks.to_csv(directory / "networks.csv", index=False, float_format="%.4g")
     draw(networks, directory / "networks.svg")

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+try:
+    import yaml
+except ModuleNotFoundError:
+    sys.exit("leaf: the experiment needs more than the library does: pip install 'leaf-activations[workflow]'")
 
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, existing_cells, sort_cells
 from leaf.experiment.clearing import forget, prune
