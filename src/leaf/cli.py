@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint-minutes", type=float, default=10, metavar="M", help="and when M minutes have passed (10)"
     )
 
+    train.add_argument("--tracking", metavar="JSON", help="who watches, and where, instead of the configuration's")
+
     status = command(_status, "status", "Tell which cells are done, running, stale or missing.")
 
     for listing in (cells, status):
@@ -174,6 +176,7 @@ def _train(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from leaf.experiment.job import Schedule, Stopped, train_cell
+    from leaf.experiment.tracking import Tracking
 
     cell = Cell.parse(options.cell)
     scale, settings = _scale_and_settings(options)
@@ -187,9 +190,13 @@ def _train(options: argparse.Namespace) -> None:
 
     device, precision = (getattr(options, name) or _config(options).values[name] for name in ("device", "precision"))
     schedule = Schedule(options.checkpoint_epochs, options.checkpoint_minutes)
+    given = options.tracking
+    tracking = Tracking.from_json(given) if given else Tracking.from_config(_config(options).values["tracking"])
     with bar:
         try:
-            train_cell(cell, scale, settings, device, options.threads, precision, schedule, progress, bar.write)
+            train_cell(
+                cell, scale, settings, device, options.threads, precision, schedule, progress, bar.write, tracking
+            )
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
             sys.exit(128 + stop.signal)

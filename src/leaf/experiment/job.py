@@ -30,6 +30,7 @@ from leaf.experiment.observations import (
 from leaf.experiment.provenance import device_name, git, peak_memory, timestamp, versions
 from leaf.experiment.records import read_run, write_metrics, write_run, write_tensors
 from leaf.experiment.scales import Settings
+from leaf.experiment.tracking import Run, Tracking, Watch
 from leaf.experiment.training import PRECISIONS, TEST_BATCH_SIZE, TRAINING_VERSION, Training
 from leaf.kernels import kernel_for
 
@@ -85,6 +86,7 @@ def train_cell(
     schedule: Schedule = Schedule(),
     progress: CellProgress = lambda epoch, step, steps: None,
     say: Callable[[str], None] = print,
+    tracking: Tracking | None = None,
 ) -> None:
     """Make the outputs of one cell, with as little training as that takes.
 
@@ -95,9 +97,10 @@ def train_cell(
         schedule: when to write the state.
         progress: told of every minibatch.
         say: told in a line what is done and why.
+        tracking: which trackers watch, if any; they change nothing about results.
 
     Raises:
-        UserError: if the data set or the device cannot be had, memory ends, or a file cannot be written.
+        UserError: if the data set, the device or a tracker cannot be had, memory ends, or a file cannot be written.
         Stopped: if one of ``STOP_SIGNALS`` came while training.
     """
     directory = cell.directory(scale)
@@ -116,7 +119,8 @@ def train_cell(
         with _caught_signals() as caught:
             try:
                 job = _Job(cell, scale, settings, choose_device(device), threads, precision, say)
-                job.run(schedule, progress, caught)
+                with job.watched_by(tracking):
+                    job.run(schedule, progress, caught)
             except torch.OutOfMemoryError as error:
                 reason = str(error).split(". ")[0]
                 raise UserError(f"{cell.name}: with minibatches of {settings.batch_size} images: {reason}") from None
@@ -198,6 +202,7 @@ class _Job:
             as_before = f", with {', '.join(kept)} as before" if kept else ""
             say(f"{cell.name}: goes on {self.where}{as_before}")
         self.sessions.append({"started": timestamp(self.started), "host": socket.gethostname()})
+        self.watch = Watch(say)
 
     @property
     def where(self) -> str:
@@ -205,6 +210,20 @@ class _Job:
         partial = self.training.partial
         minibatch = f", minibatch {len(partial.losses)}" if partial else ""
         return f"after epoch {len(self.training.records)}{minibatch}"
+
+    @contextmanager
+    def watched_by(self, tracking: Tracking | None) -> Iterator[None]:
+        """Let trackers watch what is left to train. Parted from last: a network may keep them waiting."""
+        about = {
+            **asdict(self.cell), "scale": self.scale, **asdict(self.settings), "training_version": TRAINING_VERSION,
+            "device": self.identity["device"], **asdict(self.execution),
+        }  # fmt: skip
+        if tracking and not self.training.finished:
+            self.watch.start(tracking, Run(self.cell, self.scale, about, len(self.training.records) + 1))
+        try:
+            yield
+        finally:
+            self.watch.close()
 
     def run(self, schedule: Schedule, progress: CellProgress, caught: list[int]) -> None:
         """Train to the end and write the outputs; on a signal write the state and raise."""
@@ -221,7 +240,7 @@ class _Job:
                 raise Stopped(caught[0], self.where)
 
         while not self.training.finished:
-            self.training.run_epoch(after_minibatch)
+            self.watch.observe(self.training.run_epoch(after_minibatch), self.training.network)
             if self.training.finished or len(self.training.records) % schedule.epochs == 0:
                 self.save()
                 saved = time.monotonic()
@@ -236,7 +255,7 @@ class _Job:
         self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state; what it holds will not be trained again, so it is told."""
         self.sessions[-1]["seconds"] = round(time.time() - self.started, 3)
         state = {
             "identity": self.identity,
@@ -245,6 +264,7 @@ class _Job:
             "training": self.training.state_dict(),
         }
         save_state(self.directory, state)
+        self.watch.tell()
 
     def write_status(self) -> None:
         """Tell how far training is, for whoever watches files."""
