@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell
-from leaf.experiment.config import Config, check_known, read_config
+from leaf.experiment.config import CONFIG, Config, check_known, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.scales import Settings
 
@@ -190,8 +190,11 @@ def _train(options: argparse.Namespace) -> None:
 
     device, precision = (getattr(options, name) or _config(options).values[name] for name in ("device", "precision"))
     schedule = Schedule(options.checkpoint_epochs, options.checkpoint_minutes)
-    given = options.tracking
-    tracking = Tracking.from_json(given) if given else Tracking.from_config(_config(options).values["tracking"])
+    tracking = None  # nobody watches where neither the command line nor a configuration says who
+    if options.tracking:
+        tracking = Tracking.from_json(options.tracking)
+    elif CONFIG.exists():
+        tracking = Tracking.from_config(_config(options).values["tracking"])
     with bar:
         try:
             train_cell(
