@@ -60,4 +60,4 @@ lock:  ## pin the newest versions that fit together; then bring environment.yml 
 	  --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-annotate --output-file requirements.lock
 
 clean:  ## remove what was trained and made; keeps the environment and the data sets
-	rm -rf results logs .snakemake $(filter-out reports/shipped,$(wildcard reports/*))
+	rm -rf results logs tracking .snakemake $(filter-out reports/shipped,$(wildcard reports/*))

@@ -5,6 +5,7 @@ What is compared runs in turn, in one process, on real data, so that a drifting 
 are medians, ratios are medians of the rounds' ratios. Run as `make bench`; writes CSV, a chart and what machine it was.
 """
 
+import functools
 import json
 import os
 import platform
@@ -32,6 +33,7 @@ from leaf.experiment.cells import Cell, build_network
 from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
 from leaf.experiment.provenance import device_name, git, versions
 from leaf.experiment.scales import SCALES, Settings
+from leaf.experiment.tracking import TRACKERS, Run, Tracking, Watch
 from leaf.experiment.training import Training, keep_freed_memory, make_deterministic
 from leaf.kernels import kernel_for
 from leaf.networks import NETWORKS, Network
@@ -335,6 +337,36 @@ def bench_cells(disturbances: list[str]) -> pd.DataFrame:
 START = Settings(epochs=1, train_images=BATCH, test_images=10)
 
 
+# --- tracking ---------------------------------------------------------------------------------------------------------
+
+
+def bench_tracking(disturbances: list[str]) -> pd.DataFrame:
+    """What each tracker takes of the time of whole epochs, LeNet-5 as LEAF on all of Fashion-MNIST, with one thread."""
+    cell = Cell("lenet5", "fashion_mnist", *VARIANTS["LEAF-Tanh P24Sl"], "adam", 42)
+    data = load("fashion_mnist", dataset_file("fashion_mnist"))
+    torch.set_num_threads(1)
+    training, shares = Training(cell, Settings(), data), {name: list[float]() for name in TRACKERS}
+    watches = {name: Watch(print) for name in TRACKERS}
+
+    def tell(watch: Watch) -> None:
+        watch.observe(training.records[-1], training.network)
+        watch.tell()
+
+    with tempfile.TemporaryDirectory() as directory, undisturbed("tracking", disturbances):
+        for name, watch in watches.items():
+            watch.start(Tracking((name,), directory), Run(cell, "bench", {}, 1))
+        for _ in range(ROUNDS):
+            epoch = seconds(training.run_epoch)
+            for name, watch in watches.items():
+                shares[name].append(seconds(functools.partial(tell, watch)) / epoch)
+        for watch in watches.values():
+            watch.close()
+    torch.set_num_threads(THREADS)
+    rows = [{"tracker": name, "share_of_epoch": statistics.median(s), "most": max(s)} for name, s in shares.items()]
+    print(*rows, sep="\n", flush=True)
+    return pd.DataFrame(rows)
+
+
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
@@ -374,6 +406,7 @@ def main() -> None:
     networks.to_csv(directory / "networks.csv", index=False, float_format="%.4g")
     draw(networks, directory / "networks.svg")
     bench_cells(disturbances).to_csv(directory / "cells.csv", index=False, float_format="%.4g")
+    bench_tracking(disturbances).to_csv(directory / "tracking.csv", index=False, float_format="%.4g")
     machine = {
         "device": device_name(torch.device("cpu")), "cores": os.cpu_count(), "threads": THREADS,
         "system": platform.platform(terse=True), "kernel": kernel_for(torch.device("cpu")), "versions": versions(),

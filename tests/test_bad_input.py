@@ -127,6 +127,9 @@ CONFIGURATIONS = {
     "unknown figure format": ({"figure_format": "jpg"}, "figure_format: 'jpg' is not one of"),
     "checkpoint never": ({"checkpoint": {"epochs": 0}}, "checkpoint.epochs: 0 is less than"),
     "checkpoint in zero minutes": ({"checkpoint": {"minutes": 0}}, "checkpoint.minutes: 0 is less than or equal"),
+    "unknown tracker": ({"tracking": {"trackers": ["aim"]}}, "trackers.0: 'aim' is not one of 'tensorboard', 'wandb'"),
+    "a tracker twice": ({"tracking": {"trackers": ["wandb", "wandb"]}}, "tracking.trackers: .*non-unique"),
+    "unknown mode": ({"tracking": {"wandb_mode": "off"}}, "wandb_mode: 'off' is not one of 'offline', 'online'"),
     "directory a number": ({"datasets_directory": 5}, "datasets_directory: expected string or null"),
 }
 
@@ -173,6 +176,11 @@ COMMANDS = {
         ["train", CELL, *TINY, "--device", "cpu", "--precision", "tf32"],
         "tf32 exists on GPUs alone",
     ),
+    "no such tracker": (
+        ["train", CELL, *TINY, "--tracking", '{"trackers": ["aim"]}'],
+        "tracking: unknown tracker 'aim'; known: tensorboard, wandb",
+    ),
+    "tracking no JSON": (["train", CELL, *TINY, "--tracking", "wandb"], "--tracking 'wandb': .*expected JSON such as"),
     "no such device": (["train", CELL, *TINY, "--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda"),
     "no such filter": (["cells", "--dataset", "mnist"], "unknown dataset 'mnist'"),
     "no table": (["table", CELL], "nothing to make; ask for one or more of: --summary, --paper"),

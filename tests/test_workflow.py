@@ -149,6 +149,15 @@ def test_changing_a_setting_of_an_own_scale_retrains_exactly_its_cells(project):
     assert project.jobs(*other)["train"] == 3  # the cells that this scale has not trained yet
 
 
+def test_watching_retrains_nothing_and_reaches_the_job(project):
+    watched = ["--config", "tracking={trackers: [tensorboard]}"]
+    assert "Nothing to be done" in project.snakemake("-n", *watched)
+    cell = CELL.replace("seed42", "seed43")
+    project.snakemake(f"results/tiny/{cell}/metrics.csv", *watched)
+    (events,) = (project.directory / f"tracking/tensorboard/tiny/{cell}").iterdir()
+    assert events.stat().st_size > 10_000 and not (project.directory / "tracking/wandb").exists()
+
+
 def test_raising_the_training_version_reruns_no_training_but_is_seen(project):
     before = project.trained_at()
     project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = ", "TRAINING_VERSION = 10 + ")

@@ -16,7 +16,7 @@ except ModuleNotFoundError:
 
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, existing_cells, sort_cells
 from leaf.experiment.clearing import forget, prune
-from leaf.experiment.config import Config, check_known, read_config
+from leaf.experiment.config import CONFIG, Config, check_known, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.progress import STATUS
 from leaf.experiment.scales import Settings
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     train.add_argument("--continues", metavar="SCALE", help="the scale whose states to go on from, beside --settings")
+    train.add_argument("--tracking", metavar="JSON", help="who watches, and where, instead of the configuration's")
 
     status = command(_status, "status", "Tell how far the cells are, what needs attention, and the time left.")
     status.add_argument("--all", action="store_true", help="tell of cells that are done or waiting too")
@@ -214,6 +215,7 @@ def _train(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from leaf.experiment.job import Schedule, Stopped, train_cell
+    from leaf.experiment.tracking import Tracking
 
     cell = Cell.parse(options.cell)
     scale, settings = _scale_and_settings(options)
@@ -228,10 +230,25 @@ def _train(options: argparse.Namespace) -> None:
 
     device, precision = (getattr(options, name) or _config(options).values[name] for name in ("device", "precision"))
     schedule = Schedule(options.checkpoint_epochs, options.checkpoint_minutes)
+    tracking = None  # nobody watches where neither the command line nor a configuration says who
+    if options.tracking:
+        tracking = Tracking.from_json(options.tracking)
+    elif CONFIG.exists():
+        tracking = Tracking.from_config(_config(options).values["tracking"])
     with bar:
         try:
             train_cell(
-                cell, scale, settings, device, options.threads, precision, schedule, progress, bar.write, continues
+                cell,
+                scale,
+                settings,
+                device,
+                options.threads,
+                precision,
+                schedule,
+                progress,
+                bar.write,
+                continues,
+                tracking,
             )
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")

@@ -4,11 +4,15 @@ REPORT = f"{REPORTS}/{{scale}}"
 FIGURE_FORMAT = config["figure_format"]
 CELL = f"{{scale}}/{CELL_PATTERN}"
 
-# Where and with what care cells train. Not in params: it changes nothing about their results.
+# Where and with what care cells train, and who watches. Not in params: it changes nothing about their results.
+# Doubled braces, since Snakemake fills single ones.
+TRACKING = shlex.quote(json.dumps(config["tracking"]))
+TRACKING = TRACKING.replace("{", "{{").replace("}", "}}")
 EXECUTION = (
     f"--device {config['device']} --precision {config['precision']}"
     f" --checkpoint-epochs {config['checkpoint']['epochs']}"
     f" --checkpoint-minutes {config['checkpoint']['minutes']}"
+    f" --tracking {TRACKING}"
 )
 
 

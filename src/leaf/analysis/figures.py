@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -188,8 +189,8 @@ def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
     axis.fill_between(CURVE_INPUTS, low, high, color="0.8", linewidth=0, label="90% of all units")
     axis.plot(CURVE_INPUTS, base_curve(form), color="black", linewidth=1.8, label=form_title(form))
     for index, curve in enumerate(forms[f"curves/{layer}"]):
-        (line,) = axis.plot(CURVE_INPUTS, curve, color=f"C{index}", linewidth=1, label=f"unit {index + 1}")
-        line.set_linestyle(UNIT_DASHES[index])
+        style: dict[str, Any] = {"color": f"C{index}", "linestyle": UNIT_DASHES[index], "linewidth": 1}
+        axis.plot(CURVE_INPUTS, curve, label=f"unit {index + 1}", **style)
 
 
 def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """What a cell's job asks for of a cluster: time and memory, reckoned from what was measured on one CPU core.
 
-A job that asked for too little is ended, and goes on from its state when it is started again; one that asked for much too
-much waits longer in the queue. So the times are three times what was measured: slower cores than those exist.
+A job that asked for too little is ended, and goes on from its state when it is started again; one that asked for far
+too much waits longer in the queue. So the times are three times what was measured: slower cores than those exist.
 """
 
 from leaf.experiment.cells import Cell

@@ -32,6 +32,7 @@ from leaf.experiment.progress import BEAT, Progress, drop_progress, note_failure
 from leaf.experiment.provenance import device_name, git, peak_memory, timestamp, versions
 from leaf.experiment.records import read_run, write_metrics, write_run, write_tensors
 from leaf.experiment.scales import Settings
+from leaf.experiment.tracking import Run, Tracking, Watch
 from leaf.experiment.training import PRECISIONS, TEST_BATCH_SIZE, TRAINING_VERSION, Training
 from leaf.kernels import kernel_for
 
@@ -88,6 +89,7 @@ def train_cell(
     progress: CellProgress = lambda epoch, step, steps: None,
     say: Callable[[str], None] = print,
     continues: str | None = None,
+    tracking: Tracking | None = None,
 ) -> None:
     """Make the outputs of one cell, with as little training as that takes.
 
@@ -99,9 +101,10 @@ def train_cell(
         progress: told of every minibatch.
         say: told in a line what is done and why.
         continues: a scale whose state of the cell is gone on from, if it has no fitting one of its own.
+        tracking: which trackers watch, if any; they change nothing about results.
 
     Raises:
-        UserError: if the data set or the device cannot be had, memory ends, or a file cannot be written.
+        UserError: if the data set, the device or a tracker cannot be had, memory ends, or a file cannot be written.
         Stopped: if one of ``STOP_SIGNALS`` came while training.
     """
     directory = cell.directory(scale)
@@ -121,7 +124,8 @@ def train_cell(
         with _caught_signals() as caught, _noted_failure(directory), training_device(device) as chosen:
             try:
                 job = _Job(cell, scale, settings, chosen, threads, precision, say, continues)
-                job.run(schedule, progress, caught)
+                with job.watched_by(tracking):
+                    job.run(schedule, progress, caught)
             except torch.OutOfMemoryError as error:
                 reason = str(error).split(". ")[0]
                 raise UserError(f"{cell.name}: with minibatches of {settings.batch_size} images: {reason}") from None
@@ -190,6 +194,7 @@ class _Job:
         self.saved = self.where if state else None
         self.minibatches = math.ceil((len(data.train_images) - settings.validation_images) / settings.batch_size)
         self.told = 0.0
+        self.watch = Watch(say)
 
     def _load_state(self, continues: str | None) -> tuple[dict[str, Any] | None, str]:
         """The state to go on from, if there is one that fits; and of which scale it is, in words, if not of its own."""
@@ -207,6 +212,20 @@ class _Job:
         partial = self.training.partial
         minibatch = f", minibatch {len(partial.losses)}" if partial else ""
         return f"after epoch {len(self.training.records)}{minibatch}"
+
+    @contextmanager
+    def watched_by(self, tracking: Tracking | None) -> Iterator[None]:
+        """Let trackers watch what is left to train. Parted from last: a network may keep them waiting."""
+        about = {
+            **asdict(self.cell), "scale": self.scale, **asdict(self.settings), "training_version": TRAINING_VERSION,
+            "device": self.identity["device"], **asdict(self.execution),
+        }  # fmt: skip
+        if tracking and not self.training.finished:
+            self.watch.start(tracking, Run(self.cell, self.scale, about, len(self.training.records) + 1))
+        try:
+            yield
+        finally:
+            self.watch.close()
 
     def run(self, schedule: Schedule, progress: CellProgress, caught: list[int]) -> None:
         """Train to the end and write the outputs; on a signal write the state and raise."""
@@ -227,7 +246,7 @@ class _Job:
 
         self.tell()
         while not self.training.finished:
-            self.training.run_epoch(after_minibatch)
+            self.watch.observe(self.training.run_epoch(after_minibatch), self.training.network)
             if self.training.finished or len(self.training.records) % schedule.epochs == 0:
                 self.save()
                 saved = time.monotonic()
@@ -242,7 +261,7 @@ class _Job:
         self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state; what it holds will not be trained again, so it is told."""
         self.sessions[-1]["seconds"] = round(time.time() - self.started, 3)
         state = {
             "identity": self.identity,
@@ -252,6 +271,7 @@ class _Job:
         }
         save_state(self.directory, state)
         self.saved = self.where
+        self.watch.tell()
 
     def tell(self, stopped: str | None = None) -> None:
         """Tell how far training is, for whoever watches files."""
