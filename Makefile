@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick test check bench fidelity faults paper verify environment lock clean
+.PHONY: quick test test-slurm check bench fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
 	snakemake --quiet rules
@@ -15,6 +15,10 @@ quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with it
 test: $(ENVIRONMENT)  ## the tests
 	leaf fetch
 	pytest
+
+test-slurm: $(ENVIRONMENT)  ## the SLURM profile on a real SLURM of one node, with interruptions; as root
+	leaf fetch
+	python tests/slurm.py
 
 check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
 	ruff check
@@ -56,4 +60,4 @@ lock:  ## pin the newest versions that fit together; then bring environment.yml 
 	  --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-annotate --output-file requirements.lock
 
 clean:  ## remove what was trained and made; keeps the environment and the data sets
-	rm -rf results logs .snakemake $(filter-out reports/shipped,$(wildcard reports/*))
+	rm -rf results logs tracking .snakemake $(filter-out reports/shipped,$(wildcard reports/*))

@@ -34,6 +34,7 @@ from leaf.experiment.cells import (
     field_pattern,
 )
 from leaf.experiment.config import check_config
+from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import settings_json

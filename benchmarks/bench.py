@@ -1,9 +1,11 @@
-"""What training costs: ours against the plain loop and against ours with SiLU, and every layer against a plain copy.
+"""What training costs: ours against the plain loop and against ours with SiLU, a converted ResNet-18 against the
+original, and every layer against a plain copy.
 
 What is compared runs in turn, in one process, on real data, so that a drifting machine drifts for all of it; figures
 are medians, ratios are medians of the rounds' ratios. Run as `make bench`; writes CSV, a chart and what machine it was.
 """
 
+import functools
 import json
 import os
 import platform
@@ -22,12 +24,16 @@ import pandas as pd
 import plain_loop
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchvision.models import resnet18
 
-from leaf.activations import AHAF, LEAF
+from leaf import AHAF, LEAF, parameter_groups, replace_activations
+from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import Cell, build_network
 from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
 from leaf.experiment.provenance import device_name, git, versions
 from leaf.experiment.scales import SCALES, Settings
+from leaf.experiment.tracking import TRACKERS, Run, Tracking, Watch
 from leaf.experiment.training import Training, keep_freed_memory, make_deterministic
 from leaf.kernels import kernel_for
 from leaf.networks import NETWORKS, Network
@@ -246,6 +252,54 @@ LAYERS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
 }
 
 
+# --- a network that was converted -------------------------------------------------------------------------------------
+
+
+def bench_conversion(disturbances: list[str]) -> pd.DataFrame:
+    """A row for ResNet-18 as torchvision has it, on CIFAR-10's images, and one for each way to convert it."""
+    data = load("cifar10", dataset_file("cifar10"), BATCH, 10)
+    images = to_unit_interval(data.train_images, torch.float32).contiguous(memory_format=torch.channels_last)
+    rows, runs = [], {}
+    for name, options in CONVERSIONS.items():
+        torch.manual_seed(42)
+        model = resnet18(num_classes=10).to(memory_format=torch.channels_last)
+        row = {"network": "ResNet-18", "activations": name, "added_parameters": 0, "conversion_seconds": 0.0}
+        if options:
+            started = time.perf_counter()
+            conversion = replace_activations(model, **options, example_input=images[:1])
+            row |= {"conversion_seconds": time.perf_counter() - started, "added_parameters": conversion.parameters}
+        runs[name] = training_step(model, images, data.train_labels)
+        rows.append(row)
+    with undisturbed("conversion of ResNet-18", disturbances):
+        found = interleaved(runs, 15)
+    for row, took in zip(rows, found.values(), strict=True):
+        row["seconds_per_1000_images"] = statistics.median(took) / BATCH * 1000
+        row |= {"spread": spread(took), "over_relu": ratio(took, found["ReLU"])}
+        print(" ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
+    return pd.DataFrame(rows)
+
+
+def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], float]:
+    """Trains on one minibatch: seconds."""
+    optimizer = torch.optim.Adam(parameter_groups(model, learning_rate=1e-3))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return lambda: seconds(step)
+
+
+CONVERSIONS: dict[str, dict[str, str]] = {
+    "ReLU": {},
+    "LEAF per channel": {"with_": "leaf", "sharing": "channel"},
+    "AHAF per channel": {"with_": "ahaf", "sharing": "channel"},
+    "LEAF per element": {"with_": "leaf", "sharing": "element"},
+    "LEAF shared": {"with_": "leaf", "sharing": "shared"},
+}
+
+
 # --- whole cells ------------------------------------------------------------------------------------------------------
 
 
@@ -283,6 +337,36 @@ def bench_cells(disturbances: list[str]) -> pd.DataFrame:
 START = Settings(epochs=1, train_images=BATCH, test_images=10)
 
 
+# --- tracking ---------------------------------------------------------------------------------------------------------
+
+
+def bench_tracking(disturbances: list[str]) -> pd.DataFrame:
+    """What each tracker takes of the time of whole epochs, LeNet-5 as LEAF on all of Fashion-MNIST, with one thread."""
+    cell = Cell("lenet5", "fashion_mnist", *VARIANTS["LEAF-Tanh P24Sl"], "adam", 42)
+    data = load("fashion_mnist", dataset_file("fashion_mnist"))
+    torch.set_num_threads(1)
+    training, shares = Training(cell, Settings(), data), {name: list[float]() for name in TRACKERS}
+    watches = {name: Watch(print) for name in TRACKERS}
+
+    def tell(watch: Watch) -> None:
+        watch.observe(training.records[-1], training.network)
+        watch.tell()
+
+    with tempfile.TemporaryDirectory() as directory, undisturbed("tracking", disturbances):
+        for name, watch in watches.items():
+            watch.start(Tracking((name,), directory), Run(cell, "bench", {}, 1))
+        for _ in range(ROUNDS):
+            epoch = seconds(training.run_epoch)
+            for name, watch in watches.items():
+                shares[name].append(seconds(functools.partial(tell, watch)) / epoch)
+        for watch in watches.values():
+            watch.close()
+    torch.set_num_threads(THREADS)
+    rows = [{"tracker": name, "share_of_epoch": statistics.median(s), "most": max(s)} for name, s in shares.items()]
+    print(*rows, sep="\n", flush=True)
+    return pd.DataFrame(rows)
+
+
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
@@ -317,10 +401,12 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     started, disturbances = time.perf_counter(), list[str]()
     bench_layers(disturbances).to_csv(directory / "layers.csv", index=False, float_format="%.4g")
+    bench_conversion(disturbances).to_csv(directory / "conversion.csv", index=False, float_format="%.4g")
     networks = bench_networks(disturbances)
     networks.to_csv(directory / "networks.csv", index=False, float_format="%.4g")
     draw(networks, directory / "networks.svg")
     bench_cells(disturbances).to_csv(directory / "cells.csv", index=False, float_format="%.4g")
+    bench_tracking(disturbances).to_csv(directory / "tracking.csv", index=False, float_format="%.4g")
     machine = {
         "device": device_name(torch.device("cpu")), "cores": os.cpu_count(), "threads": THREADS,
         "system": platform.platform(terse=True), "kernel": kernel_for(torch.device("cpu")), "versions": versions(),

@@ -173,30 +173,63 @@ def test_autocast():
     assert all(parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+SHARED = [  # sharing, channel axis, one sample's shape, that of the parameters
+    ("channel", 0, (3, 4, 6), (3, 1, 1)),
+    ("channel", -1, (3, 4, 6), (1, 1, 6)),
+    ("channel", 1, (3, 4, 6), (1, 4, 1)),
+    ("shared", 0, (3, 4, 6), (1, 1, 1)),
+    ("channel", -1, (5, 8), (1, 8)),
+    ("channel", 0, (7,), (7,)),
+    ("shared", 0, (7,), (1,)),
+]
+
+
+@pytest.mark.parametrize(("sharing", "axis", "shape", "own_shape"), SHARED)
+@pytest.mark.parametrize("family", [AHAF, LEAF])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_one_parameter_set_per_channel(channels_last, dtype):
-    """The same as per element with equal parameters, whose gradients are the channel's sums."""
-    shared, own = LEAF((3, 4, 6), "silu", sharing="channel").to(dtype), LEAF((3, 4, 6), "silu").to(dtype)
-    u = torch.randn(5, 3, 4, 6, dtype=dtype, generator=torch.Generator().manual_seed(1))
-    if channels_last:
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_shared_parameters(sharing, axis, shape, own_shape, family, dtype, channels_last):
+    """The same as per element with equal parameters, and their gradients are the sums of those."""
+    shared, own = family(shape, "silu", sharing, axis).to(dtype), family(shape, "silu").to(dtype)
+    u = torch.randn(5, *shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    if channels_last and len(shape) == 3:
         u = u.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        for name in LEAF.parameter_names:
-            getattr(shared, name).add_(torch.randn(3, 1, 1, generator=torch.Generator().manual_seed(2)).to(dtype))
-            getattr(own, name).copy_(getattr(shared, name).expand(3, 4, 6))
-    assert [tuple(p.shape) for p in shared.parameters()] == [(3, 1, 1)] * 4
-    weights = torch.randn(5, 3, 4, 6, dtype=dtype, generator=torch.Generator().manual_seed(3))
+        for name in family.parameter_names:
+            getattr(shared, name).add_(torch.randn(own_shape, generator=torch.Generator().manual_seed(2)).to(dtype))
+            getattr(own, name).copy_(getattr(shared, name).expand(shape))
+    assert {tuple(p.shape) for p in shared.parameters()} == {own_shape}
+    weights = torch.randn(5, *shape, dtype=dtype, generator=torch.Generator().manual_seed(3))
     for layer in (shared, own):
         (layer(u) * weights).sum().backward()
     torch.testing.assert_close(shared(u), own(u))
-    for name in LEAF.parameter_names:
-        sums = getattr(own, name).grad.sum((1, 2), keepdim=True)
+    for name in family.parameter_names:
+        sums = getattr(own, name).grad.sum_to_size(own_shape)
         torch.testing.assert_close(getattr(shared, name).grad, sums, rtol=1e-4, atol=1e-4)
-    assert [tuple(p.shape) for p in LEAF((7,), "silu", sharing="channel").parameters()] == [(7,)] * 4
-    assert [tuple(p.shape) for p in LEAF((3, 4, 6), "silu", sharing="shared").parameters()] == [(1, 1, 1)] * 4
+    larger = torch.randn(
+        2, *(2 * size if size_of == 1 else size for size, size_of in zip(shape, own_shape, strict=True))
+    )
+    torch.testing.assert_close(shared(larger.to(dtype)), formula(shared, larger).to(dtype), rtol=1e-4, atol=1e-5)
+    file = io.BytesIO()
+    torch.save(shared.state_dict(), file)
+    file.seek(0)
+    fresh = family(shape, "silu", sharing, axis).to(dtype)
+    fresh.load_state_dict(torch.load(file))
+    assert torch.equal(fresh(u), shared(u)) and repr(fresh) == repr(shared)
+
+
+def test_what_sharing_there_is():
     with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel, shared"):
         LEAF((3, 4, 6), "silu", sharing="row")
+    for axis in (3, -4):
+        with pytest.raises(ValueError, match=rf"LEAF: shape \(3, 4, 6\) has no axis {axis} for channels"):
+            LEAF((3, 4, 6), "silu", "channel", axis)
+    with pytest.raises(RuntimeError, match="size"):
+        LEAF((3, 4, 6), "silu", "channel")(torch.randn(2, 6, 4, 6))
+    assert repr(LEAF((5, 8), "tanh", "channel", -1)) == (
+        "LEAF(shape=(5, 8), form='tanh', sharing='channel', channel_axis=-1)"
+    )
+    assert repr(LEAF((5, 8), "tanh", "shared")) == "LEAF(shape=(5, 8), form='tanh', sharing='shared')"
 
 
 @pytest.mark.parametrize("form", BASE_FUNCTIONS)

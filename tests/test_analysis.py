@@ -15,7 +15,7 @@ import torch
 from conftest import PROJECT
 
 from leaf import LEAF
-from leaf.analysis.analyse import analyse
+from leaf.analysis.analyse import analyse, make_table
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
 from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
@@ -46,6 +46,7 @@ def write_cell(
     version: int = TRAINING_VERSION,
     diverged: bool = False,
     validations: list[float] | None = None,
+    **made_with: str,
 ) -> None:
     """The files of a cell with known accuracies and parameters. Made up: for these unit tests alone."""
     directory = made.directory("tiny")
@@ -71,7 +72,7 @@ def write_cell(
         "settings": asdict(SETTINGS),
         "training_version": version, "epochs": len(records), "diverged_at": len(records) if diverged else None,
         "device": "CPU", "threads": 1, "kernel": "plain", "precision": "float32",
-        "versions": {"torch": "2"}, "git": {},
+        "versions": {"torch": "2"}, "git": {}, **made_with,
     }  # fmt: skip
     write_run(directory, run)
 
@@ -197,6 +198,35 @@ def test_formats_hold_the_same_numbers(project):
     assert html.startswith("<!DOCTYPE html>") and "N/A" in html
 
 
+def test_cells_that_round_differently_are_told_under_their_table(project):
+    base, learnable = [cell(seed=seed) for seed in (1, 2, 3, 4)], cell("leaf-relu", "p24sl")
+    for made in base:
+        write_cell(made, [0.5], kernel="plain", device="CPU")
+    write_cell(learnable, [0.6], kernel="numba", device="CPU")
+    alike = collect(dict.fromkeys([*base, learnable, cell("silu")], ()), "tiny", SETTINGS)
+    for kind in ("paper", "summary", "differences", "best_epoch", "claims"):
+        assert make_table(kind, alike, STATISTICS).attrs["notes"] == []
+
+    write_cell(learnable, [0.6], kernel="triton", device="GPU & <more>", precision="bfloat16")
+    other = cell("leaf-silu", "p24sl")
+    write_cell(other, [0.6], kernel="numba", device="CPU")
+    records = collect(dict.fromkeys([*base, learnable, other], ()), "tiny", SETTINGS)
+    rounding = "they differ by rounding, which training amplifies."
+    device, kernel, precision = make_table("differences", records, STATISTICS).attrs["notes"]
+    assert device == f"Of these cells, 5 on CPU, 1 on GPU & <more> ({learnable.name}): {rounding}"
+    assert "1 with kernel numba" in kernel and f"1 with kernel triton ({learnable.name})" in kernel
+    assert precision == f"Of these cells, 5 in float32, 1 in bfloat16 ({learnable.name}): {rounding}"
+    table = make_table("paper", records, STATISTICS)
+    for suffix, said in {"md": "GPU & <more>", "html": "GPU &amp; &lt;more&gt;", "tex": r"GPU \& <more>"}.items():
+        write_table(table, project / f"table.{suffix}")
+        assert f"5 on CPU, 1 on {said}" in (project / f"table.{suffix}").read_text()
+    write_table(table, project / "table.csv")
+    assert len(pd.read_csv(project / "table.csv")) == len(table)
+    write_table(make_table("claims", records, STATISTICS), project / "claims.rst")
+    assert device in (project / "claims.rst").read_text()
+    assert "notes" not in make_table("overview", records, STATISTICS).attrs
+
+
 def test_progress_chart_shows_the_records(project):
     for activation, procedure in (("silu", "classic"), ("leaf-silu", "p24sl")):
         write_cell(cell(activation, procedure), [0.2, 0.4, 0.3])
@@ -284,8 +314,8 @@ def test_overview_counts_what_ran(project):
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="LaTeX is not installed")
 def test_latex_compiles(project):
     cells = [cell(), *(cell("leaf-relu", "p24sl", seed=seed) for seed in (1, 2))]
-    for made in cells[:2]:
-        write_cell(made, [0.512, 0.3])
+    for made, device in zip(cells[:2], ("CPU", "GPU, 50% & more"), strict=True):
+        write_cell(made, [0.512, 0.3], device=device)
     records = collect({made: ["mine"] for made in cells}, "tiny", SETTINGS, with_forms=True)
     analyse(records, project / "report", "svg", STATISTICS)
     tables = sorted((project / "report").rglob("*.tex"))

@@ -38,8 +38,8 @@ def project(tmp_path, monkeypatch, data):
 
 
 def tree(directory: Path) -> set[str]:
-    """All there is, but for a cell's directory and lock."""
-    return {str(file) for file in directory.rglob("*") if file.is_file() and file.name != "lock"}
+    """All there is, but for a cell's directory and lock, and its word of what went wrong."""
+    return {str(file) for file in directory.rglob("*") if file.is_file() and file.name not in ("lock", "status.json")}
 
 
 def assert_refused(project: Path, arguments: list[str], message: str) -> None:
@@ -76,7 +76,11 @@ CONFIGURATIONS = {
     "paper changed": ({"scales": {"paper": {"extends": "quick"}}}, "fixed; give your scale a name of its own"),
     "extends nothing": ({"scales": {"mine": {"epochs": 1}}}, "scales.mine: 'extends' is a required property"),
     "extends the unknown": (scale(extends="qick"), "scales.mine.extends: unknown scale 'qick'"),
-    "extends itself": (scale(extends="mine"), "scales.mine.extends: unknown scale 'mine'"),
+    "extends itself": (scale(extends="mine"), "scales: mine: extends goes in a circle"),
+    "extend each other": (
+        {"scales": {"a": {"extends": "b"}, "b": {"extends": "a"}}},
+        "scales: a, b: extends goes in a circle",
+    ),
     "zero epochs": (scale(epochs=0), "scales.mine.epochs: 0 is less than the minimum of 1"),
     "negative epochs": (scale(epochs=-5), "scales.mine.epochs: -5 is less than"),
     "epochs as text": (scale(epochs="5"), "scales.mine.epochs: expected integer, found '5'"),
@@ -123,6 +127,9 @@ CONFIGURATIONS = {
     "unknown figure format": ({"figure_format": "jpg"}, "figure_format: 'jpg' is not one of"),
     "checkpoint never": ({"checkpoint": {"epochs": 0}}, "checkpoint.epochs: 0 is less than"),
     "checkpoint in zero minutes": ({"checkpoint": {"minutes": 0}}, "checkpoint.minutes: 0 is less than or equal"),
+    "unknown tracker": ({"tracking": {"trackers": ["aim"]}}, "trackers.0: 'aim' is not one of 'tensorboard', 'wandb'"),
+    "a tracker twice": ({"tracking": {"trackers": ["wandb", "wandb"]}}, "tracking.trackers: .*non-unique"),
+    "unknown mode": ({"tracking": {"wandb_mode": "off"}}, "wandb_mode: 'off' is not one of 'offline', 'online'"),
     "directory a number": ({"datasets_directory": 5}, "datasets_directory: expected string or null"),
 }
 
@@ -169,6 +176,11 @@ COMMANDS = {
         ["train", CELL, *TINY, "--device", "cpu", "--precision", "tf32"],
         "tf32 exists on GPUs alone",
     ),
+    "no such tracker": (
+        ["train", CELL, *TINY, "--tracking", '{"trackers": ["aim"]}'],
+        "tracking: unknown tracker 'aim'; known: tensorboard, wandb",
+    ),
+    "tracking no JSON": (["train", CELL, *TINY, "--tracking", "wandb"], "--tracking 'wandb': .*expected JSON such as"),
     "no such device": (["train", CELL, *TINY, "--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda"),
     "no such filter": (["cells", "--dataset", "mnist"], "unknown dataset 'mnist'"),
     "no table": (["table", CELL], "nothing to make; ask for one or more of: --summary, --paper"),

@@ -11,7 +11,7 @@ from leaf.cli import main
 from leaf.experiment.cells import Cell, check_result_path
 from leaf.experiment.config import CONFIG, SCHEMA, check_config, read_config
 from leaf.experiment.errors import UserError
-from leaf.experiment.scales import Settings
+from leaf.experiment.scales import Scale, Settings, resolve_scales
 
 EXAMPLE = "lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 
@@ -160,6 +160,28 @@ def test_a_users_file_overrides_parts(tmp_path):
     assert set(config.experiments) == set(read_config().experiments)
     overridden = read_config([mine], {"experiments": {"linear_units": {"seeds": [7]}}})
     assert {cell.seed for cell in overridden.cells(["linear_units"])} == {7}
+
+
+@pytest.mark.parametrize(
+    ("changes", "continues"),
+    [
+        ({"epochs": 150}, "paper"),
+        ({"seeds": 2}, "paper"),
+        ({"epochs": 150, "batch_size": 64}, None),
+        ({"epochs": 150, "train_images": 1000}, None),
+        ({"epochs": 10}, None),  # a longer run's state is of no use
+    ],
+)
+def test_a_scale_continues_one_that_differs_in_epochs_alone(changes, continues):
+    assert resolve_scales({"mine": {"extends": "paper", **changes}})["mine"].continues == continues
+
+
+def test_scales_extend_each_other_in_any_order():
+    """Snakemake puts a user's file before config.yaml."""
+    scales = resolve_scales(
+        {"night": {"extends": "evening", "epochs": 5}, "evening": {"extends": "paper", "epochs": 3}}
+    )
+    assert scales["night"] == Scale(Settings(epochs=5), continues="evening")
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,39 @@ def test_more_epochs_go_on_from_the_state(empty_project):
     assert results() == expected
 
 
+def train_longer(cell=CELL, scale="longer", **options) -> list[str]:
+    """Two epochs more, at a scale of their own."""
+    said: list[str] = []
+    train_cell(cell, scale, Settings(5, train_images=256, test_images=100), "cpu", 1, say=said.append, **options)
+    return said
+
+
+def test_a_longer_scale_goes_on_from_the_state_of_the_shorter(empty_project):
+    cell = Cell("kerasnet", "fashion_mnist", "leaf-silu", "dspt-p24sl", "adam", 42)  # with dropout
+    train(cell)
+    before = {file: file.read_bytes() for file in cell.directory("tiny").iterdir()}
+    assert train_longer(cell, continues="tiny")[0] == f"{cell.name}: goes on after epoch 3 of the scale tiny"
+    assert "goes on" not in train_longer(cell, "from the start", continues="nowhere")[0]
+    assert comparable_results(cell.directory("longer")) == comparable_results(cell.directory("from the start"))
+    assert {file: file.read_bytes() for file in cell.directory("tiny").iterdir()} == before
+    assert [read_run(cell.directory(scale))["epochs"] for scale in ("tiny", "longer")] == [3, 5]
+    assert len(read_run(cell.directory("longer"))["sessions"]) == 2
+
+
+def test_a_longer_scale_prefers_its_own_state(empty_project):
+    train()
+    with pytest.raises(Killed):
+        train_longer(continues="tiny", progress=kill_in_epoch(5))
+    assert train_longer(continues="tiny")[0] == f"{CELL.name}: goes on after epoch 4"
+
+
+def test_a_shorter_scales_state_that_does_not_fit_is_passed_over(empty_project):
+    train(settings=Settings(epochs=1, train_images=128, test_images=100))
+    said = train_longer(continues="tiny")
+    assert said[0] == f"{CELL.directory('tiny')}/state.pt: made with other settings, passed over"
+    assert "goes on" not in said[1] and len(pd.read_csv(CELL.directory("longer") / "metrics.csv")) == 5
+
+
 @pytest.mark.parametrize("what", ["settings", "training version", "damaged", "too long"])
 def test_states_that_do_not_fit_are_passed_over(empty_project, monkeypatch, what):
     train()

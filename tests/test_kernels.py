@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,8 @@ FAMILIES = [AHAF, LEAF]
 SHAPES = [(3, 4, 5), (20, 8, 8), (7, 13, 13), (40, 30, 32), (5, 1, 1), (1, 28, 28)]
 
 
-def layer_of(family: type[Adaptive], shape: tuple[int, ...], form: str = "silu") -> Adaptive:
-    layer = family(shape, form)
+def layer_of(family: type[Adaptive], shape: tuple[int, ...], form: str = "silu", **sharing: Any) -> Adaptive:
+    layer = family(shape, form, **sharing)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -75,6 +76,30 @@ def test_against_float64(family, shape, channels_last):
     layer, u = layer_of(family, shape), inputs(shape, channels_last=channels_last and len(shape) == 3)
     for ours, true in zip(gradients(layer, u), true_gradients(layer, u), strict=True):
         torch.testing.assert_close(ours.double(), true, rtol=2e-5, atol=2e-5)
+
+
+SHARED = [{"sharing": "channel"}, {"sharing": "channel", "channel_axis": -1}, {"sharing": "shared"}]
+
+
+@pytest.mark.parametrize("sharing", SHARED, ids=str)
+@pytest.mark.parametrize(("shape", "pooled"), [((20, 8, 8), False), ((20, 8, 8), True), ((9, 40), False)], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_shared_parameters_against_float64(sharing, shape, pooled, channels_last):
+    """In any number of threads, by the fast kernel and by the reference."""
+    layer, u = layer_of(LEAF, shape, **sharing), inputs(shape, 33, channels_last and len(shape) == 3)
+    assert layer(u).grad_fn.name() == "FusedGatedLineBackward"
+    found, true = gradients(layer, u, pooled), true_gradients(layer, u, pooled)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        in_threads = gradients(layer, u, pooled)
+    finally:
+        torch.set_num_threads(before)
+    layer.plain = True
+    for ours, threaded, plain, exact in zip(found, in_threads, gradients(layer, u, pooled), true, strict=True):
+        assert torch.equal(ours, threaded)
+        for result in (ours, plain):
+            torch.testing.assert_close(result.double(), exact, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

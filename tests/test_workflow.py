@@ -3,11 +3,14 @@
 import os
 import re
 import shutil
+import subprocess
 
 import pytest
 from conftest import PROJECT
 from playwright.sync_api import expect, sync_playwright
 from project_copy import Copy, job_counts
+
+from leaf.cli import main
 
 CELL = "lenet5/fashion_mnist/leaf-tanh/p24sl/adam/seed42"
 
@@ -77,6 +80,37 @@ def test_another_seed_adds_its_own_charts_and_what_depends_on_it(project):
     }  # fmt: skip
 
 
+def test_the_figures_alone_are_redrawn(project):
+    line = re.search("## The figures alone\n\n```sh\nsnakemake (.*)\n", (PROJECT / "docs/reruns.md").read_text())
+    charts = {"progress_chart": 2, "forms_charts": 2, "initial_forms_chart": 1}
+    assert project.jobs(*line[1].split()) == {**charts, "all": 1, "total": 6}
+
+
+def test_moved_results_are_done(project, tmp_path, monkeypatch, capsys):
+    """With their times and without, with the data sets and without, with Snakemake's own records and without."""
+    there = Copy(tmp_path, TINY)
+    for place in ("results/tiny/lenet5/cifar10", "results/tiny/lenet5/fashion_mnist"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        how = "-a" if "cifar10" in place else "-r"  # which gives files new times
+        subprocess.run(["cp", how, project.directory / place, tmp_path / place], check=True)
+    (tmp_path / "resources").rename(tmp_path / "elsewhere")
+    assert "train" not in (jobs := there.jobs()) and jobs["claims"] == 1
+    (tmp_path / "elsewhere").rename(tmp_path / "resources")
+    assert "train" not in there.jobs()
+    monkeypatch.chdir(tmp_path)
+    main(["status", "--configfile", "own.yaml"])
+    assert capsys.readouterr().out == "tiny: 4 cells, 4 done\n"
+    # What made them is compared with what is asked for: by us always, by Snakemake if its records are there too.
+    there.edit("own.yaml", "epochs: 1,", "epochs: 3,")
+    main(["status", "--configfile", "own.yaml"])
+    assert capsys.readouterr().out.count("made with epochs 1 instead of 3\n") == 4
+    assert "train" not in there.jobs()
+    shutil.copytree(project.directory / ".snakemake/metadata", ".snakemake/metadata", dirs_exist_ok=True)
+    assert there.jobs()["train"] == 4
+    there.edit("own.yaml", "epochs: 3,", "epochs: 1,")
+    assert "train" not in there.jobs()
+
+
 def test_data_set_deleted_and_fetched_again_retrains_nothing(project, originals):
     before, file = project.trained_at(), project.directory / "resources/datasets/fashion_mnist.safetensors"
     file.unlink()
@@ -115,6 +149,15 @@ def test_changing_a_setting_of_an_own_scale_retrains_exactly_its_cells(project):
     assert project.jobs(*other)["train"] == 3  # the cells that this scale has not trained yet
 
 
+def test_watching_retrains_nothing_and_reaches_the_job(project):
+    watched = ["--config", "tracking={trackers: [tensorboard]}"]
+    assert "Nothing to be done" in project.snakemake("-n", *watched)
+    cell = CELL.replace("seed42", "seed43")
+    project.snakemake(f"results/tiny/{cell}/metrics.csv", *watched)
+    (events,) = (project.directory / f"tracking/tensorboard/tiny/{cell}").iterdir()
+    assert events.stat().st_size > 10_000 and not (project.directory / "tracking/wandb").exists()
+
+
 def test_raising_the_training_version_reruns_no_training_but_is_seen(project):
     before = project.trained_at()
     project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = ", "TRAINING_VERSION = 10 + ")
@@ -123,13 +166,15 @@ def test_raising_the_training_version_reruns_no_training_but_is_seen(project):
     assert project.trained_at() == before
     assert "(stale)" in (project.directory / "reports/tiny/tables/mine/lenet5/paper.md").read_text()
     status = project.run("leaf", "status", "--configfile", "own.yaml").stdout
-    assert f"stale    {CELL}: made with training version" in status and "4 stale" in status
+    assert f"stale       {CELL}: made with training version 1 instead of 11" in status and "5 stale" in status
     project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = 10 + ", "TRAINING_VERSION = ")
     project.snakemake()
 
 
 def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
-    shutil.rmtree(project.directory / "results/tiny/lenet5/cifar10/tanh")
+    gone = "lenet5/cifar10/tanh/classic/adam/seed42"
+    assert project.run("leaf", "forget", gone, "--configfile", "own.yaml").returncode == 0
+    assert project.jobs()["train"] == 1  # though all that was made of it is still there
     before = project.trained_at()
     project.snakemake("partial")
     assert project.trained_at() == before
@@ -143,7 +188,7 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
     assert "Nothing to be done" in project.snakemake("-n", "partial")
     whole, part = ((d / f"figures/forms/{CELL}.svg").read_bytes() for d in (partial.parent, partial))
     assert whole == part
-    project.snakemake("results/tiny/lenet5/cifar10/tanh/classic/adam/seed42/metrics.csv")
+    project.snakemake(f"results/tiny/{gone}/metrics.csv")
     assert project.jobs("partial") == {"collect_partial": 1, "partial": 1, "total": 2}
 
 

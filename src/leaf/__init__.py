@@ -1,9 +1,31 @@
-"""Learnable activation functions (AHAF, LEAF) and the experiment that compares them with plain ones."""
+"""Learnable activation functions (AHAF, LEAF) and the experiment that compares them with plain ones.
+
+In a model of your own::
+
+    conversion = leaf.replace_activations(model, "leaf", example_input=images[:1], sharing="channel")
+    print(conversion)
+    optimizer = torch.optim.AdamW(leaf.parameter_groups(model, learning_rate=1e-3))
+"""
 
 from leaf import peers as peers  # these register themselves
 from leaf import variants as variants
 from leaf.activations import ACTIVATIONS, AHAF, LEAF
+from leaf.conversion import Conversion, Kept, Replaced, replace_activations
 from leaf.experiment.cells import build_network
 from leaf.networks import KerasNet, LeNet5
+from leaf.procedures import parameter_groups, two_stage_step
 
-__all__ = ["ACTIVATIONS", "AHAF", "LEAF", "KerasNet", "LeNet5", "build_network"]
+__all__ = [
+    "ACTIVATIONS",
+    "AHAF",
+    "LEAF",
+    "Conversion",
+    "Kept",
+    "KerasNet",
+    "LeNet5",
+    "Replaced",
+    "build_network",
+    "parameter_groups",
+    "replace_activations",
+    "two_stage_step",
+]

@@ -38,9 +38,12 @@ class Adaptive(nn.Module):
         form: the function it starts as, one of the keys of ``forms``.
         sharing: what has a parameter set of its own: every ``"element"`` as in the paper, every ``"channel"``, or
             nothing: one set is ``"shared"`` by all.
+        channel_axis: which axis of ``shape`` the channels are: 0 for ``(C, H, W)``, -1 for ``(tokens, features)``.
+
+    Per channel, inputs may differ from ``shape`` in every axis but that of the channels; shared, in all of them.
 
     Raises:
-        ValueError: if the family has no such form, or there is no such sharing.
+        ValueError: if the family has no such form, there is no such sharing, or ``shape`` no such axis.
     """
 
     family: ClassVar[str]
@@ -56,16 +59,20 @@ class Adaptive(nn.Module):
     plain = False
     """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
 
-    def __init__(self, shape: Sequence[int], form: str, sharing: str = "element") -> None:
+    def __init__(self, shape: Sequence[int], form: str, sharing: str = "element", channel_axis: int = 0) -> None:
         super().__init__()
         name = type(self).__name__
         if form not in self.forms:
             raise ValueError(f"{name} has no form {form!r}; its forms are: {', '.join(self.forms)}")
         if sharing not in SHARING:
             raise ValueError(f"{name} has no sharing {sharing!r}; there are: {', '.join(SHARING)}")
-        self.shape, self.form, self.sharing = tuple(shape), form, sharing
-        ones = tuple(1 for _ in self.shape)
-        own = {"element": self.shape, "channel": (self.shape[0], *ones[1:]), "shared": ones}[sharing]
+        self.shape, self.form, self.sharing, self.channel_axis = tuple(shape), form, sharing, channel_axis
+        own = self.shape if sharing == "element" else tuple(1 for _ in self.shape)
+        if sharing == "channel":
+            if not -len(own) <= channel_axis < len(own):
+                raise ValueError(f"{name}: shape {self.shape} has no axis {channel_axis} for channels")
+            channels = range(len(own))[channel_axis]
+            own = tuple(size if axis == channels else 1 for axis, size in enumerate(self.shape))
         for name, value in zip(self.parameter_names, self.forms[form], strict=True):
             self.register_parameter(name, nn.Parameter(torch.full(own, value)))
 
@@ -79,12 +86,14 @@ class Adaptive(nn.Module):
         raise NotImplementedError
 
     def forward(self, u: Tensor) -> Tensor:
-        return in_memory_order(self.formula, u, *self.per_element())
+        return in_memory_order(self.formula, u, *(p.expand(u.shape[1:]) for p in self.parameters_for(u)))
 
-    def per_element(self) -> tuple[Tensor, ...]:
-        """The parameters as every element sees them, each of shape ``shape``."""
-        parameters = (getattr(self, name) for name in self.parameter_names)
-        return tuple(p if p.shape == self.shape else p.expand(self.shape) for p in parameters)
+    def parameters_for(self, u: Tensor) -> tuple[Tensor, ...]:
+        """The parameters as the elements of each of ``u``'s samples see them."""
+        parameters = tuple(getattr(self, name) for name in self.parameter_names)
+        if self.sharing == "element" or torch.compiler.is_exporting():  # an exported graph need not hold copies
+            return parameters
+        return tuple(p if p.shape == u.shape[1:] else p.expand(u.shape[1:]) for p in parameters)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
         """Let parameters follow ``to(memory_format=…)`` as weights do, so that they lie as the inputs lie."""
@@ -92,15 +101,17 @@ class Adaptive(nn.Module):
 
     def extra_repr(self) -> str:
         sharing = "" if self.sharing == "element" else f", sharing={self.sharing!r}"
-        return f"shape={self.shape}, form={self.form!r}{sharing}"
+        axis = f", channel_axis={self.channel_axis}" if self.sharing == "channel" and self.channel_axis else ""
+        return f"shape={self.shape}, form={self.form!r}{sharing}{axis}"
 
 
 class AHAF(Adaptive):
     r"""Adaptive Hybrid Activation Function, :math:`\beta u\,\sigma(\gamma u)`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; one parameter set per element.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: the function it starts as: ``"relu"`` or ``"silu"``.
+        sharing, channel_axis: as in ``Adaptive``; one parameter set per element if not given.
 
     Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Bodyanskiy & Kostiuk (2023); introduced by the same authors in 2022.
@@ -115,7 +126,7 @@ class AHAF(Adaptive):
     gamma: nn.Parameter
 
     def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        beta, gamma = self.per_element()
+        beta, gamma = self.parameters_for(u)
         return gated_line(u, beta, None, gamma, None, pooled, self.plain)
 
 
@@ -123,8 +134,9 @@ class LEAF(Adaptive):
     r"""Learnable Extended Activation Function, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; one parameter set per element.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: the function it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
+        sharing, channel_axis: as in ``Adaptive``; one parameter set per element if not given.
 
     Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Bodyanskiy & Kostiuk (2023).
@@ -147,7 +159,7 @@ class LEAF(Adaptive):
     p4: nn.Parameter
 
     def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        p1, p2, p3, p4 = self.per_element()
+        p1, p2, p3, p4 = self.parameters_for(u)
         return gated_line(u, p1, p2, p3, p4, pooled, self.plain)
 
 
@@ -170,8 +182,8 @@ class Affine(Adaptive):
     scale: nn.Parameter
     shift: nn.Parameter
 
-    def __init__(self, shape: Sequence[int], form: str, sharing: str = "element") -> None:
-        super().__init__(shape, form, sharing)
+    def __init__(self, shape: Sequence[int], form: str, sharing: str = "element", channel_axis: int = 0) -> None:
+        super().__init__(shape, form, sharing, channel_axis)
         self.function = BASE_FUNCTIONS[form]()
 
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:

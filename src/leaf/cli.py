@@ -1,6 +1,7 @@
 """The command ``leaf``: what the workflow's rules call and a person can type."""
 
 import argparse
+import fnmatch
 import json
 import random
 import sys
@@ -8,13 +9,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+try:
+    import yaml
+except ModuleNotFoundError:
+    sys.exit("leaf: the experiment needs more than the library does: pip install 'leaf-activations[workflow]'")
 
-from leaf.experiment.cells import CHOICES, OUTPUTS, RESULTS, Cell, check_choice
-from leaf.experiment.config import Config, check_known, read_config
+from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_choice, existing_cells, sort_cells
+from leaf.experiment.clearing import forget, prune
+from leaf.experiment.config import CONFIG, Config, check_known, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import read_settings
+from leaf.experiment.progress import STATUS
 from leaf.experiment.scales import Settings
+from leaf.experiment.status import STATUSES, CellStatus, look, summarize
 
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 TABLES = {
@@ -62,10 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     cells = command(_cells, "cells", "List the cells of the grid.")
-    for field, values in CHOICES.items():
-        cells.add_argument(f"--{field}", action="append", metavar="NAME", help=f"keep only: {', '.join(values)}")
-    cells.add_argument("--seed", action="append", type=int, metavar="N", help="keep only this seed")
-    cells.add_argument("--csv", action="store_true", help="as CSV, a column per field")
+    cells.add_argument("--status", action="append", metavar="NAME", help=f"keep only: {', '.join(STATUSES)}")
+    layout = cells.add_mutually_exclusive_group()
+    layout.add_argument("--csv", action="store_true", help="as CSV, a column per field")
+    layout.add_argument("--paths", action="store_true", help="as paths of their results, for snakemake")
 
     fetch = command(_fetch, "fetch", "Fetch and verify data sets.")
     fetch.add_argument("dataset", nargs="*", help="all, if none is named")
@@ -83,12 +90,25 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint-minutes", type=float, default=10, metavar="M", help="and when M minutes have passed (10)"
     )
 
-    status = command(_status, "status", "Tell which cells are done, running, stale or missing.")
+    train.add_argument("--continues", metavar="SCALE", help="the scale whose states to go on from, beside --settings")
+    train.add_argument("--tracking", metavar="JSON", help="who watches, and where, instead of the configuration's")
+
+    status = command(_status, "status", "Tell how far the cells are, what needs attention, and the time left.")
+    status.add_argument("--all", action="store_true", help="tell of cells that are done or waiting too")
 
     for listing in (cells, status):
         listing.add_argument(
-            "--experiment", action="append", help="those of an experiment, instead of the target all's"
+            "--experiment", action="append", metavar="NAME", help="those of an experiment, instead of the target all's"
         )
+        for field, values in CHOICES.items():
+            names = f"keep only: {', '.join(values)}; * stands for any letters"
+            listing.add_argument(f"--{field}", action="append", metavar="NAME", help=names)
+        listing.add_argument("--seed", action="append", type=int, metavar="N", help="keep only this seed")
+
+    forgotten = command(_forget, "forget", "Remove the outputs and states of cells: the next run trains them anew.")
+    forgotten.add_argument("cell", nargs="*", metavar="CELL", help=CELL_HELP)
+
+    command(_prune, "prune", "Remove the states of finished cells, which only longer runs need.")
 
     table = command(_table, "table", "Make tables of cells, as csv, tex, md, html or rst.")
     _add_cells(table)
@@ -137,6 +157,20 @@ def _config(options: argparse.Namespace) -> Config:
     return read_config(options.configfile, overrides)
 
 
+def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[Cell]:
+    """The cells that a listing is asked for; those ``begun`` beyond the target all too, if no experiment is named."""
+    cells = config.cells(options.experiment, options.scale)
+    if begun and options.experiment is None:
+        cells = sort_cells([*cells, *existing_cells(options.scale or config.scale, OUTPUTS[-1], STATUS)])
+    for field in CHOICES:
+        if wanted := getattr(options, field):
+            for name in wanted:
+                if not fnmatch.filter(CHOICES[field], name):
+                    check_choice(field, name)
+            cells = [cell for cell in cells if any(fnmatch.fnmatch(getattr(cell, field), name) for name in wanted)]
+    return [cell for cell in cells if options.seed is None or cell.seed in options.seed]
+
+
 def _scale_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
     """The scale's name and settings; from the command line alone, if it tells both. Guests are known after that."""
     given = getattr(options, "settings", None)
@@ -148,18 +182,25 @@ def _scale_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
 
 
 def _cells(options: argparse.Namespace) -> None:
-    cells = _config(options).cells(options.experiment, options.scale)
-    for field in (*CHOICES, "seed"):
-        if wanted := getattr(options, field):
-            for value in wanted if field in CHOICES else ():
-                check_choice(field, value)
-            cells = [cell for cell in cells if getattr(cell, field) in wanted]
+    config = _config(options)
+    cells = _selected(options, config, begun=bool(options.status))
+    if options.status:
+        wanted = [check_known("status", name, STATUSES) for name in options.status]
+        cells = [one.cell for one in _look(options, config, cells) if one.status in wanted]
     if options.csv:
         print(",".join((*CHOICES, "seed")))
     for cell in cells:
-        print(",".join(str(getattr(cell, field)) for field in (*CHOICES, "seed")) if options.csv else cell.name)
+        if options.csv:
+            print(",".join(str(getattr(cell, field)) for field in (*CHOICES, "seed")))
+        else:
+            print(cell.directory(options.scale or config.scale) / OUTPUTS[-1] if options.paths else cell.name)
     if not options.csv:
         print(f"{len(cells)} cells", file=sys.stderr)
+
+
+def _look(options: argparse.Namespace, config: Config, cells: Iterable[Cell]) -> list[CellStatus]:
+    name = options.scale or config.scale
+    return look(cells, name, config.scales[name].settings, config.scales[name].continues)
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -175,9 +216,11 @@ def _train(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from leaf.experiment.job import Schedule, Stopped, train_cell
+    from leaf.experiment.tracking import Tracking
 
     scale, settings = _scale_and_settings(options)
     cell = Cell.parse(options.cell)
+    continues = options.continues if options.settings else _config(options).scales[scale].continues
     bar = tqdm(unit="batch", disable=None, leave=False)
 
     def progress(epoch: int, step: int, steps: int) -> None:
@@ -188,21 +231,52 @@ def _train(options: argparse.Namespace) -> None:
 
     device, precision = (getattr(options, name) or _config(options).values[name] for name in ("device", "precision"))
     schedule = Schedule(options.checkpoint_epochs, options.checkpoint_minutes)
+    tracking = None  # nobody watches where neither the command line nor a configuration says who
+    if options.tracking:
+        tracking = Tracking.from_json(options.tracking)
+    elif CONFIG.exists():
+        tracking = Tracking.from_config(_config(options).values["tracking"])
     with bar:
         try:
-            train_cell(cell, scale, settings, device, options.threads, precision, schedule, progress, bar.write)
+            train_cell(
+                cell,
+                scale,
+                settings,
+                device,
+                options.threads,
+                precision,
+                schedule,
+                progress,
+                bar.write,
+                continues,
+                tracking,
+            )
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
             sys.exit(128 + stop.signal)
 
 
 def _status(options: argparse.Namespace) -> None:
-    from leaf.experiment.status import summarize
-
     config = _config(options)
-    scale, settings = _scale_and_settings(options)
-    for line in summarize(config.cells(options.experiment, scale), scale, settings):
+    found = _look(options, config, _selected(options, config, begun=True))
+    for line in summarize(found, options.scale or config.scale, options.all):
         print(line)
+
+
+def _forget(options: argparse.Namespace) -> None:
+    scale, _ = _scale_and_settings(options)
+    for cell, size in forget(map(Cell.parse, options.cell), scale).items():
+        print(f"{cell.name}: " + (f"forgotten, {_megabytes(size)}" if size else "nothing to forget"))
+
+
+def _prune(options: argparse.Namespace) -> None:
+    scale, settings = _scale_and_settings(options)
+    freed = prune(existing_cells(scale, OUTPUTS[-1]), scale, settings)
+    print(f"{scale}: states of {len(freed)} finished cells removed, {_megabytes(sum(freed.values()))} freed")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _table(options: argparse.Namespace) -> None:
@@ -264,7 +338,7 @@ def _collect(options: argparse.Namespace) -> None:
 
     config = _config(options)
     scale, settings = _scale_and_settings(options)
-    existing, in_all = set(_existing_cells(scale)), set(config.cells(scale=scale))
+    existing, in_all = set(existing_cells(scale, OUTPUTS[-1])), set(config.cells(scale=scale))
     cells: dict[Cell, list[str]] = {cell: [] for cell in existing}
     for name in config.experiments:
         of_it = config.cells([name], scale)
@@ -276,16 +350,6 @@ def _collect(options: argparse.Namespace) -> None:
         records = merge(read_records(options.output), records)
     write_records(records, options.output)
     print(f"{options.output}: {len(records.cells)} cells, {records.cells['status'].value_counts().to_dict()}")
-
-
-def _existing_cells(scale: str) -> Iterable[Cell]:
-    """The cells that have left a ``run.json``, of the configuration or not; those of guests not here are left out."""
-    top = RESULTS / scale
-    for file in sorted(top.rglob(OUTPUTS[-1])):
-        try:
-            yield Cell.parse(str(file.parent.relative_to(top)))
-        except UserError as error:
-            print(f"{file.parent}: passed over: {error}", file=sys.stderr)
 
 
 def _analyse(options: argparse.Namespace) -> None:

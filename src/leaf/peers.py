@@ -51,7 +51,7 @@ class Swish(Adaptive):
     forms = {"silu": (1.0,)}
 
     def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        (beta,) = self.per_element()
+        (beta,) = self.parameters_for(u)
         return gated_line(u, ones_like(beta), None, beta, None, pooled, self.plain)
 
 

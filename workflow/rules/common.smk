@@ -4,11 +4,15 @@ REPORT = f"{REPORTS}/{{scale}}"
 FIGURE_FORMAT = config["figure_format"]
 CELL = f"{{scale}}/{CELL_PATTERN}"
 
-# Where and with what care cells train. Not in params: it changes nothing about their results.
+# Where and with what care cells train, and who watches. Not in params: it changes nothing about their results.
+# Doubled braces, since Snakemake fills single ones.
+TRACKING = shlex.quote(json.dumps(config["tracking"]))
+TRACKING = TRACKING.replace("{", "{{").replace("}", "}}")
 EXECUTION = (
     f"--device {config['device']} --precision {config['precision']}"
     f" --checkpoint-epochs {config['checkpoint']['epochs']}"
     f" --checkpoint-minutes {config['checkpoint']['minutes']}"
+    f" --tracking {TRACKING}"
 )
 
 
@@ -38,6 +42,18 @@ def settings_of(wildcards) -> str:
     """The same of an experiment's cells."""
     scale = CONFIG.scales[wildcards.scale]
     return settings_json(scale.settings, cells_of(wildcards))
+
+
+def cell_of(wildcards) -> Cell:
+    """The cell that a job trains."""
+    fields = {field: getattr(wildcards, field) for field in CHOICES}
+    return Cell(**fields, seed=int(wildcards.seed))
+
+
+def continued_scale(scale: str) -> str:
+    """The option that names the scale whose states a scale's cells go on from, if there is one."""
+    continues = CONFIG.scales[scale].continues
+    return f"--continues {continues}" if continues else ""
 
 
 def cells_of(wildcards) -> list:
@@ -119,9 +135,14 @@ def cell_chart(pattern: str, kind: str, category: str) -> str:
 
 
 def products(experiment: str, scale: str) -> list[str]:
-    """Every table and figure of an experiment."""
-    tables, charts = [], []
-    for cell in CONFIG.cells([experiment], scale):
+    """Every table and figure of an experiment, and its cells: one that is gone is trained again, whatever is made of it."""
+    cells = CONFIG.cells([experiment], scale)
+    runs, tables, charts = (
+        [f"{cell.directory(scale)}/run.json" for cell in cells],
+        [],
+        [],
+    )
+    for cell in cells:
         place = {"experiment": experiment, "form": cell.form, **asdict(cell)}
         tables += [SUMMARY_TABLE.format(**place)]
         tables += [NETWORK_TABLE.format(kind=kind, **place) for kind in NETWORK_TABLES]
@@ -130,7 +151,7 @@ def products(experiment: str, scale: str) -> list[str]:
             charts += [FORMS_CHART.format(**place), EVOLUTION_CHART.format(**place)]
     files = [f"{table}.{suffix}" for table in tables for suffix in TABLE_FORMATS]
     files += [f"{chart}.{FIGURE_FORMAT}" for chart in charts]
-    return [f"{REPORTS}/{scale}/{file}" for file in dict.fromkeys(files)]
+    return runs + [f"{REPORTS}/{scale}/{file}" for file in dict.fromkeys(files)]
 
 
 def runs_without_record(scale: str) -> list[str]:

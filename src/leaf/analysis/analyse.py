@@ -23,7 +23,7 @@ from leaf.analysis.layout import (
     TABLE_FORMATS,
 )
 from leaf.analysis.statistics import best_epoch_table, differences_table
-from leaf.analysis.tables import matches_table, overview_table, paper_table, summary_table, write_table
+from leaf.analysis.tables import matches_table, overview_table, paper_table, rounding_notes, summary_table, write_table
 from leaf.experiment.cells import Cell
 
 TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
@@ -38,12 +38,15 @@ TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
 
 
 def make_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd.DataFrame:
-    """A table of one of the kinds in ``TABLES``, or of ``differences``.
+    """A table of one of the kinds in ``TABLES``, or of ``differences``, with notes where its cells round differently.
 
     Args:
         statistics: the arguments of ``differences_table``.
     """
-    return differences_table(records, **statistics) if kind == "differences" else TABLES[kind](records)
+    table = differences_table(records, **statistics) if kind == "differences" else TABLES[kind](records)
+    if kind != "overview":  # which has columns for it
+        table.attrs["notes"] = rounding_notes(records)
+    return table
 
 
 def analyse(records: Records, directory: Path, figure_format: str, statistics: Mapping[str, Any]) -> None:

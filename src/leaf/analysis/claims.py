@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from leaf.analysis.collection import DIVERGED, DONE, Records
+from leaf.analysis.collection import Records
 from leaf.analysis.matching import FUNCTIONS
 from leaf.analysis.statistics import paired_interval
 from leaf.analysis.tables import form_title
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
+from leaf.experiment.status import DIVERGED, DONE
 from leaf.networks import NETWORKS
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"

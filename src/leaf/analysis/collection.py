@@ -18,14 +18,13 @@ from leaf.analysis.forms import Forms, read_forms
 from leaf.experiment.cells import CHOICES, Cell, sort_cells
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
-from leaf.experiment.job import is_current
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
+from leaf.experiment.status import DAMAGED, DIVERGED, DONE, outcome
 from leaf.experiment.training import EpochRecord
 
-DONE, DIVERGED, STALE, MISSING, DAMAGED = "done", "diverged", "stale", "missing", "damaged"
-"""A cell's status: stale means made with other settings or another training version than the present ones, damaged that
-its files are not as its run left them."""
+MISSING = "missing"
+"""The status of a cell without outputs; others are told as ``leaf.experiment.status.outcome`` and ``DAMAGED`` say."""
 
 LAST_EPOCHS = 10
 """Over how many of the last epochs ``last_epochs_accuracy`` is the mean."""
@@ -126,7 +125,7 @@ def collect(
             run, row["status"] = None, DAMAGED
         if run:
             metrics = _read_csv(directory / "metrics.csv").reindex(columns=METRICS)  # a stale cell may lack some
-            row |= _results(metrics, run, is_current(run, settings))
+            row |= _results(metrics, run, outcome(run, settings))
             epochs.append(metrics.assign(cell=cell.name))
             if with_forms:
                 forms[cell.name] = read_forms(cell, directory)
@@ -153,12 +152,11 @@ def merge(old: Records, new: Records) -> Records:
     )
 
 
-def _results(metrics: pd.DataFrame, run: Mapping[str, Any], current: bool) -> dict[str, Any]:
+def _results(metrics: pd.DataFrame, run: dict[str, Any], status: str) -> dict[str, Any]:
     accuracy, validation = metrics["test_accuracy"], metrics["validation_accuracy"]
     chosen = validation.argmax() if validation.notna().all() else None  # the earliest maximum, as below
-    status = DIVERGED if run["diverged_at"] else DONE
     return {
-        "status": status if current else STALE,
+        "status": status,
         "best_accuracy": accuracy.max(),
         "best_epoch": metrics["epoch"].iloc[accuracy.argmax()],  # the earliest maximum
         "final_accuracy": accuracy.iloc[-1],

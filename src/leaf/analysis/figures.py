@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -50,6 +51,9 @@ MOST_POINTS = 51
 
 # Told apart by dashes as well, so that a print in black and white can be read.
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+UNIT_DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+"""Of the drawn units; the function they started from has the whole line, and lies beneath."""
 
 
 def progress_chart(records: Records) -> Figure:
@@ -190,9 +194,10 @@ def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
     bands = forms[f"bands/{layer}"]
     low, high = (bands[BAND_LEVELS.index(level)] for level in (0.05, 0.95))
     axis.fill_between(CURVE_INPUTS, low, high, color="0.8", linewidth=0, label="90% of all units")
+    axis.plot(CURVE_INPUTS, base_curve(form), color="black", linewidth=1.8, label=form_title(form))
     for index, curve in enumerate(forms[f"curves/{layer}"]):
-        axis.plot(CURVE_INPUTS, curve, color=f"C{index}", linewidth=1, label=f"unit {index + 1}")
-    axis.plot(CURVE_INPUTS, base_curve(form), color="black", linestyle="--", linewidth=1, label=form_title(form))
+        style: dict[str, Any] = {"color": f"C{index}", "linestyle": UNIT_DASHES[index], "linewidth": 1}
+        axis.plot(CURVE_INPUTS, curve, label=f"unit {index + 1}", **style)
 
 
 def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from leaf.analysis.collection import DIVERGED, DONE, Records, Variant
+from leaf.analysis.collection import Records, Variant
 from leaf.analysis.tables import variant_title
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
+from leaf.experiment.status import DIVERGED, DONE
 from leaf.networks import NETWORKS
 
 METRICS = {

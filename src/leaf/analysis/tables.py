@@ -1,5 +1,6 @@
 """The paper's tables, as data frames and as files."""
 
+import html
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Activation
-from leaf.analysis.collection import DAMAGED, DIVERGED, DONE, MISSING, STALE, Records, Variant
+from leaf.analysis.collection import MISSING, Records, Variant
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
+from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE
 from leaf.networks import NETWORKS
 from leaf.procedures import OPTIMIZERS, PROCEDURES
 
@@ -194,8 +196,28 @@ def marks(cells: pd.DataFrame) -> list[str]:
     return found + [f"({status})" for status in (STALE, DIVERGED, DAMAGED) if status in number]
 
 
+def rounding_notes(records: Records) -> list[str]:
+    """What to say under a table whose cells were made in ways that round differently, a sentence for each way."""
+    made = records.cells[records.cells["device"].notna()]
+    adaptive = made["activation"].map(lambda name: ACTIVATIONS[name].adaptive).astype(bool)
+    ways = {"device": ("on", made), "kernel": ("with kernel", made[adaptive]), "precision": ("in", made)}
+    notes = []
+    for column, (preposition, cells) in ways.items():
+        groups = sorted(cells.groupby(column)["cell"], key=lambda group: -len(group[1]))
+        if len(groups) > 1:
+            words = [f"{len(names)} {preposition} {value}{_few(names)}" for value, names in groups]
+            notes.append(f"Of these cells, {', '.join(words)}: they differ by rounding, which training amplifies.")
+    return notes
+
+
+def _few(names: pd.Series) -> str:
+    return f" ({', '.join(names)})" if len(names) <= NAMED_IN_NOTES else ""
+
+
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """Write a table in the format that the file's suffix names: csv, tex, md, html or rst.
+
+    Under it come the sentences of ``table.attrs["notes"]``, if there are any; not in csv, which is for programs.
 
     Raises:
         UserError: if there is no such format.
@@ -221,16 +243,26 @@ def _to_csv(table: pd.DataFrame) -> str:
 
 
 def _to_markdown(table: pd.DataFrame) -> str:
-    return _in_words(_flat(table)).to_markdown(index=False, disable_numparse=True) + "\n"
+    return _in_words(_flat(table)).to_markdown(index=False, disable_numparse=True) + "\n" + _paragraphs(table)
+
+
+def _paragraphs(table: pd.DataFrame) -> str:
+    return "".join(f"\n{note}\n" for note in _notes(table))
+
+
+def _notes(table: pd.DataFrame) -> list[str]:
+    return table.attrs.get("notes", [])
 
 
 def _to_latex(table: pd.DataFrame) -> str:
     """A booktabs table; needs the LaTeX package booktabs."""
+    notes = "".join(f"{{\\par\\smallskip\\footnotesize {_latex_escape(note)}\\par}}\n" for note in _notes(table))
     if isinstance(table.columns, pd.MultiIndex):
         table = table.reset_index(col_level=1, col_fill="")
     escaped = _in_words(table).rename(columns=_latex_escape).map(_latex_escape)
     columns = ["l" if _longest(table.iloc[:, i]) <= LONG_CELL else r"p{8cm}" for i in range(table.shape[1])]
-    return escaped.style.hide(axis="index").to_latex(hrules=True, column_format="".join(columns), multicol_align="c")
+    styled = escaped.style.hide(axis="index")
+    return styled.to_latex(hrules=True, column_format="".join(columns), multicol_align="c") + notes
 
 
 def _latex_escape(text: str) -> str:
@@ -246,18 +278,23 @@ def _to_html(table: pd.DataFrame) -> str:
     body = flat.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
     wrapping = "normal; min-width: 7rem; vertical-align: top" if longest > LONG_CELL else "nowrap"
     style = f"<style>{_STYLE}td {{ white-space: {wrapping}; }}</style>"
-    return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n{style}\n{body}\n</html>\n'
+    notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in _notes(table))
+    return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n{style}\n{body}\n{notes}</html>\n'
 
 
 def _to_restructured_text(table: pd.DataFrame) -> str:
     """For the page that the report opens on: the columns that ``table.attrs["in_short"]`` names."""
     shown = _flat(table)[table.attrs["in_short"]]
-    return _in_words(shown).to_markdown(index=False, tablefmt="rst", disable_numparse=True) + "\n"
+    body = _in_words(shown).to_markdown(index=False, tablefmt="rst", disable_numparse=True)
+    return f"{body}\n{_paragraphs(table)}"
 
 
 def _longest(column: pd.Series) -> int:
     return max((len(str(value)) for value in column if pd.notna(value)), default=0)
 
+
+NAMED_IN_NOTES = 3
+"""Up to how many cells a note names."""
 
 LONG_CELL = 80
 """Characters from which a table's cells are text that wraps."""

@@ -1,6 +1,7 @@
 """What a cell is, how a configuration expands into cells, and where a cell's files lie: known here and nowhere else."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from itertools import product
@@ -147,6 +148,20 @@ class Cell:
 def field_pattern(field: str) -> str:
     """A regular expression of all values that one of a cell's fields but the seed can have."""
     return f"{getattr(CHOICES[field], 'PREFIX', '')}(?:{'|'.join(CHOICES[field])})"
+
+
+def existing_cells(scale: str, *files: str) -> list[Cell]:
+    """The cells that have left one of some files at a scale, of the configuration or not, in the paper's order.
+
+    What is no cell here, such as one with a guest that the configuration doesn't name, is told of and passed over.
+    """
+    top, found = RESULTS / scale, []
+    for directory in sorted({path.parent for file in files for path in top.rglob(file)}):
+        try:
+            found.append(Cell.parse(str(directory.relative_to(top))))
+        except UserError as error:
+            print(f"{directory}: passed over: {error}", file=sys.stderr)
+    return sort_cells(found)
 
 
 def check_result_path(path: str, scales: Iterable[str]) -> None:

@@ -73,6 +73,11 @@ def _check_intact(file: Path) -> None:
             raise ValueError(f"{damaged} is damaged")
 
 
+def has_state(directory: Path) -> bool:
+    """Whether a cell has left a state; whether it fits is told by ``load_state`` alone."""
+    return any((directory / name).exists() for name in (STATE, PREVIOUS))
+
+
 def drop_previous(directory: Path) -> None:
     """Remove the state before the last, of a cell that is finished."""
     (directory / PREVIOUS).unlink(missing_ok=True)

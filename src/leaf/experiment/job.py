@@ -1,14 +1,13 @@
 """One training job: a cell's outputs are kept if they are current, else its state is resumed, else training starts."""
 
-import fcntl
-import json
+import math
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,11 @@ from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.checkpoint import drop_previous, load_state, save_state
 from leaf.experiment.datasets import DATASETS, dataset_file, load
+from leaf.experiment.devices import training_device
 from leaf.experiment.errors import DamagedError, UserError
-from leaf.experiment.files import remove_parts, write_text
+from leaf.experiment.files import remove_parts
 from leaf.experiment.guests import check_cell, guests_of
+from leaf.experiment.lock import hold
 from leaf.experiment.observations import (
     INPUT_EDGES,
     QUANTILES,
@@ -29,9 +30,11 @@ from leaf.experiment.observations import (
     input_histograms,
     weighted_layers,
 )
+from leaf.experiment.progress import BEAT, Progress, drop_progress, note_failure, write_progress
 from leaf.experiment.provenance import device_name, git, peak_memory, timestamp, versions
 from leaf.experiment.records import read_run, write_metrics, write_run, write_tensors
 from leaf.experiment.scales import Settings
+from leaf.experiment.tracking import Run, Tracking, Watch
 from leaf.experiment.training import PRECISIONS, TEST_BATCH_SIZE, TRAINING_VERSION, Training
 from leaf.kernels import kernel_for
 
@@ -100,6 +103,8 @@ def train_cell(
     schedule: Schedule = Schedule(),
     progress: CellProgress = lambda epoch, step, steps: None,
     say: Callable[[str], None] = print,
+    continues: str | None = None,
+    tracking: Tracking | None = None,
 ) -> None:
     """Make the outputs of one cell, with as little training as that takes.
 
@@ -110,13 +115,15 @@ def train_cell(
         schedule: when to write the state.
         progress: told of every minibatch.
         say: told in a line what is done and why.
+        continues: a scale whose state of the cell is gone on from, if it has no fitting one of its own.
+        tracking: which trackers watch, if any; they change nothing about results.
 
     Raises:
-        UserError: if the data set or the device cannot be had, memory ends, or a file cannot be written.
+        UserError: if the data set, the device or a tracker cannot be had, memory ends, or a file cannot be written.
         Stopped: if one of ``STOP_SIGNALS`` came while training.
     """
     directory = cell.directory(scale)
-    with _lock(directory, say):
+    with hold(directory, say):
         remove_parts(directory)
         try:
             run = read_run(directory)
@@ -126,30 +133,17 @@ def train_cell(
         if run and is_current(run, settings):
             for name in OUTPUTS:
                 os.utime(directory / name)
+            drop_progress(directory)
             say(f"{cell.name}: outputs are current, kept")
             return
-        with _caught_signals() as caught:
+        with _caught_signals() as caught, _noted_failure(directory), training_device(device) as chosen:
             try:
-                job = _Job(cell, scale, settings, choose_device(device), threads, precision, say)
-                job.run(schedule, progress, caught)
+                job = _Job(cell, scale, settings, chosen, threads, precision, say, continues)
+                with job.watched_by(tracking):
+                    job.run(schedule, progress, caught)
             except torch.OutOfMemoryError as error:
                 reason = str(error).split(". ")[0]
                 raise UserError(f"{cell.name}: with minibatches of {settings.batch_size} images: {reason}") from None
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a configuration's ``device``.
-
-    Raises:
-        UserError: if there is no such device, or a GPU is demanded and there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown device {name!r}; known: auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda is demanded, but torch finds no GPU here; choose auto or cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def check_possible(execution: Execution, device: torch.device) -> None:
@@ -181,6 +175,7 @@ class _Job:
         threads: int | None,
         precision: str,
         say: Callable[[str], None],
+        continues: str | None,
     ) -> None:
         self.cell, self.scale, self.settings, self.say = cell, scale, settings, say
         self.directory, self.started = cell.directory(scale), time.time()
@@ -196,9 +191,7 @@ class _Job:
             **({"guests": sorted(self.guests.values())} if self.guests else {}),
             **({"parent": self.parent["model_sha256"]} if self.parent else {}),
         }
-        state, refused = load_state(self.directory, self.identity, len(self.epochs))
-        for line in refused:
-            say(line)
+        state, of_scale = self._load_state(continues)
         kernel = kernel_for(device) if ACTIVATIONS[cell.activation].fused else "plain"
         chosen = Execution(threads or torch.get_num_threads(), kernel, precision)
         self.execution = Execution(**state["execution"]) if state else chosen
@@ -216,8 +209,22 @@ class _Job:
             self.training.load_state_dict(state["training"])
             kept = [f"{key} {value}" for key, value in state["execution"].items() if value != asdict(chosen)[key]]
             as_before = f", with {', '.join(kept)} as before" if kept else ""
-            say(f"{cell.name}: goes on {self.where}{as_before}")
+            say(f"{cell.name}: goes on {self.where}{of_scale}{as_before}")
         self.sessions.append({"started": timestamp(self.started), "host": socket.gethostname()})
+        self.saved = self.where if state else None
+        self.minibatches = math.ceil((len(data.train_images) - settings.validation_images) / settings.batch_size)
+        self.told = 0.0
+        self.watch = Watch(say)
+
+    def _load_state(self, continues: str | None) -> tuple[dict[str, Any] | None, str]:
+        """The state to go on from, if there is one that fits; and of which scale it is, in words, if not of its own."""
+        for scale in filter(None, (self.scale, continues)):
+            state, refused = load_state(self.cell.directory(scale), self.identity, len(self.epochs))
+            for line in refused:
+                self.say(line)
+            if state:
+                return state, "" if scale == self.scale else f" of the scale {scale}"
+        return None, ""
 
     def _take_parent(self) -> dict[str, torch.Tensor] | None:
         """The weights of the network that the cell takes over, if it does; ``parent`` tells whose."""
@@ -242,6 +249,20 @@ class _Job:
         minibatch = f", minibatch {len(partial.losses)}" if partial else ""
         return f"after epoch {self.training.epochs_done}{minibatch}"
 
+    @contextmanager
+    def watched_by(self, tracking: Tracking | None) -> Iterator[None]:
+        """Let trackers watch what is left to train. Parted from last: a network may keep them waiting."""
+        about = {
+            **asdict(self.cell), "scale": self.scale, **asdict(self.settings), "training_version": TRAINING_VERSION,
+            "device": self.identity["device"], **asdict(self.execution),
+        }  # fmt: skip
+        if tracking and not self.training.finished:
+            self.watch.start(tracking, Run(self.cell, self.scale, about, len(self.training.records) + 1))
+        try:
+            yield
+        finally:
+            self.watch.close()
+
     def run(self, schedule: Schedule, progress: CellProgress, caught: list[int]) -> None:
         """Train to the end and write the outputs; on a signal write the state and raise."""
         saved = time.monotonic()
@@ -254,17 +275,21 @@ class _Job:
                 self.save()
                 saved = time.monotonic()
             if caught:
+                self.tell(stopped=signal.Signals(caught[0]).name)
                 raise Stopped(caught[0], self.where)
+            if time.monotonic() - self.told > BEAT:
+                self.tell()
 
+        self.tell()
         while not self.training.finished:
-            self.training.run_epoch(after_minibatch)
+            self.watch.observe(self.training.run_epoch(after_minibatch), self.training.network)
             if self.training.finished or len(self.training.records) % schedule.epochs == 0:
                 self.save()
                 saved = time.monotonic()
-            self.write_status()
+            self.tell()
         self.write_outputs()
         drop_previous(self.directory)
-        (self.directory / "status.json").unlink(missing_ok=True)
+        drop_progress(self.directory)
         last = self.training.records[-1]
         end = f"{len(self.training.records)} epochs"
         if self.training.diverged:
@@ -272,7 +297,7 @@ class _Job:
         self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state; what it holds will not be trained again, so it is told."""
         self.sessions[-1]["seconds"] = round(time.time() - self.started, 3)
         state = {
             "identity": self.identity,
@@ -281,19 +306,27 @@ class _Job:
             "training": self.training.state_dict(),
         }
         save_state(self.directory, state)
+        self.saved = self.where
+        self.watch.tell()
 
-    def write_status(self) -> None:
+    def tell(self, stopped: str | None = None) -> None:
         """Tell how far training is, for whoever watches files."""
-        records = self.training.records
-        seconds_per_epoch = sum(record.train_seconds for record in records) / len(records)
-        status = {
-            "epoch": self.training.epochs_done,
-            "epochs": self.epochs.stop,
-            "test_accuracy": records[-1].test_accuracy,
-            "seconds_left": round((len(self.epochs) - len(records)) * seconds_per_epoch, 1),
-            "updated": timestamp(time.time()),
-        }
-        write_text(self.directory / "status.json", json.dumps(status) + "\n")
+        training = self.training
+        now = Progress(
+            epoch=training.epochs_done,
+            minibatch=len(training.partial.losses) if training.partial else 0,
+            minibatches=self.minibatches,
+            test_accuracy=training.records[-1].test_accuracy if training.records else None,
+            saved=self.saved,
+            settings=asdict(self.settings),
+            training_version=TRAINING_VERSION,
+            stopped=stopped,
+        )
+        if trained := now.epochs_done - self.epochs.start:
+            before = sum(session["seconds"] for session in self.sessions[:-1])
+            now = replace(now, seconds_per_epoch=(before + time.time() - self.started) / trained)
+        write_progress(self.directory, now)
+        self.told = time.monotonic()
 
     def write_outputs(self) -> None:
         """Write the files of a finished cell, ``run.json`` last."""
@@ -359,21 +392,11 @@ def _caught_signals() -> Iterator[list[int]]:
 
 
 @contextmanager
-def _lock(directory: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a cell's lock. The kernel gives it back when its holder dies, so a stale one never blocks."""
+def _noted_failure(directory: Path) -> Iterator[None]:
+    """Leave word beside a cell's files of what went wrong; a signal is nothing wrong."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        opened = (directory / "lock").open("a+")
-    except OSError as error:
-        raise UserError(f"{directory}: cannot write there: {error}") from None
-    with opened as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            say(f"{directory}: held by {lock.read().strip() or 'another process'}, waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
         yield
+    except Exception as error:
+        if not isinstance(error, Stopped):
+            note_failure(directory, error)
+        raise

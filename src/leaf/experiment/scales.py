@@ -66,10 +66,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Scale:
-    """A named size of the experiment: the cells' settings, and how many of an experiment's seeds it uses."""
+    """A named size of the experiment: the cells' settings, and how many of an experiment's seeds it uses.
+
+    Attributes:
+        continues: the name of the scale that it extends, if it differs from that at most in having more epochs: its
+            cells go on from the other's states.
+    """
 
     settings: Settings = field(default_factory=Settings)
     seeds: int | None = None
+    continues: str | None = None
 
 
 SCALES: dict[str, Scale] = {
@@ -80,19 +86,33 @@ SCALES: dict[str, Scale] = {
 
 
 def resolve_scales(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
-    """``SCALES`` and a user's own, each of which starts from the scale that it ``extends``.
+    """``SCALES`` and a user's own, each of which starts from the scale that it ``extends``, in whatever order.
 
     Raises:
-        UserError: if an own scale has a fixed one's name, or extends one that doesn't exist or comes later.
+        UserError: if an own scale has a fixed one's name, or extends one that doesn't exist or, in the end, itself.
     """
-    scales = dict(SCALES)
-    for name, changes in own.items():
+    for name in own:
         if name in SCALES:
             raise UserError(f"scales.{name}: what {name!r} means is fixed; give your scale a name of its own")
-        parent = changes["extends"]
-        if parent not in scales:
-            raise UserError(f"scales.{name}.extends: unknown scale {parent!r}; known here: {', '.join(scales)}")
-        names = {setting.name for setting in fields(Settings)}
-        settings = replace(scales[parent].settings, **{key: changes[key] for key in changes if key in names})
-        scales[name] = Scale(settings, changes.get("seeds", scales[parent].seeds))
+    scales, others = dict(SCALES), dict(own)
+    while others:
+        ready = [name for name, changes in others.items() if changes["extends"] in scales]
+        for name in ready:
+            scales[name] = _extended(scales, others.pop(name))
+        if not ready:
+            for name, changes in others.items():
+                if changes["extends"] not in others:
+                    known = ", ".join((*SCALES, *own))
+                    raise UserError(f"scales.{name}.extends: unknown scale {changes['extends']!r}; known: {known}")
+            raise UserError(f"scales: {', '.join(others)}: extends goes in a circle")
     return scales
+
+
+def _extended(scales: Mapping[str, Scale], changes: Mapping[str, Any]) -> Scale:
+    """A user's own scale, whose changes to one of ``scales`` are given."""
+    parent = changes["extends"]
+    extended = scales[parent].settings
+    names = {setting.name for setting in fields(Settings)}
+    settings = replace(extended, **{key: changes[key] for key in changes if key in names})
+    longer = extended.epochs <= settings.epochs and replace(extended, epochs=settings.epochs) == settings
+    return Scale(settings, changes.get("seeds", scales[parent].seeds), parent if longer else None)

@@ -1,44 +1,205 @@
-"""How far the grid is, told from files alone."""
+"""How far the grid is, told from files alone, by whoever sees them: the machine that trains or another."""
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
 
+from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import Cell
+from leaf.experiment.checkpoint import has_state
 from leaf.experiment.errors import DamagedError
 from leaf.experiment.guests import changed_guests
 from leaf.experiment.job import is_current
+from leaf.experiment.progress import Progress, is_training, read_progress
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
+from leaf.experiment.training import TRAINING_VERSION
+from leaf.procedures import PROCEDURES
+
+RUNNING, INTERRUPTED, FAILED, DAMAGED = "running", "interrupted", "failed", "damaged"
+STALE, DIVERGED, WAITING, DONE = "stale", "diverged", "waiting", "done"
+STATUSES = {
+    RUNNING: "in training now",
+    INTERRUPTED: "its training ended early; the next run goes on",
+    FAILED: "its training ended with an error; the next run tries again",
+    DAMAGED: "its files are not as its run left them",
+    STALE: "made with other settings or another training version than the present ones",
+    DIVERGED: "its loss became NaN or infinite: a result",
+    WAITING: "not begun",
+    DONE: "finished",
+}
+"""What can be said of a cell, in the order it is told."""
 
 
-def summarize(cells: Iterable[Cell], scale: str, settings: Settings) -> Iterator[str]:
-    """A line for every cell that is running, stale or diverged, and one with the numbers of all."""
-    count: Counter[str] = Counter()
-    for cell in cells:
-        status, detail = _status(cell, scale, settings)
-        count[status] += 1
-        if detail:
-            yield f"{status:9}{cell.name}: {detail}"
-    yield f"{scale}: {count.total()} cells, " + ", ".join(f"{number} {status}" for status, number in count.items())
+@dataclass(frozen=True)
+class CellStatus:
+    """One cell's status.
+
+    Attributes:
+        status: a key of ``STATUSES``.
+        detail: more of it, in words.
+        epochs_left: what is left to train, in part where an epoch is under way.
+        seconds_per_epoch: wall time, as far as this cell tells.
+    """
+
+    cell: Cell
+    status: str
+    detail: str = ""
+    epochs_left: float = 0
+    seconds_per_epoch: float | None = None
 
 
-def _status(cell: Cell, scale: str, settings: Settings) -> tuple[str, str]:
+def outcome(run: dict[str, Any], settings: Settings) -> str:
+    """What a finished cell's ``run.json`` tells: ``DONE``, ``DIVERGED`` or ``STALE``."""
+    if not is_current(run, settings):
+        return STALE
+    return DIVERGED if run["diverged_at"] else DONE
+
+
+def look(cells: Iterable[Cell], scale: str, settings: Settings, continues: str | None = None) -> list[CellStatus]:
+    """The status of every cell at a scale with these settings, which may continue another scale's cells."""
+    with ThreadPoolExecutor() as pool:  # checksums, of files that may lie on a slow disk
+        return list(pool.map(lambda cell: _look(cell, scale, settings, continues), cells))
+
+
+def _look(cell: Cell, scale: str, settings: Settings, continues: str | None) -> CellStatus:
     directory = cell.directory(scale)
+    run, damage = None, None
     try:
         run = read_run(directory)
-    except DamagedError as damage:
-        return "damaged", str(damage)
-    if run and not is_current(run, settings):
-        guests = [f"{file} as it was" for file in changed_guests(run)]
-        made_with = [f"training version {run['training_version']}", json.dumps(run["settings"]), *guests]
-        return "stale", f"made with {' and '.join(made_with)}"
-    if run and run["diverged_at"]:
-        return "diverged", f"at epoch {run['diverged_at']}, first in {run['nonfinite_layer']}"
+    except DamagedError as error:
+        damage = str(error)
+    if run and is_current(run, settings):
+        seconds = sum(session.get("seconds", 0) for session in run["sessions"]) / run["epochs"]
+        return CellStatus(cell, outcome(run, settings), _end(run), 0, seconds or None)
+    progress = read_progress(directory)
+    training = is_training(directory, progress)
+    if progress:
+        return _under_way(cell, scale, settings, progress, training)
+    if training:
+        return CellStatus(cell, RUNNING, "starting", settings.epochs)
+    if damage:
+        return CellStatus(cell, DAMAGED, damage)
     if run:
-        return "done", ""
+        return CellStatus(cell, STALE, _differences(run, settings))
+    if has_state(directory):
+        return CellStatus(cell, INTERRUPTED, "no word of how far it was; goes on from its state", settings.epochs)
+    if continues and (done := _done_before(cell, settings, continues)):
+        return CellStatus(
+            cell, WAITING, f"goes on after epoch {done} of the scale {continues}", max(0, settings.epochs - done)
+        )
+    return CellStatus(cell, WAITING, "", settings.epochs)
+
+
+def _under_way(cell: Cell, scale: str, settings: Settings, progress: Progress, training: bool) -> CellStatus:
+    """Of a cell that has told of its training and has no outputs of it yet."""
+    goes_on = training or (has_state(cell.directory(scale)) and _fits(progress, settings))
+    left = max(0, settings.epochs - progress.epochs_done) if goes_on else settings.epochs
+    if training:
+        return CellStatus(cell, RUNNING, _how_far(progress, settings, left), left, progress.seconds_per_epoch)
+    next_run = f"goes on {progress.saved}" if goes_on else "starts anew"
+    if progress.failure:
+        return CellStatus(cell, FAILED, f"{progress.failure}; {next_run}", left, progress.seconds_per_epoch)
+    how = f"stopped by {progress.stopped}" if progress.stopped else "ended without a word"
+    where = f"in {_place(progress, settings)}, on {progress.host}"
+    return CellStatus(cell, INTERRUPTED, f"{how} {where}; {next_run}", left, progress.seconds_per_epoch)
+
+
+def _fits(progress: Progress, settings: Settings) -> bool:
+    """Whether the state of a cell whose training ended early is of these settings and the present training version."""
+    same = {**(progress.settings or {}), "epochs": settings.epochs} == asdict(settings)
+    return bool(progress.saved) and same and progress.training_version == TRAINING_VERSION
+
+
+def _done_before(cell: Cell, settings: Settings, scale: str) -> int:
+    """The epochs of a finished cell at a scale whose state there a longer run with these settings goes on from."""
+    directory = cell.directory(scale)
     try:
-        status = json.loads((directory / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "missing", ""
-    return "running", "epoch {epoch}/{epochs}, accuracy {test_accuracy:.2%}, {seconds_left} s left".format(**status)
+        run = read_run(directory) if has_state(directory) else None
+    except DamagedError:
+        return 0
+    longer = {**run, "settings": {**run["settings"], "epochs": settings.epochs}} if run else None
+    return longer["epochs"] if longer and is_current(longer, settings) else 0
+
+
+def _end(run: dict[str, Any]) -> str:
+    if run["diverged_at"]:
+        return f"at epoch {run['diverged_at']}, first in {run['nonfinite_layer']}"
+    return f"{run['epochs']} epochs in {duration(run['train_seconds'])} on {run['device']}"
+
+
+def _place(progress: Progress, settings: Settings) -> str:
+    minibatch = f", minibatch {progress.minibatch}/{progress.minibatches}" if progress.minibatch else ""
+    return f"epoch {min(progress.epoch + 1, settings.epochs)}/{settings.epochs}{minibatch}"
+
+
+def _how_far(progress: Progress, settings: Settings, left: float) -> str:
+    parts = [_place(progress, settings)]
+    if progress.test_accuracy is not None:
+        parts.append(f"accuracy {progress.test_accuracy:.2%}")
+    if progress.seconds_per_epoch:
+        parts.append(f"{duration(left * progress.seconds_per_epoch)} left")
+    return ", ".join([*parts, f"on {progress.host}"])
+
+
+def _differences(run: dict[str, Any], settings: Settings) -> str:
+    """What a stale cell was made with, where that is otherwise now."""
+    made = {"training_version": run["training_version"], **run["settings"]}
+    now = {"training_version": TRAINING_VERSION, **asdict(settings)}
+    names = [name for name in {**now, **made} if made.get(name) != now.get(name)]
+    words = [f"{name.replace('_', ' ')} {made.get(name)} instead of {now.get(name)}" for name in names]
+    words += [f"{file} as it was" for file in changed_guests(run)]
+    return f"made with {', '.join(words)}"
+
+
+def summarize(found: Sequence[CellStatus], scale: str, everything: bool = False) -> Iterator[str]:
+    """What is known of a grid, in lines: its numbers, the time left, and each cell that has something to tell.
+
+    Args:
+        found: what ``look`` gave.
+        everything: tell of the cells that are done or waiting too.
+    """
+    count = Counter(one.status for one in found)
+    yield f"{scale}: {len(found)} cells, " + ", ".join(f"{count[s]} {s}" for s in reversed(STATUSES) if count[s])
+    yield from _time_left(found, count[RUNNING])
+    for status in STATUSES:
+        if everything or status not in (WAITING, DONE):
+            for one in found:
+                if one.status == status:
+                    yield f"{status:12}{one.cell.name}{one.detail and f': {one.detail}'}"
+
+
+def _time_left(found: Sequence[CellStatus], running: int) -> Iterator[str]:
+    """How long what is left will train, by what cells of its kind take."""
+    unfinished = [one for one in found if one.epochs_left]
+    known: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for one in found:
+        if one.seconds_per_epoch:
+            for kind in _kinds(one.cell):
+                known[kind].append(one.seconds_per_epoch)
+    if unfinished and not known:
+        yield "time left: not known before a cell has trained"
+    elif unfinished:
+        means = {kind: fmean(seconds) for kind, seconds in known.items()}
+        nearest = [next(means[kind] for kind in _kinds(one.cell) if kind in means) for one in unfinished]
+        total = sum(one.epochs_left * seconds for one, seconds in zip(unfinished, nearest, strict=True))
+        at_a_time = f", {duration(total / running)} with {running} cells at a time as now" if running > 1 else ""
+        yield f"about {duration(total)} of training left{at_a_time}"
+
+
+def _kinds(cell: Cell) -> list[tuple[Any, ...]]:
+    """What the time of a cell's epoch hangs on, most of it first; of the last kind is every cell."""
+    kind = (cell.network, cell.dataset, ACTIVATIONS[cell.activation].family, PROCEDURES[cell.procedure].two_stage)
+    return [kind, kind[:2], kind[:1], ()]
+
+
+def duration(seconds: float) -> str:
+    """A duration in words, to two digits or so."""
+    for unit, size, least in (("days", 86400, 2), ("h", 3600, 1), ("min", 60, 1)):
+        if seconds >= least * size:
+            number = seconds / size
+            return f"{number:.1f} {unit}" if number < 10 else f"{number:.0f} {unit}"
+    return f"{seconds:.0f} s"

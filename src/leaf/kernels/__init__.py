@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from leaf.kernels.plain import plain_gated_line
+from leaf.kernels.plain import formula, plain_gated_line
 
 FAST = {"cpu": ("numba", "leaf.kernels.cpu"), "cuda": ("triton", "leaf.kernels.gpu")}
 """For a type of device its fast kernel: the name, which is that of the package it needs, and the module."""
@@ -43,16 +43,21 @@ def gated_line(
 
     Args:
         u: ``(N, *shape)``; ``(N, C, H, W)`` if pooled.
-        p1, p2, p3, p4: ``shape``, floating point; ``None`` stands for a constant 0.
+        p1, p2, p3, p4: ``shape``, or in a graph that is being exported what broadcasts to it; floating point; ``None``
+            stands for a constant 0.
         plain: compute it as the reference does.
 
     Returns:
         ``(N, *shape)``, or ``(N, C, H // 2, W // 2)``, of the promoted dtype, in the memory format of ``u``.
     """
+    if p3.dtype is torch.float16:
+        # ReLU's 2^16 is infinite there, and 0 · infinity not a number; float16's largest number does as well.
+        p3 = p3.clamp(-torch.finfo(torch.float16).max, torch.finfo(torch.float16).max)
     if u.dtype != p1.dtype:
         u = u.to(torch.promote_types(u.dtype, p1.dtype))
-    if plain or not _can_be_fast(u, [p for p in (p1, p2, p3, p4) if p is not None]):
-        y = plain_gated_line(u, p1, p2, p3, p4)
+    exporting = torch.compiler.is_exporting()
+    if exporting or plain or not _can_be_fast(u, [p for p in (p1, p2, p3, p4) if p is not None]):
+        y = formula(u, p1, p2, p3, p4) if exporting else plain_gated_line(u, p1, p2, p3, p4)
         return max_pool2d(y, 2) if pooled else y
     channels_last = u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last)
     if not channels_last:

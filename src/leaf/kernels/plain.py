@@ -7,6 +7,13 @@ import torch
 from torch import Tensor
 
 
+def formula(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
+    """The gated line as it is written, for ``u`` and parameters that broadcast to it."""
+    line = p1 * u if p2 is None else p1 * u + p2
+    y = line * torch.sigmoid(p3 * u)
+    return y if p4 is None else y + p4
+
+
 class _GatedLine(torch.autograd.Function):
     r"""A line behind a sigmoid gate, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, with analytic gradients.
 
@@ -18,9 +25,7 @@ class _GatedLine(torch.autograd.Function):
 
     @staticmethod
     def forward(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
-        line = p1 * u if p2 is None else p1 * u + p2
-        y = line * torch.sigmoid(p3 * u)
-        return y if p4 is None else y + p4
+        return formula(u, p1, p2, p3, p4)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,0 +1,419 @@
+"""Replace the activations of any torch module by AHAF or LEAF, one at each place where one is applied."""
+
+import copy
+import itertools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from leaf.activations import AHAF, LEAF, SHARING, Adaptive
+from leaf.rewriting import activation_nodes, misread, rewrite, trace
+from leaf.uses import KIND_OF_MODULE, Input, Use, Uses, evaluating, find_uses, join, run
+
+FAMILIES: dict[str, type[Adaptive]] = {"ahaf": AHAF, "leaf": LEAF}
+
+GATE_SLOPE = {"ahaf": "gamma", "leaf": "p3"}
+
+NEAREST = {"gelu": ("silu", 1.702), "hardswish": ("silu", 1.0), "hardsigmoid": ("sigmoid", 1.0)}
+"""For functions that have no form: the form that comes near, and the slope of its gate.
+
+GELU(u) ≈ u·σ(1.702 u) is Hendrycks & Gimpel's (arXiv 1606.08415); the other two were made to imitate u·σ(u) and σ(u)
+(Howard et al., arXiv 1905.02244).
+"""
+
+SEALED: dict[type[nn.Module], str] = {
+    nn.RNNBase: "its activations are inside",
+    nn.RNNCellBase: "its activations are inside",
+    nn.TransformerDecoderLayer: "torch gives copies of it the original activation back",
+    torch.jit.ScriptModule: "it is compiled",
+}
+"""Modules whose activations cannot be replaced, and why."""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """An activation that was replaced.
+
+    Attributes:
+        name: of the new module in the model.
+        original: what it replaces, such as ``ReLU`` or ``F.relu``.
+        form: the function it starts as.
+        shape: of one sample's input.
+        parameters: how many it has.
+        error: where the form is the nearest only: the largest difference from the original on [-15, 15].
+    """
+
+    name: str
+    original: str
+    form: str
+    shape: tuple[int, ...]
+    parameters: int
+    error: float | None = None
+
+    def __str__(self) -> str:
+        shape = "×".join(map(str, self.shape))
+        error = "" if self.error is None else f", off by up to {self.error:.2g}"
+        return f"{self.name}: {self.original} → {self.form}, {shape}, {self.parameters:,} parameters{error}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An activation that stays as it was: its name, what it is, and why."""
+
+    name: str
+    original: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.original}, {self.reason}"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What ``replace_activations`` did; printed, it is a report.
+
+    Attributes:
+        model: the model that was given, changed.
+        family: ``"AHAF"`` or ``"LEAF"``.
+        replaced, kept: what became of each activation, in the order in which the example meets them.
+        difference: by how much the model's output on the example changed at most, in evaluation.
+    """
+
+    model: nn.Module
+    family: str
+    replaced: list[Replaced]
+    kept: list[Kept]
+    difference: float
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters were added."""
+        return sum(replaced.parameters for replaced in self.replaced)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.replaced)} activations replaced by {self.family}, {self.parameters:,} parameters added;"
+            f" the output on the example changed by at most {self.difference:.1e}",
+            *(f"  {replaced}" for replaced in self.replaced),
+        ]
+        if self.kept:
+            lines += [f"{len(self.kept)} not replaced", *(f"  {kept}" for kept in self.kept)]
+        return "\n".join(lines)
+
+
+def replace_activations(
+    model: nn.Module,
+    with_: str = "leaf",
+    *,
+    example_input: Any,
+    sharing: str = "element",
+    channel_axis: int = 0,
+    nearest: bool = False,
+) -> Conversion:
+    """Replace a model's activations by learnable ones that start as what they replace.
+
+    Each place where an activation is applied gets one of its own, also where one module is used at several, as in the
+    blocks of a ResNet, or a function such as ``F.relu`` is called. The model is changed in place: its other modules,
+    their classes, parameters and names stay (``copy.deepcopy`` it first to keep the original). Optimizers are to be
+    made afterwards. ReLU's form is u·σ(2^16 u), off by up to 4.3e-6 next to 0; the others are exact but for rounding.
+
+    What the example reaches in evaluation is replaced. A model's own code is followed by torch's tracer only in modules
+    that use an activation twice or call it as a function, and what it reads there from attributes is fixed then; if it
+    cannot be followed, a module that is used twice gets one activation for all its uses, and a function stays.
+
+    Args:
+        model: any module that is not itself an activation. Give a part of a model to convert that part alone.
+        with_: ``"leaf"`` or ``"ahaf"``.
+        example_input: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones. The
+            first axis of what activations see counts as the batch.
+        sharing: what gets a parameter set of its own: every ``"element"``, as in the paper (the model then takes inputs
+            of the example's size only), every ``"channel"``, or nothing: one is ``"shared"`` by a whole layer.
+        channel_axis: which axis after the batch's is that of the channels: 0 for ``(N, C, H, W)``, -1 for
+            ``(N, tokens, features)``.
+        nearest: whether to replace GELU, hard-swish and hard-sigmoid too, which have no form, by the form that comes
+            nearest.
+
+    Returns:
+        What was replaced and what was not, and why.
+
+    Raises:
+        ValueError: if an argument is no such thing, or the model does not run on the example.
+
+    Example:
+        >>> model = torchvision.models.resnet18()
+        >>> print(leaf.replace_activations(model, "leaf", example_input=torch.randn(1, 3, 32, 32), sharing="channel"))
+        17 activations replaced by LEAF, 15,616 parameters added; the output on the example changed by at most 1.2e-06
+          relu: ReLU → relu, 64×16×16, 256 parameters
+          layer1.0.relu: ReLU → relu, 64×8×8, 256 parameters
+          layer1.0.relu_2: ReLU → relu, 64×8×8, 256 parameters
+          …
+    """
+    if with_ not in FAMILIES:
+        raise ValueError(f"there is no family {with_!r}; there are: {', '.join(FAMILIES)}")
+    if sharing not in SHARING:
+        raise ValueError(f"there is no sharing {sharing!r}; there are: {', '.join(SHARING)}")
+    if type(model) in KIND_OF_MODULE:
+        raise ValueError(f"the model is itself an activation, {type(model).__name__}: it has no place to replace it in")
+    wanted = _Wanted(with_, sharing, channel_axis, nearest)
+    _separate(model)
+    with evaluating(model):
+        found = find_uses(model, example_input)
+        sites, kept = _plan(model, found, example_input, wanted)
+    replaced = _install(model, sites, wanted)
+    with evaluating(model), _plainly(model):
+        difference, size = _difference(found.output, run(model, example_input))
+    if difference > 1e-3 + 0.01 * size and all(one.error is None for one in replaced):
+        warnings.warn(
+            f"the output on the example changed by {difference:.2g}: either the model is random in evaluation, or"
+            " it counts on an activation changing its input in place",
+            stacklevel=2,
+        )
+    return Conversion(model, FAMILIES[with_].__name__, replaced, kept, difference)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What ``replace_activations`` was asked for."""
+
+    family: str
+    sharing: str
+    channel_axis: int
+    nearest: bool
+
+    def form(self, kind: str) -> tuple[str, float | None]:
+        """The form that stands in for an activation, and the slope of its gate if the form is the nearest only.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        family = FAMILIES[self.family]
+        if kind in family.forms:
+            return kind, None
+        form, slope = NEAREST.get(kind, ("", 0.0))
+        if form not in family.forms:
+            raise ValueError(f"{family.__name__} has no such form")
+        if not self.nearest:
+            raise ValueError(f"{family.__name__} has no such form; nearest=True would take a {form} in its place")
+        return form, slope
+
+    def check(self, inputs: list[Input]) -> None:
+        """Whether one activation can be for all of some inputs.
+
+        Raises:
+            ValueError: if not.
+        """
+        shapes = dict.fromkeys(one.shape for one in inputs)
+        if any(one.parameter for one in inputs):
+            raise ValueError("its input is a parameter of the model")
+        if not inputs[0].dtype.is_floating_point:
+            raise ValueError(f"its input is {inputs[0].dtype}")
+        if () in shapes:
+            raise ValueError("its input has no axis but the batch's")
+        if self.sharing == "channel" and any(not -len(s) <= self.channel_axis < len(s) for s in shapes):
+            raise ValueError(f"its input has no axis {self.channel_axis} for channels after the batch's")
+        same = {
+            "element": lambda shape: shape,
+            "channel": lambda shape: (len(shape), shape[self.channel_axis]),
+            "shared": len,
+        }
+        if len({same[self.sharing](shape) for shape in shapes}) > 1:
+            raise ValueError(f"it is applied to inputs of shapes {', '.join(map(str, shapes))}")
+
+    def build(self, form: str, slope: float | None, given: Input) -> Adaptive:
+        """The activation for some input."""
+        layer = FAMILIES[self.family](given.shape, form, self.sharing, self.channel_axis)
+        if slope is not None:
+            nn.init.constant_(getattr(layer, GATE_SLOPE[self.family]), slope)
+        layer.to(given.device, given.dtype)
+        return layer.to(memory_format=torch.channels_last) if given.channels_last else layer
+
+
+def _separate(model: nn.Module) -> None:
+    """Make of one activation module under several names as many modules."""
+    seen = set()
+    for parent in model.modules():
+        for name, child in parent._modules.items():
+            if child is not None and type(child) in KIND_OF_MODULE and not list(child.parameters()):
+                if child in seen:
+                    setattr(parent, name, copy.deepcopy(child))
+                seen.add(child)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where one activation goes: in place of the module or function of that name, or of a use of it in a forward."""
+
+    use: Use
+    inputs: list[Input]
+    name: str | None
+
+
+def _plan(model: nn.Module, found: Uses, example: Any, wanted: _Wanted) -> tuple[list[_Site], list[Kept]]:
+    """What to put where, and what to leave; nothing is changed yet."""
+    groups: dict[Any, list[Use]] = {}  # all uses of one module, or a single one of a function that the code names
+    for use in found.uses:
+        if not isinstance(model.get_submodule(use.caller), tuple(SEALED)):
+            groups.setdefault(use.name or (use.caller, use.place), []).append(use)
+    kept, formed = _out_of_reach(model, found), []
+    for uses in groups.values():
+        try:
+            wanted.form(uses[0].kind)
+        except ValueError as error:
+            kept.append(_kept(uses[0], str(error)))
+        else:
+            formed.append(uses)
+    faults = _faults(model, found, example, [use for uses in formed for use in _in_forward(uses)])
+    sites: list[_Site] = []
+    for uses in formed:
+        first, in_forward = uses[0], _in_forward(uses)
+        faulty = list(dict.fromkeys(faults[use.caller] for use in in_forward if use.caller in faults))
+        if not faulty:
+            new = [_Site(use, use.inputs, None if use in in_forward else use.name) for use in uses]
+        elif first.name is not None:  # one for all of its uses
+            new = [_Site(first, [given for use in uses for given in use.inputs], first.name)]
+        else:
+            kept.append(_kept(first, faulty[0]))
+            continue
+        try:
+            for site in new:
+                wanted.check(site.inputs)
+        except ValueError as error:
+            kept.append(_kept(first, "; ".join([str(error), *faulty])))
+        else:
+            sites += new
+    return sites, kept
+
+
+def _in_forward(uses: list[Use]) -> list[Use]:
+    """Those of a group's uses to which only a change of the caller's forward can give an activation of their own."""
+    return uses if uses[0].name is None else uses[1:]
+
+
+def _kept(use: Use, reason: str) -> Kept:
+    return Kept(use.name or join(use.caller, use.kind), use.original, reason)
+
+
+def _out_of_reach(model: nn.Module, found: Uses) -> list[Kept]:
+    """The modules whose activations cannot be replaced, and the activations that the example doesn't reach."""
+    reached = {use.name for use in found.uses}
+    kept: list[Kept] = []
+    for name, module in model.named_modules():
+        reasons = [reason for kind, reason in SEALED.items() if isinstance(module, kind)]
+        if type(module) in KIND_OF_MODULE and name not in reached:
+            reasons.append("the example does not reach it in evaluation")
+        if reasons and not any(name.startswith(f"{other.name}.") for other in kept):
+            kept.append(Kept(name, type(module).__name__, reasons[0]))
+    return kept
+
+
+def _faults(model: nn.Module, found: Uses, example: Any, uses: list[Use]) -> dict[str, str]:
+    """Which callers' forwards cannot be changed, and why."""
+    faults: dict[str, str] = {}
+    graphs: dict[str, fx.Graph] = {}
+    for caller in dict.fromkeys(use.caller for use in uses):
+        try:
+            graphs[caller] = _graph(model.get_submodule(caller), caller, found)
+        except ValueError as error:
+            faults[caller] = str(error)
+    wrong = misread(model, example, {model.get_submodule(caller): graph for caller, graph in graphs.items()})
+    for caller in graphs:
+        if model.get_submodule(caller) in wrong:
+            faults[caller] = "its forward computes something else when traced"
+    return faults
+
+
+def _graph(module: nn.Module, name: str, found: Uses) -> fx.Graph:
+    """What a module's forward does in evaluation, held against what was seen of it.
+
+    Raises:
+        ValueError: if it cannot be told, or if training applies other activations.
+    """
+    for training in (True, False):
+        graph = trace(module, training)
+        kinds = [kind for kind, _ in activation_nodes(module, graph)]
+        seen = [use for use in found.uses if use.caller == name]
+        if len(kinds) != found.applied[name] or any(kinds[use.place] != use.kind for use in seen):
+            raise ValueError("its forward does not always apply the same activations")
+    return graph
+
+
+def _install(model: nn.Module, sites: list[_Site], wanted: _Wanted) -> list[Replaced]:
+    """Build the activations and put them where they belong."""
+    replaced = []
+    calls: dict[str, dict[int, str]] = {}
+    for site in sites:
+        use = site.use
+        form, slope = wanted.form(use.kind)
+        layer = wanted.build(form, slope, site.inputs[0])
+        if site.name is None:
+            place, name = use.caller, _new_name(model.get_submodule(use.caller), use)
+            calls.setdefault(place, {})[use.place] = name
+        else:
+            place, _, name = site.name.rpartition(".")
+        parent = model.get_submodule(place)
+        setattr(parent, name, layer.train(parent.training))
+        size = sum(parameter.numel() for parameter in layer.parameters())
+        error = None if slope is None else _error(use.function, wanted.build(form, slope, _PROBE))
+        replaced.append(Replaced(join(place, name), use.original, form, layer.shape, size, error))
+    for caller, its_calls in calls.items():
+        rewrite(model.get_submodule(caller), its_calls)
+    _turn_fused_evaluation_off(model)
+    return replaced
+
+
+def _turn_fused_evaluation_off(model: nn.Module) -> None:
+    """Torch's encoder has a path for evaluation that computes ReLU and GELU itself, whatever its layers hold."""
+    for module in model.modules():
+        layers = [layer for layer in module.modules() if isinstance(layer, nn.TransformerEncoderLayer)]
+        if any(isinstance(layer.activation, Adaptive) for layer in layers):
+            if isinstance(module, nn.TransformerEncoder):
+                module.use_nested_tensor = False
+            elif isinstance(module, nn.TransformerEncoderLayer):
+                module.activation_relu_or_gelu = 0
+
+
+def _new_name(module: nn.Module, use: Use) -> str:
+    """A name for a new submodule: ``relu``, or ``relu_2`` where there is one, …"""
+    base = (use.name or use.kind).rpartition(".")[2]
+    names = (base if number == 1 else f"{base}_{number}" for number in itertools.count(1))
+    return next(name for name in names if not hasattr(module, name))
+
+
+_PROBE = Input((1,), torch.float64, torch.device("cpu"))
+
+
+def _error(original: Callable[[Tensor], Tensor], layer: Adaptive) -> float:
+    """The largest difference of an activation from what it replaces, on [-15, 15]."""
+    u = torch.linspace(-15, 15, 100_001, dtype=torch.float64)[:, None]
+    with torch.no_grad():
+        return (layer(u) - original(u)).abs().max().item()
+
+
+@contextmanager
+def _plainly(model: nn.Module) -> Iterator[None]:
+    """The activations compute as the reference does, so that no kernel need be compiled."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Adaptive) and not layer.plain]
+    for layer in layers:
+        layer.plain = True
+    yield
+    for layer in layers:
+        layer.plain = False
+
+
+def _difference(before: Any, after: Any) -> tuple[float, float]:
+    """The largest difference between two outputs' tensors, and the largest number in the first."""
+    if isinstance(before, Tensor):
+        if not before.numel():
+            return 0.0, 0.0
+        return (after.double() - before.double()).abs().max().item(), before.double().abs().max().item()
+    if isinstance(before, Mapping):
+        before, after = before.values(), after.values()
+    elif not isinstance(before, list | tuple):
+        return 0.0, 0.0
+    pairs = [_difference(*pair) for pair in zip(before, after, strict=True)]
+    return max((pair[0] for pair in pairs), default=0.0), max((pair[1] for pair in pairs), default=0.0)

@@ -1,0 +1,66 @@
+"""Removing what cells left: all of it, so that they train anew, or the states, which only longer runs need."""
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from leaf.experiment.cells import OUTPUTS, Cell
+from leaf.experiment.checkpoint import PREVIOUS, STATE, has_state
+from leaf.experiment.errors import DamagedError, UserError
+from leaf.experiment.job import is_current
+from leaf.experiment.lock import hold, is_held
+from leaf.experiment.progress import STATUS, is_training, read_progress
+from leaf.experiment.records import read_run
+from leaf.experiment.scales import Settings
+
+
+def forget(cells: Iterable[Cell], scale: str) -> dict[Cell, int]:
+    """Remove the outputs and states of cells; gives the bytes that each took.
+
+    Raises:
+        UserError: if one of them is being trained, and then nothing is removed; or if a file cannot be removed.
+    """
+    directories = {cell: cell.directory(scale) for cell in cells}
+    with ExitStack() as locks:
+        for directory in filter(Path.exists, directories.values()):
+            progress = read_progress(directory)
+            if progress and is_training(directory, progress):
+                raise UserError(f"{directory}: is being trained on {progress.host}; end it, or wait for it")
+            locks.enter_context(hold(directory))
+        # The lock stays: someone may be waiting for it.
+        names = (*OUTPUTS, STATE, PREVIOUS, STATUS)
+        return {cell: _remove(directory / name for name in names) for cell, directory in directories.items()}
+
+
+def prune(cells: Iterable[Cell], scale: str, settings: Settings) -> dict[Cell, int]:
+    """Remove the states of those cells that are finished with these settings; gives the bytes that each took.
+
+    Raises:
+        UserError: if a file cannot be removed.
+    """
+    freed = {}
+    for cell in cells:
+        directory = cell.directory(scale)
+        if has_state(directory) and not is_held(directory):
+            with hold(directory):
+                try:
+                    run = read_run(directory)
+                except DamagedError:  # its outputs can be made again from the state
+                    continue
+                if run and is_current(run, settings):
+                    freed[cell] = _remove([directory / STATE, directory / PREVIOUS])
+    return freed
+
+
+def _remove(files: Iterable[Path]) -> int:
+    """Remove files that may exist; gives their bytes."""
+    size = 0
+    for file in files:
+        try:
+            size += file.stat().st_size
+            file.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(f"{file} cannot be removed: {error}") from None
+    return size

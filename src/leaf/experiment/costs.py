@@ -1,0 +1,37 @@
+"""What a cell's job asks for of a cluster: time and memory, reckoned from what was measured on one CPU core.
+
+A job that asked for too little is ended, and goes on from its state when it is started again; one that asked for far
+too much waits longer in the queue. So the times are three times what was measured: slower cores than those exist.
+"""
+
+from leaf.experiment.cells import Cell
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.scales import Settings
+from leaf.networks import NETWORKS
+from leaf.procedures import PROCEDURES
+
+START_MINUTES = 10
+"""For Snakemake, Python and the data set to load from a file system that is shared with others."""
+
+TWO_STAGES, TESTING = 1.6, 0.35
+"""What a step of two stages takes of one of one stage, and testing an image of training on it."""
+
+SLACK = 3
+
+
+def minutes(cell: Cell, settings: Settings) -> int:
+    """How long a cell's job may take, in minutes."""
+    images = DATASETS[cell.dataset].images
+    train_images = settings.train_images or images["train"]
+    test_images = (settings.test_images or images["test"]) + settings.validation_images
+    steps = train_images * (TWO_STAGES if PROCEDURES[cell.procedure].two_stage else 1)
+    thousands = len(cell.epochs(settings.epochs)) * (steps + TESTING * test_images) / 1000
+    return START_MINUTES + round(SLACK * thousands * NETWORKS[cell.network].seconds_per_1000_images / 60)
+
+
+def memory_mb(settings: Settings) -> int:
+    """How much memory a cell's job may take, in MB.
+
+    At minibatches of 128 images training was seen to take 1.1 GB, and Snakemake, which is in the job too, 0.8 GB.
+    """
+    return 2000 + 8 * settings.batch_size

@@ -1,0 +1,200 @@
+"""A module whose ``forward`` calls activations of its own where it was written to apply others.
+
+Torch's tracer writes down what the module's own ``forward`` does, and nothing of the modules below it. The module stays
+the object it is, and of its class: it becomes an instance of a subclass that differs in ``forward`` alone.
+"""
+
+import copy
+import functools
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from leaf.activations import Adaptive
+from leaf.uses import KIND_OF_FUNCTION, KIND_OF_MODULE, run
+
+Forward = Callable[..., Any]
+
+
+class _Tracer(fx.Tracer):
+    """Sees one module's own forward; the modules that it calls are calls, and its buffers are looked up."""
+
+    proxy_buffer_attributes = True
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def trace(module: nn.Module, training: bool) -> fx.Graph:
+    """What a module's ``forward`` does in training or in evaluation.
+
+    Raises:
+        ValueError: if that cannot be told without running it.
+    """
+    if isinstance(module, fx.GraphModule):
+        return copy.deepcopy(module.graph)
+    if "forward" in vars(module):
+        raise ValueError("its forward is not its class's")
+    own_class, attributes = type(module), vars(module).copy()
+    chance = random.getstate(), torch.get_rng_state()
+    calls: dict[int, str] = attributes.get("_calls", {})
+    attributes_then = attributes | {
+        "training": training,  # and a forward that goes through its children was not written for those that were added
+        "_modules": {name: child for name, child in module._modules.items() if name not in calls.values()},
+    }
+    try:
+        module.__class__ = _written_class(module)
+        vars(module).update(attributes_then)
+        graph = _Tracer().trace(module)
+        kept = [name for name, value in vars(module).items() if value is not attributes_then.get(name, ...)]
+    except Exception as error:
+        raise ValueError(f"its forward cannot be traced: {str(error).splitlines()[0]}") from error
+    finally:
+        vars(module).clear()
+        vars(module).update(attributes)
+        module.__class__ = own_class
+    if kept:
+        raise ValueError("its forward makes or keeps tensors that do not come from its input")
+    if random.getstate() != chance[0] or not torch.equal(torch.get_rng_state(), chance[1]):
+        random.setstate(chance[0])
+        torch.set_rng_state(chance[1])
+        raise ValueError("its forward draws random numbers")
+    _redirect(module, graph, calls)
+    return graph
+
+
+def _redirect(module: nn.Module, graph: fx.Graph, calls: Mapping[int, str]) -> None:
+    nodes = activation_nodes(module, graph)
+    for place, name in calls.items():
+        _, node = nodes[place]
+        (u, *_) = (*node.args, *node.kwargs.values())
+        with graph.inserting_before(node):
+            node.replace_all_uses_with(graph.call_module(name, (u,)))
+        graph.erase_node(node)
+
+
+def activation_nodes(module: nn.Module, graph: fx.Graph) -> list[tuple[str, fx.Node]]:
+    """The activations that a traced forward applies, in order: a name in ``KINDS``, ``""`` for a learnable one."""
+    found: list[tuple[str, fx.Node]] = []
+    for node in graph.nodes:
+        target = str(node.target)
+        if node.op == "call_module":
+            child = module.get_submodule(target)
+            if isinstance(child, Adaptive) or type(child) in KIND_OF_MODULE:
+                found.append((KIND_OF_MODULE.get(type(child), ""), node))
+        elif node.op in ("call_function", "call_method"):
+            function = getattr(Tensor, target, None) if node.op == "call_method" else node.target
+            if function in KIND_OF_FUNCTION:
+                found.append((KIND_OF_FUNCTION[function][0], node))
+    return found
+
+
+def compiled(module: nn.Module, graph: fx.Graph) -> Forward:
+    """A graph as a function of the module and of the arguments of its ``forward``."""
+    return type(fx.GraphModule(module, graph)).forward
+
+
+def misread(model: nn.Module, example: Any, graphs: Mapping[nn.Module, fx.Graph]) -> set[nn.Module]:
+    """Those modules whose traced forward gives something else than their own, when the model runs on an example.
+
+    The tracer takes one of the ways through a forward, and not always that which real tensors take.
+    """
+    expected: list[Any] = []
+    wrong: set[nn.Module] = set()
+    busy = False  # what a traced forward calls need not be looked at again
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal busy
+        if busy:
+            return
+        busy = True
+        try:
+            args, kwargs = copy.deepcopy((args, kwargs))
+            expected.append(compiled(module, graphs[module])(module, *args, **kwargs))
+        except Exception as error:
+            expected.append(error)
+        finally:
+            busy = False
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not busy and not _alike(expected.pop(), output):
+            wrong.add(module)
+
+    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in graphs]
+    handles += [module.register_forward_hook(after, prepend=True) for module in graphs]
+    try:
+        run(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return wrong
+
+
+def _alike(found: Any, expected: Any) -> bool:
+    """Whether two outputs hold the same numbers; on a GPU, the same but for rounding."""
+    if type(found) is not type(expected):
+        return False
+    if isinstance(expected, Tensor):
+        same_kind = found.shape == expected.shape and found.dtype == expected.dtype
+        return same_kind and torch.allclose(found, expected, equal_nan=True)
+    if isinstance(expected, Mapping):
+        found, expected = [*found.items()], [*expected.items()]
+    if isinstance(expected, list | tuple):
+        return len(found) == len(expected) and all(map(_alike, found, expected))
+    return bool(found == expected)
+
+
+def rewrite(module: nn.Module, calls: Mapping[int, str]) -> None:
+    """Let a module's ``forward`` call its submodules in place of activations.
+
+    Args:
+        calls: for the place of an activation, counted as in ``Use``, the submodule to call there.
+
+    Raises:
+        ValueError: if the forward cannot be traced.
+    """
+    if isinstance(module, fx.GraphModule):
+        _redirect(module, module.graph, calls)
+        module.recompile()
+        return
+    vars(module)["_calls"] = {**getattr(module, "_calls", {}), **calls}
+    vars(module)["_forwards"] = {training: compiled(module, trace(module, training)) for training in (True, False)}
+    module.__class__ = _rewritten(_written_class(module))
+
+
+def _written_class(module: nn.Module) -> Any:
+    """The class that a module was written as."""
+    return vars(type(module)).get("written", type(module))
+
+
+@functools.cache
+def _rewritten(original: Any) -> Any:
+    """The subclass of a class whose instances keep their forwards, one for training and one for evaluation."""
+
+    class Rewritten(original):  # type: ignore[misc]
+        written = original
+
+        @functools.wraps(original.forward)
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return self._forwards[self.training](self, *args, **kwargs)
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            # Files and copies hold which places call what; the forwards are made anew from that.
+            state = {name: value for name, value in vars(self).items() if name != "_forwards"}
+            return _blank, (original,), state
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            super().__setstate__(state)
+            rewrite(self, self._calls)
+
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(Rewritten, name, getattr(original, name))
+    return Rewritten
+
+
+def _blank(original: Any) -> Any:
+    rewritten = _rewritten(original)
+    return rewritten.__new__(rewritten)

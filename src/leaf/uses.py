@@ -1,0 +1,188 @@
+"""Where a model applies activation functions: found by running it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from leaf.activations import BASE_FUNCTIONS, Adaptive
+
+KINDS: dict[str, type[nn.Module]] = BASE_FUNCTIONS | {
+    "celu": nn.CELU, "elu": nn.ELU, "gelu": nn.GELU, "glu": nn.GLU, "hardshrink": nn.Hardshrink,
+    "hardsigmoid": nn.Hardsigmoid, "hardswish": nn.Hardswish, "hardtanh": nn.Hardtanh, "leaky_relu": nn.LeakyReLU,
+    "logsigmoid": nn.LogSigmoid, "mish": nn.Mish, "prelu": nn.PReLU, "relu6": nn.ReLU6, "rrelu": nn.RReLU,
+    "selu": nn.SELU, "softplus": nn.Softplus, "softshrink": nn.Softshrink, "softsign": nn.Softsign,
+    "tanhshrink": nn.Tanhshrink, "threshold": nn.Threshold,
+}  # fmt: skip
+"""Torch's activation functions: for the name of the function its module."""
+
+KIND_OF_MODULE = {module: kind for kind, module in KINDS.items()}
+"""Exact types: a subclass may compute something else, and is looked into."""
+
+KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
+    getattr(place, name): (kind, f"{title}.{name}")
+    for place, title in ((Tensor, "Tensor"), (torch, "torch"), (functional, "F"))
+    for kind in KINDS
+    for name in (kind, f"{kind}_")
+    if hasattr(place, name)
+}
+"""For each function what it computes, and how it is written."""
+
+
+class Input(NamedTuple):
+    """What an activation got: the shape of one sample, and what kind of tensor it was."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    channels_last: bool = False
+    parameter: bool = False
+
+
+@dataclass
+class Use:
+    """A place in a module's ``forward`` where an activation is applied.
+
+    Attributes:
+        kind: a name in ``KINDS``.
+        caller: name of the module whose ``forward`` it is.
+        place: which of the activations it is that one call of ``forward`` applies, from 0.
+        name: of the activation module, or of the attribute that holds the function; ``None`` if the code names one.
+        original: as a person would write it, such as ``ReLU`` or ``F.relu``.
+        function: what is applied, as a function of the input alone.
+        inputs: what it got, once for each time.
+    """
+
+    kind: str
+    caller: str
+    place: int
+    name: str | None
+    original: str
+    function: Callable[[Tensor], Tensor]
+    inputs: list[Input] = field(default_factory=list)
+
+
+@dataclass
+class Uses:
+    """What a run of a model showed.
+
+    Attributes:
+        uses: in the order in which they were first met.
+        applied: for the name of each module, how many activations one call of its ``forward`` applies, learnable ones
+            included; -1 if one call applies more than another.
+        output: what the model gave.
+    """
+
+    uses: list[Use]
+    applied: dict[str, int]
+    output: Any
+
+
+def run(model: nn.Module, example: Any) -> Any:
+    """What a model gives for an example: a tensor, a tuple of arguments, or a mapping of named ones."""
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, tuple) else model(example)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation and without gradients, and afterwards as it was.
+
+    The flags alone are set: ``train`` and ``eval`` may be a model's own and do more. Torch's fused encoder layer, which
+    applies its activation out of sight, is off meanwhile.
+    """
+    training = {module: module.training for module in model.modules()}
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        for module in training:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for module, flag in training.items():
+            module.training = flag
+
+
+def find_uses(model: nn.Module, example: Any) -> Uses:
+    """Run a model on an example and note every activation on the way.
+
+    Raises:
+        ValueError: if the model doesn't run on the example.
+    """
+    watch = _Watch(model)
+    with ExitStack() as stack:
+        for module in watch.names:
+            if isinstance(module, torch.jit.ScriptModule):  # it takes no hooks
+                continue
+            for handle in (
+                module.register_forward_pre_hook(watch.enter, prepend=True, with_kwargs=True),
+                module.register_forward_hook(watch.leave, always_call=True),
+            ):
+                stack.callback(handle.remove)
+        stack.enter_context(watch)
+        try:
+            output = run(model, example)
+        except Exception as error:
+            raise ValueError(f"the model does not run on example_input: {type(error).__name__}: {error}") from error
+    return Uses(list(watch.uses.values()), watch.applied, output)
+
+
+class _Watch(TorchFunctionMode):
+    """Sees modules begin and end by their hooks, and functions by torch's own dispatch of them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.names = {module: name for name, module in model.named_modules()}
+        self.calls: list[tuple[nn.Module, int]] = []  # modules at work, and how many activations each has applied
+        self.uses: dict[tuple[str, int, str, str | None], Use] = {}
+        self.applied: dict[str, int] = {}
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if type(module) in KIND_OF_MODULE:
+            (u, *_) = (*args, *kwargs.values())
+            self.note(KIND_OF_MODULE[type(module)], self.names[module], type(module).__name__, module, u)
+        elif isinstance(module, Adaptive):
+            self.next_place()
+        self.calls.append((module, 0))
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        name, applied = self.names[module], self.calls.pop()[1]
+        if self.applied.setdefault(name, applied) != applied:
+            self.applied[name] = -1
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        caller = self.calls[-1][0]
+        if func in KIND_OF_FUNCTION and type(caller) not in KIND_OF_MODULE and not isinstance(caller, Adaptive):
+            kind, title = KIND_OF_FUNCTION[func]
+            holders = [join(self.names[caller], name) for name, value in vars(caller).items() if value is func]
+            (u, *rest), options = (*args, *kwargs.values()), kwargs if args else {}
+            name = holders[0] if len(holders) == 1 else None
+            self.note(kind, name, title, lambda u: func(u, *rest, **options), u)
+        return func(*args, **kwargs)
+
+    def next_place(self) -> tuple[str, int]:
+        caller, place = self.calls.pop()
+        self.calls.append((caller, place + 1))
+        return self.names[caller], place
+
+    def note(self, kind: str, name: str | None, original: str, function: Callable[[Tensor], Tensor], u: Tensor) -> None:
+        caller, place = self.next_place()
+        use = self.uses.setdefault((caller, place, kind, name), Use(kind, caller, place, name, original, function))
+        channels_last = u.ndim == 4 and not u.is_contiguous() and u.is_contiguous(memory_format=torch.channels_last)
+        use.inputs.append(Input(tuple(u.shape[1:]), u.dtype, u.device, channels_last, isinstance(u, nn.Parameter)))
+
+
+def join(module: str, name: str) -> str:
+    """The name in the model of what has a name in one of its modules."""
+    return f"{module}.{name}" if module else name

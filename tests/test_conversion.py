@@ -1,0 +1,585 @@
+"""Replacing the activations of any model: by count, by what the model computes, and by what survives."""
+
+import copy
+import io
+import itertools
+import pickle
+import random
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torchvision
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
+
+from leaf import AHAF, LEAF, replace_activations
+from leaf.activations import SHARING, Adaptive
+
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def adaptive(model: nn.Module) -> dict[str, Adaptive]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, Adaptive)}
+
+
+def names(entries: list) -> list[str]:
+    return [entry.name for entry in entries]
+
+
+def outputs(model: nn.Module, *arguments: torch.Tensor) -> torch.Tensor:
+    """In evaluation, without gradients."""
+    with torch.no_grad():
+        return copy.deepcopy(model).eval()(*arguments)
+
+
+class Functional(nn.Module):
+    """Calls activations in every way that code can, with dropout that looks at the training flag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.linears = nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)])
+        self.register_buffer("scale", torch.tensor(2.0))
+
+    def forward(self, x: torch.Tensor, *, bias: float = 0.0) -> torch.Tensor:
+        x = F.relu(self.conv(x), inplace=True).mean((2, 3))
+        x = torch.relu(self.linears[0](x)) * self.scale
+        x = self.linears[1](x).relu_()
+        x = F.dropout(x, 0.5, training=self.training)
+        x = torch.tanh(self.linears[2](x))
+        return self.linears[3](x).sigmoid() + bias
+
+
+class Looping(nn.Module):
+    """Cannot be traced: how often it goes round depends on its input."""
+
+    def __init__(self, *widths: int) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.linears = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(widths))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for linear in self.linears:
+            x = self.relu(linear(x)) if x.sum() < 1e9 else x
+        return F.silu(x)
+
+
+# --- by count ---------------------------------------------------------------------------------------------------------
+
+
+def test_resnet18():
+    """Every block applies one module twice: two activations. Everything else stays what and where it was."""
+    model = torchvision.models.resnet18(num_classes=10)
+    original = copy.deepcopy(model)
+    found = replace_activations(model, "leaf", example_input=IMAGES, sharing="channel")
+    assert found.model is model and type(model) is torchvision.models.ResNet and found.kept == []
+    blocks = [f"layer{layer}.{block}" for layer in (1, 2, 3, 4) for block in (0, 1)]
+    assert names(found.replaced) == ["relu", *(f"{block}.{name}" for block in blocks for name in ("relu", "relu_2"))]
+    assert {one.original for one in found.replaced} == {"ReLU"} and {one.form for one in found.replaced} == {"relu"}
+    shapes = [(64, 16, 16), *([(64, 8, 8)] * 4), *([(128, 4, 4)] * 4), *([(256, 2, 2)] * 4), *([(512, 1, 1)] * 4)]
+    assert [one.shape for one in found.replaced] == shapes
+    assert [layer.p1.shape for layer in adaptive(model).values()] == [(shape[0], 1, 1) for shape in shapes]
+    assert found.parameters == 4 * sum(shape[0] for shape in shapes)
+    assert not any(isinstance(module, nn.ReLU) for module in model.modules())
+    assert all(isinstance(module, torchvision.models.resnet.BasicBlock) for module in model.layer1)
+    state = model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in original.state_dict().items())
+    assert len(state) == len(original.state_dict()) + 4 * 17
+    before = outputs(original, IMAGES)
+    assert (outputs(model, IMAGES) - before).abs().max() < 1e-5 * before.abs().max()
+    assert found.difference < 1e-5 * before.abs().max()
+    with torch.no_grad():
+        model.layer1[0].relu_2.p4 += 1
+    changed = outputs(model, IMAGES)
+    assert (changed - before).abs().max() > 1e-3
+    assert str(found).splitlines()[:2] == [
+        "17 activations replaced by LEAF, 15,616 parameters added;"
+        f" the output on the example changed by at most {found.difference:.1e}",
+        "  relu: ReLU → relu, 64×16×16, 256 parameters",
+    ]
+
+
+def test_mobilenet():
+    """Hard-swish and hard-sigmoid have no form: they stay, or make room for the nearest if asked."""
+    model = torchvision.models.mobilenet_v3_small(num_classes=10)
+    found = replace_activations(copy.deepcopy(model), example_input=IMAGES)
+    originals = [type(module).__name__ for module in model.modules()]
+    counts = {name: originals.count(name) for name in ("ReLU", "Hardswish", "Hardsigmoid")}
+    assert counts == {"ReLU": 14, "Hardswish": 19, "Hardsigmoid": 9}
+    assert [one.original for one in found.replaced] == ["ReLU"] * 14
+    kept = [(one.original, one.reason) for one in found.kept]
+    for name, form in (("Hardswish", "silu"), ("Hardsigmoid", "sigmoid")):
+        reason = f"LEAF has no such form; nearest=True would take a {form} in its place"
+        assert kept.count((name, reason)) == counts[name]
+    assert len(kept) == 28
+    found = replace_activations(model, example_input=IMAGES, nearest=True)
+    assert found.kept == [] and len(found.replaced) == 42
+    u = torch.linspace(-15, 15, 100_001, dtype=torch.float64)
+    errors = {one.original: one.error for one in found.replaced}
+    assert errors["ReLU"] is None
+    assert errors["Hardswish"] == pytest.approx((F.hardswish(u) - F.silu(u)).abs().max().item())
+    assert errors["Hardsigmoid"] == pytest.approx((F.hardsigmoid(u) - torch.sigmoid(u)).abs().max().item())
+    assert "Hardswish → silu, 16×16×16, 16,384 parameters, off by up to 0.14" in str(found)
+
+
+def test_vision_transformer():
+    """GELU(u) ≈ u·σ(1.702 u), off by up to 0.02; the features come last."""
+    model = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 24, num_classes=5)
+    assert names(replace_activations(model, example_input=IMAGES).kept) == [
+        f"encoder.layers.encoder_layer_{layer}.mlp.1" for layer in (0, 1)
+    ]
+    for family in ("leaf", "ahaf"):
+        converted = copy.deepcopy(model)
+        found = replace_activations(
+            converted, family, example_input=IMAGES, sharing="channel", channel_axis=-1, nearest=True
+        )
+        layers = adaptive(converted).values()
+        assert [one.shape for one in found.replaced] == [(17, 24)] * 2
+        assert {p.shape for layer in layers for p in layer.parameters()} == {(1, 24)}
+        slopes = [layer.p3 if family == "leaf" else layer.gamma for layer in layers]
+        assert all((slope == torch.tensor(1.702)).all() for slope in slopes)
+        u = torch.linspace(-15, 15, 100_001, dtype=torch.float64)
+        error = (F.gelu(u) - u * torch.sigmoid(1.702 * u)).abs().max().item()
+        assert [one.error for one in found.replaced] == [pytest.approx(error)] * 2 and 0.02 < error < 0.021
+
+
+def test_functions():
+    """F.relu, torch.relu, x.relu_(), torch.tanh, x.sigmoid(): found, named, replaced; dropout still obeys train()."""
+    model = Functional()
+    original = copy.deepcopy(model)
+    found = replace_activations(model, example_input=IMAGES)
+    assert [(one.name, one.original, one.form) for one in found.replaced] == [
+        ("relu", "F.relu", "relu"), ("relu_2", "torch.relu", "relu"), ("relu_3", "Tensor.relu_", "relu"),
+        ("tanh", "torch.tanh", "tanh"), ("sigmoid", "Tensor.sigmoid", "sigmoid"),
+    ]  # fmt: skip
+    assert found.kept == [] and isinstance(model, Functional)
+    torch.testing.assert_close(outputs(model, IMAGES), outputs(original, IMAGES), rtol=1e-5, atol=1e-6)
+    for copied in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        for both in (copied, original):
+            torch.manual_seed(3)
+            both.result = both.train()(IMAGES, bias=1.0)
+        torch.testing.assert_close(copied.result, original.result, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(copied.result, copied(IMAGES, bias=1.0)), "dropout is at work"
+        assert torch.equal(copied.eval()(IMAGES), copied(IMAGES)), "and at rest"
+    ahaf = replace_activations(Functional(), "ahaf", example_input=IMAGES)
+    assert len(ahaf.replaced) == 3
+    assert [str(one) for one in ahaf.kept] == [
+        "tanh: torch.tanh, AHAF has no such form", "sigmoid: Tensor.sigmoid, AHAF has no such form"
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_replaced():
+    """Recurrent layers have their activations inside; the rest has no form."""
+
+    class Everything(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.gru, self.rnn = nn.LSTM(4, 4), nn.GRU(4, 4), nn.RNN(4, 4)
+            self.cells = nn.ModuleList([nn.LSTMCell(4, 4), nn.GRUCell(4, 4), nn.RNNCell(4, 4)])
+            self.formless = nn.Sequential(
+                nn.ReLU6(), nn.LeakyReLU(), nn.ELU(), nn.Softplus(), nn.SELU(), nn.CELU(), nn.Mish(), nn.PReLU(),
+                nn.Hardtanh(), nn.Softsign(), nn.LogSigmoid(), nn.Threshold(0.1, 0.0), nn.GELU(),
+            )  # fmt: skip
+            self.unused = nn.ReLU()
+            self.scale = nn.Parameter(torch.ones(2, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in (self.lstm, self.gru, self.rnn):
+                x = layer(x)[0]
+            lstm, gru, rnn = self.cells
+            x = rnn(gru(lstm(x)[0])) * torch.sigmoid(self.scale).sum()
+            return F.leaky_relu(F.softmax(self.formless(x), -1)) + F.relu(x[:, 0].long()).sum() + F.relu(x.sum(1)).sum()
+
+    found = replace_activations(Everything(), example_input=torch.randn(3, 4))
+    assert found.replaced == []
+    reasons = {one.name: (one.original, one.reason) for one in found.kept}
+    for name in ("lstm", "gru", "rnn"):
+        assert reasons.pop(name) == (name.upper(), "its activations are inside")
+    for place, name in enumerate(("LSTMCell", "GRUCell", "RNNCell")):
+        assert reasons.pop(f"cells.{place}") == (name, "its activations are inside")
+    for place in range(12):
+        assert reasons.pop(f"formless.{place}")[1] == "LEAF has no such form"
+    assert "nearest=True" in reasons.pop("formless.12")[1]
+    assert reasons.pop("unused") == ("ReLU", "the example does not reach it in evaluation")
+    assert reasons.pop("leaky_relu") == ("F.leaky_relu", "LEAF has no such form")
+    assert reasons.pop("sigmoid") == ("torch.sigmoid", "its input is a parameter of the model")
+    assert [one.reason for one in found.kept if one.name == "relu"] == [
+        "its input is torch.int64", "its input has no axis but the batch's"
+    ]  # fmt: skip
+
+
+def test_compiled_modules_stay():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = nn.Sequential(nn.Linear(3, 3), torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU())), nn.ReLU())
+    found = replace_activations(model, example_input=torch.randn(2, 3))
+    assert names(found.replaced) == ["2"] and [(one.name, one.reason) for one in found.kept] == [
+        ("1", "it is compiled")
+    ]
+
+
+# --- one activation for each place ------------------------------------------------------------------------------------
+
+
+def test_one_module_under_several_names():
+    relu = nn.ReLU(inplace=True)
+    model = nn.Sequential(nn.Linear(4, 5), relu, nn.Sequential(nn.Linear(5, 6), relu), nn.Linear(6, 3), relu)
+    found = replace_activations(model, example_input=torch.randn(2, 4))
+    assert [(one.name, one.shape) for one in found.replaced] == [("1", (5,)), ("2.1", (6,)), ("4", (3,))]
+    assert len(model) == 5
+
+
+def test_a_block_that_is_used_twice_has_one_activation():
+    block = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    model = nn.Sequential(block, nn.Tanh(), block)
+    assert names(replace_activations(model, example_input=torch.randn(2, 4)).replaced) == ["0.1", "1"]
+
+
+def test_where_the_code_cannot_be_followed():
+    """One activation for all uses of a module if they are alike; functions stay, and the reason is told."""
+    model = Looping(4, 5, 5, 5)
+    original = copy.deepcopy(model)
+    found = replace_activations(model, example_input=torch.randn(2, 4))
+    assert [(one.name, one.shape) for one in found.replaced] == [("relu", (5,))]
+    (kept,) = found.kept
+    assert (kept.name, kept.original) == ("silu", "F.silu") and "cannot be traced" in kept.reason
+    u = torch.randn(7, 4)
+    torch.testing.assert_close(outputs(model, u), outputs(original, u), rtol=1e-5, atol=1e-5)
+
+    found = replace_activations(Looping(4, 5, 6), example_input=torch.randn(2, 4))
+    assert found.replaced == [] and names(found.kept) == ["relu", "silu"]
+    assert found.kept[0].reason.startswith("it is applied to inputs of shapes (5,), (6,); its forward cannot be traced")
+    found = replace_activations(Looping(4, 5, 6), example_input=torch.randn(2, 4), sharing="channel")
+    assert found.replaced == []
+    found = replace_activations(Looping(4, 5, 6), example_input=torch.randn(2, 4), sharing="shared")
+    assert [(one.name, one.parameters) for one in found.replaced] == [("relu", 4)]
+
+
+class Asking(nn.Module):
+    """Takes another way when what it gets is no tensor, as with a tracer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) if isinstance(x, torch.Tensor) else torch.relu(x) + 1
+
+
+class Remembering(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = torch.relu(x)
+        return self.seen
+
+
+class Drawing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) * (1 + 0 * torch.rand(()).item())
+
+
+class Tossing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) if not self.training or random.random() < 0.5 else torch.relu(x) + 1
+
+
+class Indecisive(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) if self.training else torch.tanh(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Asking, "computes something else when traced"),
+        (Remembering, "makes or keeps tensors"),
+        (Drawing, "draws random numbers"),
+        (Tossing, "draws random numbers"),
+        (Indecisive, "does not always apply the same activations"),
+    ],
+)
+def test_code_that_a_tracer_would_misread_stays(kind, reason):
+    model = nn.Sequential(nn.Linear(3, 3), kind())
+    original, chance = copy.deepcopy(model), (random.getstate(), torch.get_rng_state())
+    found = replace_activations(model, example_input=torch.randn(2, 3, generator=torch.Generator()))
+    assert found.replaced == [] and [reason in one.reason for one in found.kept] == [True]
+    assert (
+        type(model[1]) is kind
+        and "training" in vars(model[1])
+        and list(model.state_dict()) == list(original.state_dict())
+    )
+    if kind is not Drawing:  # which draws when it runs
+        assert random.getstate() == chance[0] and torch.equal(torch.get_rng_state(), chance[1])
+
+
+def test_children_that_a_forward_goes_through():
+    """New modules beside them must not be among them, also in copies."""
+
+    class Chain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear1, self.linear2 = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.children():
+                x = torch.tanh(layer(x))
+            return x
+
+    model = Chain()
+    original, u = copy.deepcopy(model), torch.randn(5, 3)
+    assert names(replace_activations(model, example_input=u).replaced) == ["tanh", "tanh_2"]
+    for converted in (model, copy.deepcopy(model), copy.deepcopy(copy.deepcopy(model))):
+        torch.testing.assert_close(converted(u), original(u), rtol=1e-5, atol=1e-5)
+
+
+def test_graph_modules():
+    """Their graph is their own, and so is the way they are copied."""
+    block = torchvision.models.resnet.BasicBlock(3, 3).eval()
+    model = torch.fx.symbolic_trace(block)
+    assert names(replace_activations(model, example_input=IMAGES).replaced) == ["relu", "relu_2"]
+    model.relu_2.p4.data += 1
+    for converted in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(converted(IMAGES), block(IMAGES) + 1, rtol=1e-5, atol=1e-5)
+
+
+def test_converting_again_goes_on_where_it_stopped():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.gelu(self.linear(F.relu(self.linear(x))))
+
+    model, u = Two(), torch.randn(5, 3)
+    assert names(replace_activations(model, example_input=u).replaced) == ["relu"]
+    model.relu.p4.data += 1
+    expected = F.silu(1.702 * model.linear(model.relu(model.linear(u)))) / 1.702
+    assert names(replace_activations(model, example_input=u, nearest=True).replaced) == ["gelu"]
+    assert replace_activations(model.double(), example_input=u.double()).replaced == []
+    torch.testing.assert_close(model.float()(u), expected)
+    torch.testing.assert_close(copy.deepcopy(model)(u), expected)
+
+
+def test_transformer_layers():
+    """The encoder's is replaced and its fused evaluation is off; copies of the decoder's would lose it."""
+    for activation in ("relu", nn.ReLU()):
+        layer = nn.TransformerEncoderLayer(8, 2, 16, activation=activation, batch_first=True)
+        model = nn.TransformerEncoder(layer, 2)
+        original, u = copy.deepcopy(model), torch.randn(2, 5, 8)
+        found = replace_activations(model, example_input=u, sharing="channel", channel_axis=-1)
+        assert names(found.replaced) == ["layers.0.activation", "layers.1.activation"] and found.kept == []
+        torch.testing.assert_close(outputs(model, u), outputs(original, u), rtol=1e-4, atol=1e-5)
+        model.layers[1].activation.p4.data += 1
+        assert (outputs(model, u) - outputs(original, u)).abs().max() > 0.01
+        padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+        model.eval(), original.eval()
+        with torch.no_grad():
+            changed = model(u, src_key_padding_mask=padding) - original(u, src_key_padding_mask=padding)
+        assert changed[:, :3].abs().max() > 0.01
+    decoder = nn.TransformerDecoderLayer(8, 2, 16)
+    found = replace_activations(decoder, example_input=(u, u), sharing="shared")
+    assert found.replaced == [] and [one.original for one in found.kept] == ["TransformerDecoderLayer"]
+
+
+# --- what survives ----------------------------------------------------------------------------------------------------
+
+
+def test_state_dtype_and_randomness_survive():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5)).double()
+    model[1].eval()
+    before, chance = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    replace_activations(model, example_input=IMAGES.double())
+    assert [module.training for module in model] == [True, False, True, True]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items() if name in before)
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert {p.dtype for p in model.parameters()} == {torch.float64} and not model[2]._forward_hooks
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+def test_parameters_lie_as_the_inputs_lie():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).to(memory_format=torch.channels_last)
+    replace_activations(model, example_input=IMAGES.contiguous(memory_format=torch.channels_last))
+    assert model[1].p1.stride() == (1, 120, 4)
+
+
+def test_who_counts_on_a_change_in_place_is_told():
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = 2 * x
+            return self.relu(x) + x
+
+    with pytest.warns(UserWarning, match="counts on an activation changing its input in place"):
+        found = replace_activations(Counting(), example_input=torch.randn(5, 3))
+    assert found.difference > 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replace_activations(nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True)), example_input=torch.randn(5, 3))
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+def test_weights_return_to_a_model_converted_afresh(sharing):
+    def converted() -> nn.Module:
+        model = nn.Sequential(torchvision.models.resnet.BasicBlock(3, 3), Functional())
+        replace_activations(model, example_input=IMAGES, sharing=sharing)
+        return model.eval()
+
+    model = converted()
+    with torch.no_grad():
+        for layer in adaptive(model).values():
+            layer.load_state_dict({name: value + 0.1 for name, value in layer.state_dict().items()})
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    fresh = converted()
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    for other in (fresh, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(IMAGES), model(IMAGES)) and repr(other) == repr(model)
+    copied = copy.deepcopy(model)
+    copied[0].relu_2.p4.data += 1
+    assert not torch.equal(copied(IMAGES), model(IMAGES)), "a copy has activations of its own"
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+def test_other_sizes(sharing):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    original = copy.deepcopy(model)
+    replace_activations(model, example_input=IMAGES, sharing=sharing)
+    larger = torch.randn(2, 3, 40, 36)
+    if sharing == "element":
+        with pytest.raises(RuntimeError, match="size"):
+            model(larger)
+    else:
+        torch.testing.assert_close(model(larger), original(larger), rtol=1e-5, atol=1e-5)
+
+
+def test_export():
+    """To torch's own format and to ONNX, with any batch size; the graph holds the formula alone."""
+    model = nn.Sequential(torchvision.models.resnet.BasicBlock(3, 3), Functional())
+    replace_activations(model, example_input=IMAGES, sharing="channel")
+    model.eval()
+    dynamic = ({0: torch.export.Dim("batch")},)
+    images = torch.randn(5, 3, 32, 32)
+    exported = torch.export.export(model, (IMAGES,), dynamic_shapes=dynamic)
+    torch.testing.assert_close(exported.module()(images), model(images))
+    assert not any("expand" in str(node.target) for node in exported.graph.nodes)
+    program = torch.onnx.export(model, (IMAGES,), dynamo=True, dynamic_shapes=dynamic, verbose=False)
+    onnx.checker.check_model(program.model_proto)
+    with np.errstate(over="ignore", invalid="ignore"):  # the evaluator's sigmoid computes both of its branches
+        (found,) = ReferenceEvaluator(program.model_proto).run(
+            None, {program.model_proto.graph.input[0].name: images.numpy()}
+        )
+    np.testing.assert_allclose(found, model(images).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_compile():
+    model = nn.Sequential(torchvision.models.resnet.BasicBlock(3, 3), Functional()).eval()
+    replace_activations(model, example_input=IMAGES, sharing="channel")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(IMAGES), model(IMAGES))
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_trains_with_autocast_and_weight_decay(sharing, dtype):
+    torch.manual_seed(1)
+    model = nn.Sequential(torchvision.models.resnet.BasicBlock(3, 3), Functional())
+    replace_activations(model, example_input=IMAGES, sharing=sharing)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)  # on everything
+    labels = torch.tensor([0, 3])
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = cross_entropy(4 * model(IMAGES), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert all(not torch.equal(start[name], value) for name, value in model.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_models(dtype):
+    """2^16 is infinite in float16, also where a float32 checkpoint is loaded; ReLU's form is ReLU all the same."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    original, u = copy.deepcopy(model), torch.randn(6, 4)
+    u[0] = 0
+    replace_activations(model, example_input=u)
+    converted = copy.deepcopy(original).to(dtype)
+    replace_activations(converted, example_input=u.to(dtype))
+    converted.load_state_dict(model.state_dict())
+    expected = original.to(dtype)(u.to(dtype))
+    for low in (converted, model.to(dtype)):
+        assert {p.dtype for p in low.parameters()} == {dtype}
+        torch.testing.assert_close(low(u.to(dtype)), expected)
+        low(u.to(dtype)).sum().backward()
+        assert all(p.grad.isfinite().all() for p in low.parameters())
+
+
+def test_a_zero_in_float16_is_no_reason_for_not_a_number():
+    for layer in (LEAF((3,), "relu").half(), AHAF((3,), "relu").half()):
+        u = torch.tensor([[0.0, -1.0, 2.0]], dtype=torch.float16, requires_grad=True)
+        y = layer(u)
+        assert y.tolist() == [[0.0, 0.0, 2.0]]
+        y.sum().backward()
+        assert u.grad.tolist() == [[0.5, 0.0, 1.0]]
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+
+def test_examples_of_every_kind():
+    class Sum(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+            return {"sum": [torch.relu(a + b)]}
+
+    a, b = torch.randn(2, 5, 3)
+    for example in ((a, b), {"a": a, "b": b}):
+        model = Sum()
+        found = replace_activations(model, example_input=example)
+        assert names(found.replaced) == ["relu"] and 0 <= found.difference < 1e-5
+        torch.testing.assert_close(model(a, b)["sum"][0], torch.relu(a + b), rtol=1e-5, atol=1e-5)
+
+
+def test_bad_arguments_are_told():
+    model, u = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(2, 4)
+    with pytest.raises(ValueError, match="there is no family 'relu'; there are: ahaf, leaf"):
+        replace_activations(model, "relu", example_input=u)
+    with pytest.raises(ValueError, match="there is no sharing 'row'; there are: element, channel, shared"):
+        replace_activations(model, example_input=u, sharing="row")
+    with pytest.raises(ValueError, match=r"does not run on example_input: RuntimeError: .*shapes"):
+        replace_activations(model, example_input=torch.randn(2, 5))
+    with pytest.raises(ValueError, match="is itself an activation, ReLU"):
+        replace_activations(nn.ReLU(), example_input=u)
+    assert not any(module._forward_hooks for module in model.modules()) and model.training and not adaptive(model)
+    (kept,) = replace_activations(model, example_input=u, sharing="channel", channel_axis=2).kept
+    assert kept.reason == "its input has no axis 2 for channels after the batch's"
+
+
+def test_needs_torch_numpy_numba_and_safetensors_alone():
+    code = """
+import sys
+others = ["snakemake", "pandas", "matplotlib", "seaborn", "scipy", "jsonschema", "yaml", "torchvision", "tqdm", "PIL"]
+sys.modules.update(dict.fromkeys(others))
+import torch, leaf
+found = [name for name, module in sys.modules.items() if module and name.split(".")[0] in [*others, "numba"]]
+assert not found, found
+model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())
+leaf.replace_activations(model, example_input=torch.randn(2, 4))
+optimizers = [torch.optim.Adam(leaf.parameter_groups(model, 1e-3, of=of)) for of in ("activations", "others")]
+leaf.two_stage_step(*optimizers, lambda: model(torch.randn(2, 4)).sum())
+print(sorted(name for name in leaf.__all__ if not hasattr(leaf, name)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,141 @@
+"""Training procedures in anyone's own loop: parameter groups, and two stages for every minibatch."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import leaf
+from leaf.procedures import OPTIMIZERS, training_stages, training_step
+
+IMAGES = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(6)
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Linear(4, 5), leaf.LEAF((5,), "tanh"), nn.BatchNorm1d(5), nn.Linear(5, 5), leaf.AHAF((5,), "silu")
+    )
+
+
+def settings(model: nn.Module, groups: list[dict]) -> dict[str, tuple]:
+    """For the name of each parameter its learning rate and weight decay."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    found = [(names[p], (group["lr"], group.get("weight_decay"))) for group in groups for p in group["params"]]
+    assert len(found) == len(dict(found)), "no parameter twice"
+    return dict(found)
+
+
+def test_parameter_groups():
+    model = small_model()
+    found = settings(model, leaf.parameter_groups(model, learning_rate=0.5))
+    assert list(found.keys() - dict(model.named_parameters()).keys()) == []
+    for name, parameter in model.named_parameters():
+        layer, kind = name.split(".")
+        rate = pytest.approx(0.5 / 1000) if kind in ("p2", "p4") else 0.5
+        assert found[name] == (rate, 0.0 if layer in "14" else None), parameter
+    found = settings(
+        model,
+        leaf.parameter_groups(
+            model, 0.5, slow_learning_rate=0.25, weight_decay=0.1, activation_weight_decay=0.2
+        ),
+    )  # fmt: skip
+    assert found["0.weight"] == found["2.bias"] == (0.5, 0.1) and found["1.p1"] == found["4.gamma"] == (0.5, 0.2)
+    assert found["1.p2"] == found["1.p4"] == (0.25, 0.2)
+    activations = settings(model, leaf.parameter_groups(model, 0.5, of="activations"))
+    others = settings(model, leaf.parameter_groups(model, 0.5, of="others"))
+    assert sorted(activations) == ["1.p1", "1.p2", "1.p3", "1.p4", "4.beta", "4.gamma"]
+    assert sorted([*activations, *others]) == sorted(name for name, _ in model.named_parameters())
+    assert len(leaf.parameter_groups(nn.Linear(3, 3), 0.5)) == 1
+    with pytest.raises(ValueError, match="no parameters of 'weights'; there are: all, activations, others"):
+        leaf.parameter_groups(model, 0.5, of="weights")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_they_are_the_papers_p24sl(optimizer):
+    network = leaf.LeNet5(activation="leaf-tanh")
+    (stage,) = training_stages(network, "p24sl", optimizer)
+    published = settings(network, stage.optimizer.param_groups)
+    assert {rate for rate, _ in published.values()} == {"adam": {1e-3, 1e-6}, "rmsprop": {1e-4, 1e-5}}[optimizer]
+    assert all((rate < 1e-4) == (name[-2:] in ("p2", "p4")) for name, (rate, _) in published.items())
+    if optimizer == "adam":
+        ours = settings(network, leaf.parameter_groups(network, 1e-3))
+        assert {name: pytest.approx(rate) for name, (rate, _) in ours.items()} == {
+            name: rate for name, (rate, _) in published.items()
+        }
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop, torch.optim.SGD, torch.optim.Adagrad],
+)
+def test_groups_are_for_any_optimizer(optimizer):
+    """Weight decay of the optimizer's own leaves activation parameters alone: without a gradient they stay."""
+    model = small_model()
+    before = copy.deepcopy(model.state_dict())
+    step = optimizer(leaf.parameter_groups(model, learning_rate=0.1), weight_decay=0.1)
+    (0.0 * model(torch.randn(6, 4)).sum()).backward()
+    step.step()
+    moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
+    assert "0.weight" in moved and not [name for name in moved if name[0] in "14"]
+
+
+def test_two_stages_by_hand():
+    """First the activations go down the gradient; then the others go down that of the loss as it is by then."""
+    model = small_model()[:2]
+    u, rate = torch.randn(6, 4), 0.1
+    by_hand = copy.deepcopy(model)
+    for names in (["1.p1", "1.p2", "1.p3", "1.p4"], ["0.weight", "0.bias"]):
+        parameters = [by_hand.get_parameter(name) for name in names]
+        expected = by_hand(u).square().mean()
+        for parameter, gradient in zip(parameters, torch.autograd.grad(expected, parameters), strict=True):
+            parameter.data -= rate * gradient
+    groups = {
+        of: leaf.parameter_groups(model, rate, slow_learning_rate=rate, of=of) for of in ("activations", "others")
+    }
+    activations, others = (torch.optim.SGD(groups[of]) for of in groups)
+    found = leaf.two_stage_step(activations, others, lambda: model(u).square().mean())
+    torch.testing.assert_close(found, expected.detach())
+    assert not found.requires_grad
+    for name, parameter in by_hand.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), parameter)
+
+
+def test_two_stages_as_the_papers():
+    """The bits that the grid's own DSPT gives."""
+    torch.manual_seed(3)
+    grid = leaf.LeNet5(activation="leaf-tanh")
+    own = copy.deepcopy(grid)
+    stages = training_stages(grid, "dspt-p24sl", "adam")
+    activations, others = (
+        torch.optim.Adam(leaf.parameter_groups(own, 1e-3, slow_learning_rate=1e-6, of=of), foreach=False)
+        for of in ("activations", "others")
+    )
+    for _ in range(3):
+        theirs = training_step(grid, stages, IMAGES, LABELS)
+        ours = leaf.two_stage_step(activations, others, lambda: cross_entropy(own(IMAGES), LABELS))
+        assert torch.equal(ours, theirs)
+    assert all(torch.equal(a, b) for a, b in zip(own.parameters(), grid.parameters(), strict=True))
+
+
+def test_what_is_frozen_stays_frozen():
+    model = small_model()
+    model[0].requires_grad_(False)
+    model[1].p3.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    activations, others = (
+        torch.optim.Adam(leaf.parameter_groups(model, 0.1, of=of)) for of in ("activations", "others")
+    )
+    leaf.two_stage_step(activations, others, lambda: model(torch.randn(6, 4)).square().sum())
+
+    def failing() -> torch.Tensor:
+        raise KeyError("no loss")
+
+    with pytest.raises(KeyError):
+        leaf.two_stage_step(activations, others, failing)
+    for name, parameter in model.named_parameters():
+        frozen = name in ("0.weight", "0.bias", "1.p3")
+        assert parameter.requires_grad == (not frozen) and torch.equal(parameter, before[name]) == frozen, name

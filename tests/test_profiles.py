@@ -1,0 +1,67 @@
+"""The profiles, and what a cell's job asks for. What they do on a real SLURM: `make test-slurm`."""
+
+import csv
+import re
+import subprocess
+
+import pytest
+import yaml
+from project_copy import PROJECT
+
+from leaf.experiment.cells import Cell
+from leaf.experiment.config import read_config
+from leaf.experiment.costs import memory_mb, minutes
+from leaf.experiment.scales import SCALES, Settings
+
+PROFILES = {file.parent.name: yaml.safe_load(file.read_text()) for file in PROJECT.glob("profiles/*/config.yaml")}
+PAPER = SCALES["paper"].settings
+
+
+def test_what_holds_everywhere_is_in_every_profile():
+    assert set(PROFILES) == {"default", "gpu", "slurm"}
+    everywhere = {key: value for key, value in PROFILES["default"].items() if key != "cores"}
+    for name, profile in PROFILES.items():
+        assert everywhere.items() <= profile.items(), name
+
+
+def test_retries_are_for_clusters_alone():
+    """Elsewhere a job that fails would fail again, and in a rule they would count within a dying job too."""
+    assert PROFILES["slurm"]["retries"] >= 10
+    assert not any("retries" in PROFILES[name] for name in ("default", "gpu"))
+    assert not any("retries" in file.read_text() for file in PROJECT.glob("workflow/rules/*.smk"))
+
+
+def test_only_training_leaves_the_machine_that_snakemake_runs_on():
+    text = "\n".join(file.read_text() for file in [PROJECT / "Snakefile", *PROJECT.glob("workflow/rules/*.smk")])
+    rules = dict(re.findall(r"^ *rule ?(\w*):\n(.*?)(?=^ *rule|\Z)", text, re.M | re.S))
+    assert len(rules) >= 10
+    assert [name for name, body in rules.items() if "localrule: True" not in body] == ["train"]
+
+
+@pytest.mark.parametrize("profile", ["gpu", "slurm"])
+def test_jobs_ask_for_what_they_need(profile):
+    command = ["snakemake", "-n", "--workflow-profile", f"profiles/{profile}", "--config", "scale=paper"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    jobs = re.findall(r"^rule train:\n.*?^    resources: (.*?)$", done.stdout, re.M | re.S)
+    assert len(jobs) == 148
+    assert all("gpu_cells=1" in job and "mem_mb=3024" in job for job in jobs)
+    assert len({re.search(r"runtime=\d+", job)[0] for job in jobs}) == 8  # two networks, data sets, numbers of stages
+
+
+def test_the_time_that_is_asked_for_is_enough_for_what_was_trained():
+    with (PROJECT / "reports/shipped/cells.csv").open(newline="") as file:
+        trained = [row for row in csv.DictReader(file) if row["best_accuracy"]]
+    assert len(trained) >= 10
+    for row in trained:
+        assert float(row["seconds_per_epoch"]) * int(row["epochs"]) < 60 * minutes(Cell.parse(row["cell"]), PAPER)
+
+
+def test_the_time_that_is_asked_for_follows_the_work():
+    cell = Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42)
+    # 100 epochs of 60 thousand images at 0.36 s, and of 10 thousand tested at 0.35 of it, three times, and ten minutes
+    assert minutes(cell, PAPER) == 10 + round(3 * 100 * (60 + 0.35 * 10) * 0.36 / 60)
+    assert minutes(cell, SCALES["quick"].settings) == 10
+    costs = {other.name: minutes(other, PAPER) for other in read_config().cells(scale="paper")}
+    assert max(costs, key=costs.__getitem__).startswith("kerasnet/fashion_mnist/ahaf-relu/dspt/")
+    assert memory_mb(Settings(batch_size=256)) > memory_mb(PAPER)

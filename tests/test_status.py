@@ -1,0 +1,249 @@
+"""How far the grid is, as files tell it: real training, really ended, and hand-made words of other machines."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+from test_job import Killed, kill_in_epoch
+
+from leaf.cli import main
+from leaf.experiment import job
+from leaf.experiment.cells import Cell
+from leaf.experiment.errors import UserError
+from leaf.experiment.job import Stopped, train_cell
+from leaf.experiment.scales import Settings
+from leaf.experiment.status import CellStatus, look, summarize
+
+SETTINGS = Settings(epochs=3, train_images=256, test_images=100)
+CELL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42)
+DIRECTORY = CELL.directory("tiny")
+
+
+def train(cell: Cell = CELL, settings: Settings = SETTINGS, **options) -> list[str]:
+    said: list[str] = []
+    train_cell(cell, "tiny", settings, "cpu", threads=1, say=said.append, **options)
+    return said
+
+
+def status(settings: Settings = SETTINGS) -> tuple[str, str]:
+    (found,) = look([CELL], "tiny", settings)
+    return found.status, found.detail
+
+
+def test_a_real_process_from_its_start_to_its_end_by_force(empty_project):
+    assert status() == ("waiting", "")
+    long = Settings(epochs=50, train_images=1280, test_images=500)
+    command = [sys.executable, "-c", "from leaf.cli import main; main()", "train", CELL.name, "--scale", "tiny"]
+    command += ["--settings", long.to_json(), "--device", "cpu", "--precision", "float32", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    seen = set()
+    while not re.search("^epoch [3-9]/", status(long)[1]):
+        seen.add(status(long)[0])
+        assert process.poll() is None
+        time.sleep(0.05)
+    assert seen <= {"waiting", "running"}
+    running = rf"epoch \d/50(, minibatch \d+/10)?, accuracy \d\d\.\d\d%, [\d.]+ (s|min) left, on {socket.gethostname()}"
+    assert status(long)[0] == "running" and re.fullmatch(running, status(long)[1])
+    process.kill()
+    process.wait()
+    ended, detail = status(long)
+    assert ended == "interrupted"
+    found = re.search(r"^ended without a word in epoch (\d+)/50, .*; goes on after epoch (\d+)$", detail)
+    assert found and int(found[1]) == int(found[2]) + 1
+    with pytest.raises(Killed):  # what was said is what happens
+        train(settings=long, progress=kill_in_epoch(int(found[1])))
+    assert status(long) == ("failed", f"Killed; goes on after epoch {found[2]}")
+
+
+def test_a_signal(empty_project):
+    def stop(epoch, step, steps):
+        if (epoch, step) == (2, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        train(progress=stop)
+    where = f"in epoch 2/3, minibatch 1/2, on {socket.gethostname()}"
+    assert status() == ("interrupted", f"stopped by SIGTERM {where}; goes on after epoch 1, minibatch 1")
+    other = replace(SETTINGS, train_images=128)
+    assert status(other) == ("interrupted", f"stopped by SIGTERM {where}; starts anew")
+    assert train()[0] == f"{CELL.name}: goes on after epoch 1, minibatch 1"
+    assert status()[0] == "done" and not (DIRECTORY / "status.json").exists()
+
+
+def test_failures_tell_their_reason(empty_project):
+    (empty_project / "resources").unlink()
+    with pytest.raises(UserError):
+        train()
+    assert status()[0] == "failed"
+    assert status()[1].endswith("fashion_mnist.safetensors is missing; run 'leaf fetch fashion_mnist'; starts anew")
+    (empty_project / "resources").symlink_to(PROJECT / "resources")
+
+    in_the_way = DIRECTORY / "state.previous.pt/in the way"
+
+    def block_the_second_state(epoch, step, steps):
+        if epoch == 2:
+            in_the_way.mkdir(parents=True, exist_ok=True)
+
+    with pytest.raises(UserError):
+        train(progress=block_the_second_state)
+    assert status()[0] == "failed" and re.search("state.pt cannot be written: .*; goes on after epoch 1$", status()[1])
+    shutil.rmtree(in_the_way.parent)
+    assert train()[0] == f"{CELL.name}: goes on after epoch 1"
+    assert status()[0] == "done"
+
+
+def test_an_error_of_the_program_is_told_too(empty_project):
+    with pytest.raises(Killed):
+        train(progress=kill_in_epoch(3))
+    assert status() == ("failed", "Killed; goes on after epoch 2")
+
+
+def test_within_an_epoch(empty_project, monkeypatch):
+    monkeypatch.setattr(job, "BEAT", 0)
+    seen = []
+    train(progress=lambda epoch, step, steps: seen.append(status()[1].split(", ")[0:2]))
+    assert ["epoch 2/3", "minibatch 1/2"] in seen
+
+
+def say_elsewhere(minutes: float, **changes) -> None:
+    """What a trainer on another machine wrote some minutes ago. Made up from a real one's words."""
+    words = json.loads((DIRECTORY / "status.json").read_text())
+    then = datetime.now(UTC) - timedelta(minutes=minutes)
+    words |= {"host": "node17", "updated": then.isoformat(timespec="seconds"), "failure": None, **changes}
+    (DIRECTORY / "status.json").write_text(json.dumps(words))
+
+
+def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
+    with pytest.raises(Killed):
+        train(progress=kill_in_epoch(2))
+    say_elsewhere(minutes=1)
+    assert status()[0] == "running" and status()[1].endswith("on node17")
+    say_elsewhere(minutes=10)
+    assert status()[0] == "interrupted"
+    assert "ended without a word in epoch 2/3, on node17; goes on after epoch 1" in status()[1]
+    say_elsewhere(minutes=1, failure="the reason")
+    assert status() == ("failed", "the reason; goes on after epoch 1")
+    (DIRECTORY / "status.json").write_text("{}")  # no such words
+    assert status() == ("interrupted", "no word of how far it was; goes on from its state")
+
+
+def test_a_file_system_without_locks(empty_project, monkeypatch):
+    """Made up: none is at hand. Training goes on, and what was written lately tells."""
+
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    seen = []
+    said = train(progress=lambda epoch, step, steps: seen.append(status()[0]))
+    assert said[0] == f"{DIRECTORY}: cannot be locked (No locks available); nobody else may train this cell now"
+    assert set(seen) == {"running"} and status()[0] == "done"
+    longer = replace(SETTINGS, epochs=5)
+    with pytest.raises(Killed):
+        train(settings=longer, progress=kill_in_epoch(5))
+    assert status(longer)[0] == "failed"
+    say_elsewhere(minutes=10, host=socket.gethostname())
+    assert status(longer)[0] == "interrupted"
+
+
+def test_finished_cells(empty_project, monkeypatch):
+    train()
+    ended, detail = status()
+    assert ended == "done" and re.fullmatch(r"3 epochs in \d+ s on CPU \(.*\)", detail)
+    other = replace(SETTINGS, epochs=5, test_images=None)
+    assert status(other) == ("stale", "made with epochs 3 instead of 5, test images 100 instead of None")
+    with pytest.raises(Killed):
+        train(settings=replace(SETTINGS, epochs=5), progress=kill_in_epoch(5))
+    assert status(replace(SETTINGS, epochs=5))[0] == "failed"
+    assert status()[0] == "done"  # what is current hides what was tried with other settings
+    (DIRECTORY / "status.json").unlink()
+    monkeypatch.setattr(job, "TRAINING_VERSION", 0)
+    assert status()[0] == "stale"
+    (DIRECTORY / "metrics.csv").unlink()
+    assert status() == (
+        "damaged",
+        f"{DIRECTORY}/metrics.csv is missing; 'leaf train' makes the outputs of {DIRECTORY} again",
+    )
+
+
+def test_a_longer_run_that_finds_a_shorter_ones_state(empty_project):
+    train()
+    (found,) = look([CELL], "longer", replace(SETTINGS, epochs=5), continues="tiny")
+    assert (found.status, found.detail) == ("waiting", "goes on after epoch 3 of the scale tiny")
+    assert found.epochs_left == 2
+    (found,) = look([CELL], "longer", replace(SETTINGS, epochs=5, train_images=128), continues="tiny")
+    assert (found.detail, found.epochs_left) == ("", 5)
+
+
+def named(activation: str, network: str = "lenet5", procedure: str = "classic") -> Cell:
+    return Cell(network, "cifar10", activation, procedure, "adam", 42)
+
+
+def test_what_a_summary_tells():
+    """Hand-made statuses: the time left is that of cells of the same kind, or of the nearest there are."""
+    found = [
+        CellStatus(named("relu"), "done", "3 epochs", 0, 10),
+        CellStatus(named("silu"), "done", "3 epochs", 0, 30),
+        CellStatus(named("ahaf-relu"), "diverged", "at epoch 2", 0, 60),
+        CellStatus(named("tanh"), "waiting", "", 100),  # as relu and silu: 20 s
+        CellStatus(named("ahaf-silu"), "waiting", "", 10),  # as ahaf-relu: 60 s
+        CellStatus(named("ahaf-silu", procedure="dspt"), "waiting", "", 3),  # as LeNet-5's: 100 / 3 s
+        CellStatus(named("relu", "kerasnet"), "stale", "made with", 0),
+        CellStatus(named("tanh", "kerasnet"), "failed", "the reason", 100, 17),
+        CellStatus(named("silu", "kerasnet"), "running", "epoch 1", 50.5, 20),
+        CellStatus(named("sigmoid", "kerasnet"), "running", "epoch 2", 50.5, 20),
+    ]
+    total = 100 * 20 + 10 * 60 + 3 * 100 / 3 + 100 * 19 + 2 * 50.5 * 19
+    assert 1 < total / 3600 < 10
+    assert list(summarize(found, "paper")) == [
+        "paper: 10 cells, 2 done, 3 waiting, 1 diverged, 1 stale, 1 failed, 2 running",
+        f"about {total / 3600:.1f} h of training left, {total / 2 / 60:.0f} min with 2 cells at a time as now",
+        "running     kerasnet/cifar10/silu/classic/adam/seed42: epoch 1",
+        "running     kerasnet/cifar10/sigmoid/classic/adam/seed42: epoch 2",
+        "failed      kerasnet/cifar10/tanh/classic/adam/seed42: the reason",
+        "stale       kerasnet/cifar10/relu/classic/adam/seed42: made with",
+        "diverged    lenet5/cifar10/ahaf-relu/classic/adam/seed42: at epoch 2",
+    ]
+    everything = list(summarize(found, "paper", everything=True))
+    assert len(everything) == 12 and everything[-2] == "done        lenet5/cifar10/relu/classic/adam/seed42: 3 epochs"
+    assert list(summarize(found[3:5], "paper"))[1] == "time left: not known before a cell has trained"
+    assert len(list(summarize(found[:2], "paper"))) == 1
+
+
+def test_by_command(empty_project, capsys):
+    """Cells beyond the target all count once they have begun, and nothing is written by whoever looks."""
+    for name in ("config.yaml", "workflow"):
+        os.symlink(PROJECT / name, name)
+    scales = {"tiny": {"extends": "quick", **{key: asdict(SETTINGS)[key] for key in ("train_images", "test_images")}}}
+    config = ["--config", json.dumps({"scale": "tiny", "scales": scales})]
+    train()
+    beyond = replace(CELL, seed=5)
+    with pytest.raises(Killed):
+        train(beyond, progress=kill_in_epoch(2))
+    before = sorted(map(str, Path("results").rglob("*")))
+    main(["status", *config])
+    first, _, *lines = capsys.readouterr().out.splitlines()
+    assert first == "tiny: 69 cells, 1 done, 67 waiting, 1 failed"
+    assert lines == [f"failed      {beyond.name}: Killed; goes on after epoch 1"]
+    main(["status", *config, "--all", "--activation", "leaf-*", "--network", "lenet5", "--dataset", "fashion_mnist"])
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 + 9 and sum(line.startswith("waiting") for line in told) == 7
+    main(["status", *config, "--experiment", "relu_stability"])
+    assert capsys.readouterr().out.splitlines() == [
+        "tiny: 5 cells, 5 waiting", "time left: not known before a cell has trained",
+    ]  # fmt: skip
+    assert sorted(map(str, Path("results").rglob("*"))) == before
+    with pytest.raises(SystemExit, match="unknown activation 'laef-\\*'"):
+        main(["status", *config, "--activation", "laef-*"])
