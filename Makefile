@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick test test-slurm check bench fidelity faults paper verify environment lock clean
+.PHONY: quick test test-slurm check docs bench fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
 	snakemake --quiet rules
@@ -26,6 +26,11 @@ check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
+
+docs: $(ENVIRONMENT)  ## the documentation as a site, its notebooks run: docs/_build/html/index.html
+	leaf fetch fashion_mnist
+	rm -rf docs/generated
+	python -m sphinx -q -W --keep-going docs docs/_build/html
 
 fidelity: $(ENVIRONMENT)  ## whole epochs against a plain loop and the published implementation's own
 	leaf fetch

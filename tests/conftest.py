@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
 from leaf.experiment.fetching import fetch
 
 FIXTURES = Path(__file__).parent / "fixtures"
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 NAMES = {"LeNet-5": "lenet5", "KerasNet": "kerasnet", "F-MNIST": "fashion_mnist", "CIFAR-10": "cifar10"}
 """The published implementation's names and ours."""

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import PROJECT
+from conftest import BROWSER, PROJECT
 from playwright.sync_api import expect, sync_playwright
 from project_copy import Copy, job_counts
 
@@ -198,9 +198,6 @@ def test_the_report_holds_tables_and_figures(project):
     for name in ("tables/mine/lenet5/paper.html", "figures/mine/lenet5/cifar10/tanh.svg", f"figures/forms/{CELL}.svg"):
         assert name in page
     assert "Mine" in page and "Activation forms" in page and "as in the paper" in page
-
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
