@@ -98,7 +98,7 @@ def test_a_changed_guest_retrains_the_cells_that_use_it_and_no_other(grid):
     assert (jobs["train"], jobs["network_tables"], jobs["forms_charts"]) == (1, 1, 1)
     status = grid.run("leaf", "status", "--configfile", "own.yaml", "--experiment", "mine").stdout
     assert "1 done, 1 stale" in status or "1 stale, 1 done" in status
-    assert re.search(rf"stale +{CELL}: made with .* and examples/my_activation.py as it was", status)
+    assert re.search(rf"stale +{CELL}: made with examples/my_activation.py as it was", status)
 
 
 # --- what makes a cell ------------------------------------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_a_network_that_cannot_be_trained(project, inputs, outputs, message):
     (project / "broken.py").write_text(BROKEN.replace("INPUTS", inputs).replace("OUTPUTS", outputs))
     said = told(["train", "broken/fashion_mnist/relu/classic/adam/seed1", "--config", "{guests: [broken.py]}"])
     assert re.search(f"broken.py: network 'broken' with 'relu' for 'fashion_mnist': {message}", said), said
-    assert not list(Path("results").rglob("*.*"))
+    assert {file.name for file in Path("results").rglob("*.*")} == {"status.json"}  # which keeps the reason
 
 
 SET = """

@@ -203,7 +203,9 @@ def test_a_tracker_that_does_not_start_is_told_before_training(empty_project, tr
     Path("tracking").write_text("in the way")
     with pytest.raises(UserError, match=f"tracking: {tracker} doesn't start: FileExistsError.*tracking"):
         train(Tracking((tracker,)))
-    assert {file.name for file in CELL.directory("tiny").iterdir()} == {"lock"}
+    # nothing of a training, but word for `leaf status` of why there is none
+    assert {file.name for file in CELL.directory("tiny").iterdir()} == {"lock", "status.json"}
+    assert "doesn't start" in (CELL.directory("tiny") / "status.json").read_text()
 
 
 def test_trackers_that_started_are_parted_from_when_another_does_not(empty_project):
