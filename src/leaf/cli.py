@@ -239,18 +239,9 @@ def _train(options: argparse.Namespace) -> None:
     with bar:
         try:
             train_cell(
-                cell,
-                scale,
-                settings,
-                device,
-                options.threads,
-                precision,
-                schedule,
-                progress,
-                bar.write,
-                continues,
-                tracking,
-            )
+                cell, scale, settings, device, options.threads, precision, schedule,
+                progress=progress, say=bar.write, continues=continues, tracking=tracking,
+            )  # fmt: skip
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
             sys.exit(128 + stop.signal)

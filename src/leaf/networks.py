@@ -23,7 +23,10 @@ class Network(nn.Sequential):
 
     title: ClassVar[str]
     seconds_per_1000_images: ClassVar[float] = 1.3
-    """What a training step takes of one CPU core, about: what the time that a job asks for is reckoned with."""
+    """What a training step takes of one CPU core, about: what the time that a job asks for is reckoned with.
+
+    With a cell on each of two cores 0.38 was measured of LeNet-5 on CIFAR-10, and 1.35 of KerasNet.
+    """
 
     def __init__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> None:
         super().__init__()

@@ -44,12 +44,6 @@ def settings_of(wildcards) -> str:
     return settings_json(scale.settings, cells_of(wildcards))
 
 
-def cell_of(wildcards) -> Cell:
-    """The cell that a job trains."""
-    fields = {field: getattr(wildcards, field) for field in CHOICES}
-    return Cell(**fields, seed=int(wildcards.seed))
-
-
 def continued_scale(scale: str) -> str:
     """The option that names the scale whose states a scale's cells go on from, if there is one."""
     continues = CONFIG.scales[scale].continues

@@ -1,4 +1,4 @@
-"""What a cell's job asks for of a cluster: time and memory, reckoned from what was measured on one CPU core.
+"""What a cell's job asks for of a cluster: time and memory, reckoned from cells that trained with one thread each.
 
 A job that asked for too little is ended, and goes on from its state when it is started again; one that asked for far
 too much waits longer in the queue. So the times are three times what was measured: slower cores than those exist.
@@ -14,7 +14,8 @@ START_MINUTES = 10
 """For Snakemake, Python and the data set to load from a file system that is shared with others."""
 
 TWO_STAGES, TESTING = 1.6, 0.35
-"""What a step of two stages takes of one of one stage, and testing an image of training on it."""
+"""What a step of two stages takes of one of one stage (measured: 1.4 to 1.6), and testing an image of training on it
+(not measured by itself: the forward pass is about a third of a step)."""
 
 SLACK = 3
 
@@ -32,6 +33,7 @@ def minutes(cell: Cell, settings: Settings) -> int:
 def memory_mb(settings: Settings) -> int:
     """How much memory a cell's job may take, in MB.
 
-    At minibatches of 128 images training was seen to take 1.1 GB, and Snakemake, which is in the job too, 0.8 GB.
+    At minibatches of 128 images training was seen to take up to 1.2 GB, and each of the two processes of Snakemake that
+    are in a SLURM job 0.6 GB, most of it libraries that they share.
     """
     return 2000 + 8 * settings.batch_size
