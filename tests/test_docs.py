@@ -1,4 +1,4 @@
-"""The site: it builds without a warning, its links lead somewhere, nothing in it is remote, and its curves move."""
+"""The site: it builds without a warning, links lead somewhere, nothing is remote, code runs, curves move."""
 
 import re
 import shutil
@@ -69,6 +69,21 @@ def test_every_formula_is_there(site):
     assert "<math" in page and "$" not in page.split("<article")[1].split("</article")[0]
     reference = (site / "generated/leaf.activations.html").read_text(encoding="utf-8")
     assert "<mi>β</mi>" in reference and r"\beta" not in reference
+
+
+PAGES = [
+    page
+    for page in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+    if "```python" in page.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_runs_as_it_stands(page):
+    """A page's blocks, in order, by themselves: what they need they import."""
+    names: dict[str, object] = {"__name__": page.stem}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        exec(compile(block, page, "exec"), names)
 
 
 @contextmanager
