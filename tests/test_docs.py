@@ -71,6 +71,13 @@ def test_every_formula_is_there(site):
     assert "<mi>β</mi>" in reference and r"\beta" not in reference
 
 
+def test_the_reference_has_every_module(site):
+    sources = (PROJECT / "src").rglob("*.py")
+    modules = {".".join(source.relative_to(PROJECT / "src").with_suffix("").parts) for source in sources}
+    modules = {module.removesuffix(".__init__") for module in modules} - {"leaf"}  # which shows what is in these
+    assert {page.name.removesuffix(".html") for page in site.glob("generated/*.html")} == modules
+
+
 PAGES = [
     page
     for page in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
@@ -149,6 +156,9 @@ def test_moving_a_parameter_moves_the_curve(site):
             expect(page.get_by_role("button", name=name)).to_have_attribute("aria-pressed", "true")
             for which in ("leaf", "base"):
                 assert values(page, "function", which) == pytest.approx(base, abs=0.02)
+
+        slider, name = page.get_by_label("the shift").bounding_box(), page.get_by_text("the shift").bounding_box()
+        assert slider["width"] > name["width"] > 0  # most of the line is the slider's
 
         page.get_by_role("button", name="Tanh").click()
         page.get_by_label("the line's slope").fill("0.5")
