@@ -1,5 +1,6 @@
 """The site: pages in Markdown, notebooks run while it is built, the reference from docstrings, nothing remote."""
 
+import re
 from typing import Any
 
 from docutils.nodes import SkipNode
@@ -61,9 +62,10 @@ def before_napoleon(app: Sphinx, what: str, name: str, thing: Any, options: Any,
 
 
 def after_napoleon(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Put back what Napoleon took for a type: the text before a colon."""
+    """Put back what Napoleon took for a type, the text before a colon; keep Sphinx from taking a name for another's."""
     if name in values:
         lines[:] = values.pop(name)
+    lines[:] = [re.sub(r"^:ivar [^:]+:", lambda names: names[0].replace(", ", ","), line) for line in lines]
 
 
 def drop_long_values(app: Sphinx, doctree: Any) -> None:

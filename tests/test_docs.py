@@ -71,6 +71,11 @@ def test_every_formula_is_there(site):
     assert "<mi>β</mi>" in reference and r"\beta" not in reference
 
 
+def test_two_names_are_not_taken_for_a_type_and_a_name(site):
+    page = (site / "generated/leaf.experiment.random_streams.html").read_text(encoding="utf-8")
+    assert "shift_x,shift_y – int64" in re.sub("<[^>]+>", "", page)
+
+
 def test_the_reference_has_every_module(site):
     sources = (PROJECT / "src").rglob("*.py")
     modules = {".".join(source.relative_to(PROJECT / "src").with_suffix("").parts) for source in sources}
