@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 
 project = html_title = "leaf"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notebooks/*.ipynb"]
 templates_path = ["_templates"]
 
 html_theme = "furo"
