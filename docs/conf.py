@@ -26,6 +26,7 @@ nb_execution_mode = "force"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = nb_execution_show_tb = True
 
+strip_signature_backslash = True  # so that Napoleon keeps the underscore of with_
 autodoc_inherit_docstrings = False  # not torch's, which refer to torch's pages
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

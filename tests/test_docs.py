@@ -71,7 +71,8 @@ def test_every_formula_is_there(site):
     assert "<mi>β</mi>" in reference and r"\beta" not in reference
 
 
-def test_two_names_are_not_taken_for_a_type_and_a_name(site):
+def test_names_are_told_as_they_are(site):
+    assert "<strong>with_</strong>" in (site / "generated/leaf.conversion.html").read_text(encoding="utf-8")
     page = (site / "generated/leaf.experiment.random_streams.html").read_text(encoding="utf-8")
     assert "shift_x,shift_y – int64" in re.sub("<[^>]+>", "", page)
 
