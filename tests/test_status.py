@@ -187,6 +187,35 @@ def test_a_longer_run_that_finds_a_shorter_ones_state(empty_project):
     assert (found.detail, found.epochs_left) == ("", 5)
 
 
+def test_a_part_of_the_epochs(empty_project, monkeypatch):
+    """Of a network that is patched after its first epoch, each of the two cells trains its own of the three."""
+    patched = replace(CELL, procedure="patch1-p24sl")
+    base = patched.parent
+
+    def left(settings=SETTINGS, scale="tiny", **options):
+        return [(one.detail, one.epochs_left) for one in look([base, patched], scale, settings, **options)]
+
+    assert left() == [("", 1), ("", 2)]
+    monkeypatch.setattr(job, "BEAT", 0)
+    seen = []
+    train(base, progress=lambda *_: seen.append(left()[0]))
+    assert {epochs_left for _, epochs_left in seen} == {1, 0.5, 0}
+    assert all(detail.startswith("epoch 1/1, ") for detail, _ in seen)
+    with pytest.raises(Killed):
+        train(patched, progress=kill_in_epoch(3))
+    assert left()[1] == ("Killed; goes on after epoch 2", 1)
+    train(patched)
+    longer = left(replace(SETTINGS, epochs=5), "longer", continues="tiny")
+    assert longer == [("goes on after epoch 1 of the scale tiny", 0), ("goes on after epoch 3 of the scale tiny", 2)]
+
+
+def test_epochs_that_the_scale_has_not(empty_project):
+    impossible = replace(CELL, procedure="patch3-p24sl")
+    (found,) = look([impossible], "tiny", SETTINGS)
+    assert found.status == "failed" and found.epochs_left == 0
+    assert found.detail == f"cell {impossible.name}: procedure 'patch3-p24sl' at a scale of only 3 epochs"
+
+
 def named(activation: str, network: str = "lenet5", procedure: str = "classic") -> Cell:
     return Cell(network, "cifar10", activation, procedure, "adam", 42)
 
@@ -220,6 +249,7 @@ def test_what_a_summary_tells():
     assert len(everything) == 12 and everything[-2] == "done        lenet5/cifar10/relu/classic/adam/seed42: 3 epochs"
     assert list(summarize(found[3:5], "paper"))[1] == "time left: not known before a cell has trained"
     assert len(list(summarize(found[:2], "paper"))) == 1
+    assert list(summarize([], "paper")) == ["paper: 0 cells"]
 
 
 def test_by_command(empty_project, capsys):
