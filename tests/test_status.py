@@ -135,6 +135,9 @@ def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
     assert "ended without a word in epoch 2/3, on node17; goes on after epoch 1" in status()[1]
     say_elsewhere(minutes=1, failure="the reason")
     assert status() == ("failed", "the reason; goes on after epoch 1")
+    say_elsewhere(minutes=10, epoch=3)
+    (shorter,) = look([CELL], "tiny", replace(SETTINGS, epochs=2))
+    assert shorter.detail.endswith("; starts anew") and shorter.epochs_left == 2  # its state has three behind it
     (DIRECTORY / "status.json").write_text("{}")  # no such words
     assert status() == ("interrupted", "no word of how far it was; goes on from its state")
 

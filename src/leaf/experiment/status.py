@@ -101,7 +101,8 @@ def _under_way(
     cell: Cell, scale: str, settings: Settings, epochs: range, progress: Progress, training: bool
 ) -> CellStatus:
     """Of a cell that has told of its training of some epochs and has no outputs of it yet."""
-    goes_on = training or (has_state(cell.directory(scale)) and _fits(progress, settings))
+    fits = _fits(progress, settings) and progress.epoch <= epochs.stop
+    goes_on = training or (has_state(cell.directory(scale)) and fits)
     left = min(len(epochs), max(0, epochs.stop - progress.epochs_done)) if goes_on else len(epochs)
     if training:
         return CellStatus(cell, RUNNING, _how_far(progress, epochs, left), left, progress.seconds_per_epoch)
