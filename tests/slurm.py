@@ -62,7 +62,7 @@ FIRST = (
     *["scancel"] * 4, *["SIGKILL to all of a job"] * 3, *["early warning (USR1)"] * 3, *["scontrol requeue"] * 3,
     *["preemption, REQUEUE"] * 2, "time limit", "controller away for 15 s", "Snakemake killed, its jobs alive",
 )  # fmt: skip
-SECOND = ("preemption, CANCEL",) * 3
+SECOND = (*["preemption, CANCEL"] * 3, "preemption, CANCEL, GraceTime")
 
 
 class Site(Copy):
@@ -110,8 +110,9 @@ class Site(Copy):
         """One interruption of one of the cells in training, or of all of them."""
         hit = [self.rng.choice(list(jobs))]
         if kind.startswith("preemption"):
-            self.shell(PREEMPTION)
-            time.sleep(4)
+            grace = 20 if kind.endswith("GraceTime") else 0
+            self.shell(f"scontrol update PartitionName=cancelling GraceTime={grace} && {PREEMPTION}")
+            time.sleep(8 if grace else 4)
             hit = [cell for cell, job in jobs.items() if "RUNNING" not in self.state(job)]
         elif kind.startswith("controller"):
             self.cluster.end("slurmctld")
@@ -214,6 +215,7 @@ def main() -> None:
         print(f"{site.injected.total()} interruptions, {submitted} jobs, {time.monotonic() - started:.0f} s")
         failed = differences(*(site.directory / name / "clustered" for name in ("results", "undisturbed")), site.cells)
         failed += [f"{kind}: hit no job" for kind in {*FIRST, *SECOND} if not site.injected[kind]]
+        failed += [f"only {site.injected.total()} interruptions"] * (site.injected.total() < 20)
         failed += [f"only {queued} cells submitted"] * (queued < 148)
         sys.exit("\n".join(failed) or 0)
 
