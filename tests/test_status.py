@@ -280,3 +280,22 @@ def test_by_command(empty_project, capsys):
     assert sorted(map(str, Path("results").rglob("*"))) == before
     with pytest.raises(SystemExit, match="unknown activation 'laef-\\*'"):
         main(["status", *config, "--activation", "laef-*"])
+
+
+def test_cells_that_others_start_from(empty_project, capsys):
+    """They take time too, in jobs of their own."""
+    for name in ("config.yaml", "workflow"):
+        os.symlink(PROJECT / name, name)
+    patched = replace(CELL, procedure="patch1-p24sl")
+    experiment = {
+        f"{field}s": [value] for field, value in asdict(patched).items() if field not in ("activation", "procedure")
+    }
+    experiment["cells"] = [{"activations": [patched.activation], "procedures": [patched.procedure]}]
+    experiments = {"patched": {"title": "Patched", **experiment}}
+    asked = ["--config", json.dumps({"experiments": experiments}), "--experiment", "patched"]
+    main(["status", "--all", *asked])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "quick: 2 cells, 2 waiting"
+    assert told[2:] == [f"waiting     {one.name}" for one in (patched.parent, patched)]
+    main(["cells", *asked])
+    assert capsys.readouterr().out.splitlines() == [patched.name]
