@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from leaf.experiment.config import read_config
+from leaf.experiment.records import read_run
 
 PROJECT = Path(__file__).parent.parent
 
@@ -64,7 +66,20 @@ def job_counts(output: str) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows}
 
 
-def comparable_results(directory: Path) -> tuple[str, bytes, bytes]:
-    """What a cell's directory must hold again when the cell is trained again: all but times."""
+def comparable_results(directory: Path) -> dict[str, Any]:
+    """What a cell's outputs must hold again when the cell is trained again, by file: all but where and when.
+
+    Raises:
+        FileNotFoundError: if there is no ``run.json``.
+        DamagedError: if it cannot be read, or another output is missing or not the one that it seals.
+    """
+    if (run := read_run(directory)) is None:
+        raise FileNotFoundError(f"{directory}/run.json is missing")
     metrics = pd.read_csv(directory / "metrics.csv").drop(columns="train_seconds").to_csv()
-    return metrics, (directory / "model.safetensors").read_bytes(), (directory / "forms.safetensors").read_bytes()
+    where_and_when = ("scale", "sessions", "train_seconds", "peak_memory_bytes", "git", "sha256")
+    return {
+        "metrics.csv": metrics,
+        "model.safetensors": (directory / "model.safetensors").read_bytes(),
+        "forms.safetensors": (directory / "forms.safetensors").read_bytes(),
+        "run.json": {key: value for key, value in run.items() if key not in where_and_when},
+    }

@@ -19,6 +19,7 @@ from project_copy import PROJECT, Copy, comparable_results
 from slurm_cluster import Cluster, missing
 
 from leaf.experiment.config import read_config
+from leaf.experiment.errors import DamagedError
 
 CONFIG = """
 scale: clustered
@@ -61,7 +62,7 @@ FIRST = (
     *["scancel"] * 4, *["SIGKILL to all of a job"] * 3, *["early warning (USR1)"] * 3, *["scontrol requeue"] * 3,
     *["preemption, REQUEUE"] * 2, "time limit", "controller away for 15 s", "Snakemake killed, its jobs alive",
 )  # fmt: skip
-SECOND = ("preemption, CANCEL",) * 3
+SECOND = (*["preemption, CANCEL"] * 3, "preemption, CANCEL, GraceTime")
 
 
 class Site(Copy):
@@ -109,8 +110,9 @@ class Site(Copy):
         """One interruption of one of the cells in training, or of all of them."""
         hit = [self.rng.choice(list(jobs))]
         if kind.startswith("preemption"):
-            self.shell(PREEMPTION)
-            time.sleep(4)
+            grace = 20 if kind.endswith("GraceTime") else 0
+            self.shell(f"scontrol update PartitionName=cancelling GraceTime={grace} && {PREEMPTION}")
+            time.sleep(8 if grace else 4)
             hit = [cell for cell, job in jobs.items() if "RUNNING" not in self.state(job)]
         elif kind.startswith("controller"):
             self.cluster.end("slurmctld")
@@ -145,12 +147,25 @@ class Site(Copy):
         if process.returncode or waiting:
             sys.exit(f"{self.log.read_text()}\nSnakemake ended with {process.returncode}; not injected: {waiting}")
 
-    def differing(self) -> list[str]:
-        """The cells whose results aren't those of the undisturbed run."""
-        results, undisturbed = (self.directory / name / "clustered" for name in ("results", "undisturbed"))
-        return [
-            cell for cell in self.cells if comparable_results(results / cell) != comparable_results(undisturbed / cell)
-        ]
+
+def differences(tree: Path, expected: Path, cells: Iterable[str]) -> list[str]:
+    """A line for each cell whose results in a tree aren't those expected, or that no one asked for.
+
+    Args:
+        tree, expected: directories with the cells' directories.
+        cells: the names of the cells that both must have.
+    """
+    found = {str(file.parent.relative_to(top)) for top in (tree, expected) for file in top.rglob("run.json")}
+    lines = [f"{cell}: nobody asked for it" for cell in sorted(found.difference(cells))]
+    for cell in cells:
+        try:
+            here, there = (comparable_results(top / cell) for top in (tree, expected))
+        except (FileNotFoundError, DamagedError) as error:
+            lines.append(f"{cell}: {error}")
+        else:
+            others = [file for file in here if here[file] != there[file]]
+            lines += [f"{cell}: other {', '.join(others)}"] * bool(others)
+    return lines
 
 
 def submit_the_grid(site: Site) -> int:
@@ -198,7 +213,9 @@ def main() -> None:
             print(f"{kind:34} {times:3}")
         submitted = len(re.findall("has been submitted", site.log.read_text()))
         print(f"{site.injected.total()} interruptions, {submitted} jobs, {time.monotonic() - started:.0f} s")
-        failed = [f"{cell}: other results" for cell in site.differing()]
+        failed = differences(*(site.directory / name / "clustered" for name in ("results", "undisturbed")), site.cells)
+        failed += [f"{kind}: hit no job" for kind in {*FIRST, *SECOND} if not site.injected[kind]]
+        failed += [f"only {site.injected.total()} interruptions"] * (site.injected.total() < 20)
         failed += [f"only {queued} cells submitted"] * (queued < 148)
         sys.exit("\n".join(failed) or 0)
 

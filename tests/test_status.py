@@ -135,6 +135,9 @@ def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
     assert "ended without a word in epoch 2/3, on node17; goes on after epoch 1" in status()[1]
     say_elsewhere(minutes=1, failure="the reason")
     assert status() == ("failed", "the reason; goes on after epoch 1")
+    say_elsewhere(minutes=10, epoch=3)
+    (shorter,) = look([CELL], "tiny", replace(SETTINGS, epochs=2))
+    assert shorter.detail.endswith("; starts anew") and shorter.epochs_left == 2  # its state has three behind it
     (DIRECTORY / "status.json").write_text("{}")  # no such words
     assert status() == ("interrupted", "no word of how far it was; goes on from its state")
 
@@ -187,6 +190,35 @@ def test_a_longer_run_that_finds_a_shorter_ones_state(empty_project):
     assert (found.detail, found.epochs_left) == ("", 5)
 
 
+def test_a_part_of_the_epochs(empty_project, monkeypatch):
+    """Of a network that is patched after its first epoch, each of the two cells trains its own of the three."""
+    patched = replace(CELL, procedure="patch1-p24sl")
+    base = patched.parent
+
+    def left(settings=SETTINGS, scale="tiny", **options):
+        return [(one.detail, one.epochs_left) for one in look([base, patched], scale, settings, **options)]
+
+    assert left() == [("", 1), ("", 2)]
+    monkeypatch.setattr(job, "BEAT", 0)
+    seen = []
+    train(base, progress=lambda *_: seen.append(left()[0]))
+    assert {epochs_left for _, epochs_left in seen} == {1, 0.5, 0}
+    assert all(detail.startswith("epoch 1/1, ") for detail, _ in seen)
+    with pytest.raises(Killed):
+        train(patched, progress=kill_in_epoch(3))
+    assert left()[1] == ("Killed; goes on after epoch 2", 1)
+    train(patched)
+    longer = left(replace(SETTINGS, epochs=5), "longer", continues="tiny")
+    assert longer == [("goes on after epoch 1 of the scale tiny", 0), ("goes on after epoch 3 of the scale tiny", 2)]
+
+
+def test_epochs_that_the_scale_has_not(empty_project):
+    impossible = replace(CELL, procedure="patch3-p24sl")
+    (found,) = look([impossible], "tiny", SETTINGS)
+    assert found.status == "failed" and found.epochs_left == 0
+    assert found.detail == f"cell {impossible.name}: procedure 'patch3-p24sl' at a scale of only 3 epochs"
+
+
 def named(activation: str, network: str = "lenet5", procedure: str = "classic") -> Cell:
     return Cell(network, "cifar10", activation, procedure, "adam", 42)
 
@@ -220,6 +252,7 @@ def test_what_a_summary_tells():
     assert len(everything) == 12 and everything[-2] == "done        lenet5/cifar10/relu/classic/adam/seed42: 3 epochs"
     assert list(summarize(found[3:5], "paper"))[1] == "time left: not known before a cell has trained"
     assert len(list(summarize(found[:2], "paper"))) == 1
+    assert list(summarize([], "paper")) == ["paper: 0 cells"]
 
 
 def test_by_command(empty_project, capsys):
@@ -247,3 +280,22 @@ def test_by_command(empty_project, capsys):
     assert sorted(map(str, Path("results").rglob("*"))) == before
     with pytest.raises(SystemExit, match="unknown activation 'laef-\\*'"):
         main(["status", *config, "--activation", "laef-*"])
+
+
+def test_cells_that_others_start_from(empty_project, capsys):
+    """They take time too, in jobs of their own."""
+    for name in ("config.yaml", "workflow"):
+        os.symlink(PROJECT / name, name)
+    patched = replace(CELL, procedure="patch1-p24sl")
+    experiment = {
+        f"{field}s": [value] for field, value in asdict(patched).items() if field not in ("activation", "procedure")
+    }
+    experiment["cells"] = [{"activations": [patched.activation], "procedures": [patched.procedure]}]
+    experiments = {"patched": {"title": "Patched", **experiment}}
+    asked = ["--config", json.dumps({"experiments": experiments}), "--experiment", "patched"]
+    main(["status", "--all", *asked])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "quick: 2 cells, 2 waiting"
+    assert told[2:] == [f"waiting     {one.name}" for one in (patched.parent, patched)]
+    main(["cells", *asked])
+    assert capsys.readouterr().out.splitlines() == [patched.name]

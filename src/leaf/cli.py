@@ -158,10 +158,16 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[Cell]:
-    """The cells that a listing is asked for; those ``begun`` beyond the target all too, if no experiment is named."""
+    """The cells that a listing is asked for.
+
+    With ``begun`` also those that they start from, and those begun beyond the target all, if no experiment is named.
+    """
     cells = config.cells(options.experiment, options.scale)
-    if begun and options.experiment is None:
-        cells = sort_cells([*cells, *existing_cells(options.scale or config.scale, OUTPUTS[-1], STATUS)])
+    if begun:
+        others = (
+            existing_cells(options.scale or config.scale, OUTPUTS[-1], STATUS) if options.experiment is None else []
+        )
+        cells = sort_cells([*cells, *others, *(cell.parent for cell in (*cells, *others) if cell.parent)])
     for field in CHOICES:
         if wanted := getattr(options, field):
             for name in wanted:

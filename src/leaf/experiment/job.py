@@ -23,19 +23,13 @@ from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import remove_parts
 from leaf.experiment.guests import check_cell, guests_of
 from leaf.experiment.lock import hold
-from leaf.experiment.observations import (
-    INPUT_EDGES,
-    QUANTILES,
-    activation_parameters,
-    input_histograms,
-    weighted_layers,
-)
+from leaf.experiment.outputs import write_outputs
 from leaf.experiment.progress import BEAT, Progress, drop_progress, note_failure, write_progress
-from leaf.experiment.provenance import device_name, git, peak_memory, timestamp, versions
-from leaf.experiment.records import read_run, write_metrics, write_run, write_tensors
+from leaf.experiment.provenance import timestamp
+from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import Run, Tracking, Watch
-from leaf.experiment.training import PRECISIONS, TEST_BATCH_SIZE, TRAINING_VERSION, Training
+from leaf.experiment.training import PRECISIONS, TRAINING_VERSION, Training
 from leaf.kernels import kernel_for
 
 CellProgress = Callable[[int, int, int], None]
@@ -329,54 +323,18 @@ class _Job:
         self.told = time.monotonic()
 
     def write_outputs(self) -> None:
-        """Write the files of a finished cell, ``run.json`` last."""
-        write_metrics(self.directory / "metrics.csv", self.training.records)
-        write_tensors(self.directory / "model.safetensors", self.training.network.state_dict())
-        write_tensors(self.directory / "forms.safetensors", *self._forms())
-        write_run(self.directory, self._run())
-
-    def _forms(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        training, network = self.training, self.training.network
-        test_batches = (training.images(pixels) for pixels in training.data.test_images.split(TEST_BATCH_SIZE))
-        quantiles = {name: torch.stack([epoch[name] for epoch in training.quantiles]) for name in training.quantiles[0]}
-        forms = {
-            **{f"parameters/{name}": values for name, values in activation_parameters(network).items()},
-            **{f"quantiles/{name}": values for name, values in quantiles.items()},
-            **{f"inputs/{name}": counts for name, counts in input_histograms(network, test_batches).items()},
-            "gradient_norms/start": training.initial_gradient_norms,
-            "gradient_norms/end": training.gradient_norms(),
-        }
+        """Write the files of the finished cell."""
         about = {
-            "family": ACTIVATIONS[self.cell.activation].family,
-            "form": self.cell.form,
-            "quantile_levels": QUANTILES,
-            "input_range": [INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()],
-            "gradient_norm_layers": weighted_layers(network),
-        }
-        return forms, about
-
-    def _run(self) -> dict[str, Any]:
-        training, last = self.training, self.training.records[-1]
-        return {
             "cell": {**asdict(self.cell), "name": self.cell.name},
             "scale": self.scale,
             "settings": asdict(self.settings),
-            "training_version": TRAINING_VERSION,
-            "epochs": len(training.records),
-            "diverged_at": last.epoch if training.diverged else None,
-            "nonfinite_layer": training.nonfinite_layer,
-            "network_parameters": sum(parameter.numel() for parameter in training.network.parameters()),
-            "device": device_name(training.data.train_images.device),
             **asdict(self.execution),
             "sessions": self.sessions,
-            "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
-            "peak_memory_bytes": peak_memory(),
             "data_sha256": DATASETS[self.cell.dataset].sha256,
             **({"guests": self.guests} if self.guests else {}),
             **({"parent": self.parent} if self.parent else {}),
-            "versions": versions(),
-            "git": git(),
         }
+        write_outputs(self.directory, self.cell, self.training, about)
 
 
 @contextmanager

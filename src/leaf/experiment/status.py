@@ -10,7 +10,7 @@ from typing import Any
 from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import Cell
 from leaf.experiment.checkpoint import has_state
-from leaf.experiment.errors import DamagedError
+from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.guests import changed_guests
 from leaf.experiment.job import is_current
 from leaf.experiment.progress import Progress, is_training, read_progress
@@ -66,6 +66,10 @@ def look(cells: Iterable[Cell], scale: str, settings: Settings, continues: str |
 
 
 def _look(cell: Cell, scale: str, settings: Settings, continues: str | None) -> CellStatus:
+    try:
+        epochs = cell.epochs(settings.epochs)
+    except UserError as error:
+        return CellStatus(cell, FAILED, str(error))
     directory = cell.directory(scale)
     run, damage = None, None
     try:
@@ -78,33 +82,35 @@ def _look(cell: Cell, scale: str, settings: Settings, continues: str | None) -> 
     progress = read_progress(directory)
     training = is_training(directory, progress)
     if progress:
-        return _under_way(cell, scale, settings, progress, training)
+        return _under_way(cell, scale, settings, epochs, progress, training)
     if training:
-        return CellStatus(cell, RUNNING, "starting", settings.epochs)
+        return CellStatus(cell, RUNNING, "starting", len(epochs))
     if damage:
         return CellStatus(cell, DAMAGED, damage)
     if run:
         return CellStatus(cell, STALE, _differences(run, settings))
     if has_state(directory):
-        return CellStatus(cell, INTERRUPTED, "no word of how far it was; goes on from its state", settings.epochs)
+        return CellStatus(cell, INTERRUPTED, "no word of how far it was; goes on from its state", len(epochs))
     if continues and (done := _done_before(cell, settings, continues)):
-        return CellStatus(
-            cell, WAITING, f"goes on after epoch {done} of the scale {continues}", max(0, settings.epochs - done)
-        )
-    return CellStatus(cell, WAITING, "", settings.epochs)
+        where = f"goes on after epoch {epochs.start + done} of the scale {continues}"
+        return CellStatus(cell, WAITING, where, max(0, len(epochs) - done))
+    return CellStatus(cell, WAITING, "", len(epochs))
 
 
-def _under_way(cell: Cell, scale: str, settings: Settings, progress: Progress, training: bool) -> CellStatus:
-    """Of a cell that has told of its training and has no outputs of it yet."""
-    goes_on = training or (has_state(cell.directory(scale)) and _fits(progress, settings))
-    left = max(0, settings.epochs - progress.epochs_done) if goes_on else settings.epochs
+def _under_way(
+    cell: Cell, scale: str, settings: Settings, epochs: range, progress: Progress, training: bool
+) -> CellStatus:
+    """Of a cell that has told of its training of some epochs and has no outputs of it yet."""
+    fits = _fits(progress, settings) and progress.epoch <= epochs.stop
+    goes_on = training or (has_state(cell.directory(scale)) and fits)
+    left = min(len(epochs), max(0, epochs.stop - progress.epochs_done)) if goes_on else len(epochs)
     if training:
-        return CellStatus(cell, RUNNING, _how_far(progress, settings, left), left, progress.seconds_per_epoch)
+        return CellStatus(cell, RUNNING, _how_far(progress, epochs, left), left, progress.seconds_per_epoch)
     next_run = f"goes on {progress.saved}" if goes_on else "starts anew"
     if progress.failure:
         return CellStatus(cell, FAILED, f"{progress.failure}; {next_run}", left, progress.seconds_per_epoch)
     how = f"stopped by {progress.stopped}" if progress.stopped else "ended without a word"
-    where = f"in {_place(progress, settings)}, on {progress.host}"
+    where = f"in {_place(progress, epochs)}, on {progress.host}"
     return CellStatus(cell, INTERRUPTED, f"{how} {where}; {next_run}", left, progress.seconds_per_epoch)
 
 
@@ -115,7 +121,7 @@ def _fits(progress: Progress, settings: Settings) -> bool:
 
 
 def _done_before(cell: Cell, settings: Settings, scale: str) -> int:
-    """The epochs of a finished cell at a scale whose state there a longer run with these settings goes on from."""
+    """How many epochs a finished cell trained at a scale whose state a longer run with these settings goes on from."""
     directory = cell.directory(scale)
     try:
         run = read_run(directory) if has_state(directory) else None
@@ -131,13 +137,13 @@ def _end(run: dict[str, Any]) -> str:
     return f"{run['epochs']} epochs in {duration(run['train_seconds'])} on {run['device']}"
 
 
-def _place(progress: Progress, settings: Settings) -> str:
+def _place(progress: Progress, epochs: range) -> str:
     minibatch = f", minibatch {progress.minibatch}/{progress.minibatches}" if progress.minibatch else ""
-    return f"epoch {min(progress.epoch + 1, settings.epochs)}/{settings.epochs}{minibatch}"
+    return f"epoch {min(progress.epoch + 1, epochs.stop)}/{epochs.stop}{minibatch}"
 
 
-def _how_far(progress: Progress, settings: Settings, left: float) -> str:
-    parts = [_place(progress, settings)]
+def _how_far(progress: Progress, epochs: range, left: float) -> str:
+    parts = [_place(progress, epochs)]
     if progress.test_accuracy is not None:
         parts.append(f"accuracy {progress.test_accuracy:.2%}")
     if progress.seconds_per_epoch:
@@ -163,7 +169,7 @@ def summarize(found: Sequence[CellStatus], scale: str, everything: bool = False)
         everything: tell of the cells that are done or waiting too.
     """
     count = Counter(one.status for one in found)
-    yield f"{scale}: {len(found)} cells, " + ", ".join(f"{count[s]} {s}" for s in reversed(STATUSES) if count[s])
+    yield ", ".join([f"{scale}: {len(found)} cells", *(f"{count[s]} {s}" for s in reversed(STATUSES) if count[s])])
     yield from _time_left(found, count[RUNNING])
     for status in STATUSES:
         if everything or status not in (WAITING, DONE):

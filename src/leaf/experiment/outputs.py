@@ -1,0 +1,68 @@
+"""What a finished cell leaves: its outputs, made of its training."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leaf.activations import ACTIVATIONS
+from leaf.experiment.cells import Cell
+from leaf.experiment.observations import (
+    INPUT_EDGES,
+    QUANTILES,
+    activation_parameters,
+    input_histograms,
+    weighted_layers,
+)
+from leaf.experiment.provenance import device_name, git, peak_memory, versions
+from leaf.experiment.records import write_metrics, write_run, write_tensors
+from leaf.experiment.training import TEST_BATCH_SIZE, TRAINING_VERSION, Training
+
+
+def write_outputs(directory: Path, cell: Cell, training: Training, about: Mapping[str, Any]) -> None:
+    """Write the files of a finished cell, ``run.json`` last.
+
+    Args:
+        about: what ``run.json`` tells of how the cell was trained, beside what the training itself knows.
+    """
+    write_metrics(directory / "metrics.csv", training.records)
+    write_tensors(directory / "model.safetensors", training.network.state_dict())
+    write_tensors(directory / "forms.safetensors", _forms(training), _about_forms(cell, training))
+    write_run(directory, {**about, **_about_training(training), "versions": versions(), "git": git()})
+
+
+def _forms(training: Training) -> dict[str, torch.Tensor]:
+    network = training.network
+    test_batches = (training.images(pixels) for pixels in training.data.test_images.split(TEST_BATCH_SIZE))
+    quantiles = {name: torch.stack([epoch[name] for epoch in training.quantiles]) for name in training.quantiles[0]}
+    return {
+        **{f"parameters/{name}": values for name, values in activation_parameters(network).items()},
+        **{f"quantiles/{name}": values for name, values in quantiles.items()},
+        **{f"inputs/{name}": counts for name, counts in input_histograms(network, test_batches).items()},
+        "gradient_norms/start": training.initial_gradient_norms,
+        "gradient_norms/end": training.gradient_norms(),
+    }
+
+
+def _about_forms(cell: Cell, training: Training) -> dict[str, Any]:
+    return {
+        "family": ACTIVATIONS[cell.activation].family,
+        "form": cell.form,
+        "quantile_levels": QUANTILES,
+        "input_range": [INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()],
+        "gradient_norm_layers": weighted_layers(training.network),
+    }
+
+
+def _about_training(training: Training) -> dict[str, Any]:
+    return {
+        "training_version": TRAINING_VERSION,
+        "epochs": len(training.records),
+        "diverged_at": training.records[-1].epoch if training.diverged else None,
+        "nonfinite_layer": training.nonfinite_layer,
+        "network_parameters": sum(parameter.numel() for parameter in training.network.parameters()),
+        "device": device_name(training.data.train_images.device),
+        "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
+        "peak_memory_bytes": peak_memory(),
+    }
