@@ -30,7 +30,6 @@ from leaf.experiment.cells import (
     OUTPUTS,
     RESULTS,
     Cell,
-    check_result_path,
     field_pattern,
 )
 from leaf.experiment.config import check_config
@@ -58,7 +57,7 @@ try:
     CONFIG = check_config(config)
     # Snakemake would answer a misspelt target with a bare MissingRuleException, and knows targets only after this file.
     for argument in sys.argv[1:]:
-        check_result_path(argument, CONFIG.scales)
+        CONFIG.check_target(argument)
 except UserError as error:
     raise WorkflowError(str(error))
 

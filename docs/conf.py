@@ -1,5 +1,6 @@
 """The site: pages in Markdown, notebooks run while it is built, the reference from docstrings, nothing remote."""
 
+import re
 from typing import Any
 
 from docutils.nodes import SkipNode
@@ -9,7 +10,7 @@ from sphinx.application import Sphinx
 
 project = html_title = "leaf"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "notebooks/*.ipynb"]
 templates_path = ["_templates"]
 
 html_theme = "furo"
@@ -25,6 +26,7 @@ nb_execution_mode = "force"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = nb_execution_show_tb = True
 
+strip_signature_backslash = True  # so that Napoleon keeps the underscore of with_
 autodoc_inherit_docstrings = False  # not torch's, which refer to torch's pages
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -61,9 +63,10 @@ def before_napoleon(app: Sphinx, what: str, name: str, thing: Any, options: Any,
 
 
 def after_napoleon(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Put back what Napoleon took for a type: the text before a colon."""
+    """Put back what Napoleon took for a type, the text before a colon; keep Sphinx from taking a name for another's."""
     if name in values:
         lines[:] = values.pop(name)
+    lines[:] = [re.sub(r"^:ivar [^:]+:", lambda names: names[0].replace(", ", ","), line) for line in lines]
 
 
 def drop_long_values(app: Sphinx, doctree: Any) -> None:

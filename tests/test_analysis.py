@@ -200,10 +200,11 @@ def test_formats_hold_the_same_numbers(project):
 
 def test_cells_that_round_differently_are_told_under_their_table(project):
     base, learnable = [cell(seed=seed) for seed in (1, 2, 3, 4)], cell("leaf-relu", "p24sl")
-    for made in base:
+    rival = cell("prelu")  # which no kernel but torch's own computes
+    for made in (*base, rival):
         write_cell(made, [0.5], kernel="plain", device="CPU")
     write_cell(learnable, [0.6], kernel="numba", device="CPU")
-    alike = collect(dict.fromkeys([*base, learnable, cell("silu")], ()), "tiny", SETTINGS)
+    alike = collect(dict.fromkeys([*base, rival, learnable, cell("silu")], ()), "tiny", SETTINGS)
     for kind in ("paper", "summary", "differences", "best_epoch", "claims"):
         assert make_table(kind, alike, STATISTICS).attrs["notes"] == []
 

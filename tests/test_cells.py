@@ -11,7 +11,7 @@ from leaf.cli import main
 from leaf.experiment.cells import Cell, check_result_path
 from leaf.experiment.config import CONFIG, SCHEMA, check_config, read_config
 from leaf.experiment.errors import UserError
-from leaf.experiment.scales import Scale, Settings, resolve_scales
+from leaf.experiment.scales import SCALES, Scale, Settings, resolve_scales
 
 EXAMPLE = "lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 
@@ -104,15 +104,16 @@ def test_cells_that_cannot_be(name, message):
 
 
 def test_result_paths():
-    check_result_path(f"results/quick/{EXAMPLE}/metrics.csv", ["quick"])
-    check_result_path("reports/anything", ["quick"])
+    check_result_path(f"results/quick/{EXAMPLE}/metrics.csv", SCALES)
+    check_result_path("reports/anything", SCALES)
     for path, message in {
         f"results/qiuck/{EXAMPLE}/metrics.csv": "scales quick, paper",
         f"results/quick/{EXAMPLE}/metric.csv": "its files are metrics.csv",
         "results/quick/lenet5/cifar10/leaf-tan/p24sl/adam/seed42/run.json": "did you mean 'leaf-tanh'",
+        "results/quick/lenet5/cifar10/leaf-tanh/patch50-p24sl/adam/seed42/run.json": "a scale of only 3 epochs",
     }.items():
         with pytest.raises(UserError, match=message):
-            check_result_path(path, ["quick", "paper"])
+            check_result_path(path, SCALES)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The site: it builds without a warning, its links lead somewhere, nothing in it is remote, and its curves move."""
+"""The site: it builds without a warning, links lead somewhere, nothing is remote, code runs, curves move."""
 
 import re
 import shutil
@@ -71,6 +71,34 @@ def test_every_formula_is_there(site):
     assert "<mi>β</mi>" in reference and r"\beta" not in reference
 
 
+def test_names_are_told_as_they_are(site):
+    assert "<strong>with_</strong>" in (site / "generated/leaf.conversion.html").read_text(encoding="utf-8")
+    page = (site / "generated/leaf.experiment.random_streams.html").read_text(encoding="utf-8")
+    assert "shift_x,shift_y – int64" in re.sub("<[^>]+>", "", page)
+
+
+def test_the_reference_has_every_module(site):
+    sources = (PROJECT / "src").rglob("*.py")
+    modules = {".".join(source.relative_to(PROJECT / "src").with_suffix("").parts) for source in sources}
+    modules = {module.removesuffix(".__init__") for module in modules} - {"leaf"}  # which shows what is in these
+    assert {page.name.removesuffix(".html") for page in site.glob("generated/*.html")} == modules
+
+
+PAGES = [
+    page
+    for page in (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+    if "```python" in page.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_runs_as_it_stands(page):
+    """A page's blocks, in order, by themselves: what they need they import."""
+    names: dict[str, object] = {"__name__": page.stem}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        exec(compile(block, page, "exec"), names)
+
+
 @contextmanager
 def browser(site: Path) -> Iterator[Page]:
     """A page in Chromium; at the end nothing must have gone wrong in it, nor been asked of the network."""
@@ -134,6 +162,9 @@ def test_moving_a_parameter_moves_the_curve(site):
             expect(page.get_by_role("button", name=name)).to_have_attribute("aria-pressed", "true")
             for which in ("leaf", "base"):
                 assert values(page, "function", which) == pytest.approx(base, abs=0.02)
+
+        slider, name = page.get_by_label("the shift").bounding_box(), page.get_by_text("the shift").bounding_box()
+        assert slider["width"] > name["width"] > 0  # most of the line is the slider's
 
         page.get_by_role("button", name="Tanh").click()
         page.get_by_label("the line's slope").fill("0.5")

@@ -236,3 +236,10 @@ device: cpu
     base = read_run(tmp_path / f"results/tiny/{cell().parent.name}")
     assert run["parent"]["model_sha256"] == base["sha256"]["model.safetensors"]
     assert "Nothing to be done" in project.snakemake("-n", target)
+
+    project.edit("own.yaml", "epochs: 2", "epochs: 1")
+    for what in ("patched", target):
+        done = project.run("snakemake", "-n", what, "--configfile", "own.yaml")
+        said = done.stdout + done.stderr
+        assert done.returncode == 1 and "InputFunctionException" not in said
+        assert f"cell {cell().name}: procedure 'patch1-p24sl' at a scale of only 1 epochs" in said

@@ -137,7 +137,8 @@ def parameter_groups(
         ValueError: if ``of`` is something else.
 
     Example:
-        >>> optimizer = torch.optim.AdamW(leaf.parameter_groups(model, learning_rate=1e-3), weight_decay=0.05)
+        >>> groups = leaf.parameter_groups(model, learning_rate=1e-3)
+        >>> optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
     """
     if of not in ("all", "activations", "others"):
         raise ValueError(f"there are no parameters of {of!r}; there are: all, activations, others")
@@ -210,10 +211,12 @@ def two_stage_step(
         The second stage's loss before its step, a detached scalar.
 
     Example:
-        >>> activations = torch.optim.Adam(leaf.parameter_groups(model, learning_rate=1e-3, of="activations"))
-        >>> others = torch.optim.Adam(leaf.parameter_groups(model, learning_rate=1e-3, of="others"))
+        >>> activations = torch.optim.Adam(leaf.parameter_groups(model, 1e-3, of="activations"))
+        >>> others = torch.optim.Adam(leaf.parameter_groups(model, 1e-3, of="others"))
         >>> for images, labels in loader:
-        ...     loss = leaf.two_stage_step(activations, others, lambda: cross_entropy(model(images), labels))
+        ...     loss = leaf.two_stage_step(
+        ...         activations, others, lambda: cross_entropy(model(images), labels)
+        ...     )
     """
     stages = two_stages(activations, others)
     try:

@@ -199,8 +199,8 @@ def marks(cells: pd.DataFrame) -> list[str]:
 def rounding_notes(records: Records) -> list[str]:
     """What to say under a table whose cells were made in ways that round differently, a sentence for each way."""
     made = records.cells[records.cells["device"].notna()]
-    adaptive = made["activation"].map(lambda name: ACTIVATIONS[name].adaptive).astype(bool)
-    ways = {"device": ("on", made), "kernel": ("with kernel", made[adaptive]), "precision": ("in", made)}
+    fused = made["activation"].map(lambda name: ACTIVATIONS[name].fused).astype(bool)  # the others have but one kernel
+    ways = {"device": ("on", made), "kernel": ("with kernel", made[fused]), "precision": ("in", made)}
     notes = []
     for column, (preposition, cells) in ways.items():
         groups = sorted(cells.groupby(column)["cell"], key=lambda group: -len(group[1]))

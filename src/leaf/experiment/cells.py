@@ -11,6 +11,7 @@ from typing import Any
 from leaf.activations import ACTIVATIONS
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
+from leaf.experiment.scales import Scale
 from leaf.networks import NETWORKS, Network
 from leaf.procedures import OPTIMIZERS, PROCEDURES
 
@@ -164,18 +165,18 @@ def existing_cells(scale: str, *files: str) -> list[Cell]:
     return sort_cells(found)
 
 
-def check_result_path(path: str, scales: Iterable[str]) -> None:
+def check_result_path(path: str, scales: Mapping[str, Scale]) -> None:
     """Check a path that someone asks to be made, if it lies below ``results``.
 
     Raises:
-        UserError: if it is no output of a cell at one of the scales.
+        UserError: if it is no output of a cell at one of the scales, or the scale has too few epochs for the cell.
     """
     parts = Path(path).parts
     if parts[:1] != RESULTS.parts:
         return
     if len(parts) < 3 or parts[1] not in scales:
         raise UserError(f"{path}: no results of a scale; below results/ there are the scales {', '.join(scales)}")
-    Cell.parse("/".join(parts[2:-1]))
+    Cell.parse("/".join(parts[2:-1])).epochs(scales[parts[1]].settings.epochs)
     if parts[-1] not in OUTPUTS:
         raise UserError(f"{path}: a cell has no such file; its files are {', '.join(OUTPUTS)}")
 

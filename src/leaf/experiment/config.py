@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from leaf.experiment.cells import CHOICES, Cell, expand, sort_cells
+from leaf.experiment.cells import CHOICES, Cell, check_result_path, expand, sort_cells
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import load_guests
 from leaf.experiment.scales import Scale, resolve_scales
@@ -60,6 +60,16 @@ class Config:
             except UserError as error:
                 raise UserError(f"experiments.{name}: {error}") from None
         return sort_cells(found)
+
+    def check_target(self, target: str) -> None:
+        """Check what Snakemake is asked to make, if it is an experiment or lies below ``results``.
+
+        Raises:
+            UserError: if it is no output of a cell, or the scale has too few epochs for a cell.
+        """
+        check_result_path(target, self.scales)
+        for cell in self.cells([target]) if target in self.experiments else ():
+            cell.epochs(self.scales[self.scale].settings.epochs)
 
     @property
     def in_all(self) -> list[str]:
