@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick test test-slurm check docs bench fidelity faults paper verify environment lock clean
+.PHONY: quick test test-slurm check docs bench bench-analysis fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
 	snakemake --quiet rules
@@ -39,6 +39,11 @@ fidelity: $(ENVIRONMENT)  ## whole epochs against a plain loop and the published
 bench: $(ENVIRONMENT)  ## what training costs, against a plain loop and against plain activations
 	leaf fetch
 	python benchmarks/bench.py reports/benchmark
+
+bench-analysis: $(ENVIRONMENT)  ## what tables, figures and claims of the paper's whole grid cost, on made-up records
+	leaf fetch
+	mkdir -p reports/benchmark
+	python benchmarks/analysis.py reports/benchmark
 
 faults: $(ENVIRONMENT)  ## interrupts training in every way and counts what is lost
 	leaf fetch

@@ -158,6 +158,17 @@ def test_collected_records_of_guests_need_their_guests(project, capsys):
     assert "mlp/fashion_mnist/tanh/classic/adam/seed42: passed over: " in said.err and "done" not in said.out
 
 
+def test_processes_that_draw_know_the_guests(project, capfd):
+    config = "{scale: tiny, scales: {tiny: {extends: quick, epochs: 1, train_images: 256, test_images: 100}},"
+    config += " guests: [examples/my_activation.py]}"
+    load_guests(["examples/my_activation.py"])
+    cell = Cell("lenet5", "fashion_mnist", "beta-mish", "classic", "adam", 42)
+    train(cell)
+    main(["collect", "--config", config, "--output", "here"])
+    main(["analyse", "here", "--config", config, "--threads", "1"])
+    assert (project / f"here/figures/evolution/{cell.name}.svg").exists()
+
+
 def test_a_state_of_another_guest_is_passed_over(project, monkeypatch):
     load_guests(["examples/my_activation.py"])
     cell = Cell("lenet5", "fashion_mnist", "beta-mish", "classic", "adam", 42)

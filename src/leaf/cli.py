@@ -3,9 +3,11 @@
 import argparse
 import fnmatch
 import json
+import multiprocessing
 import random
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
     analyse = command(_analyse, "analyse", "Make every table and figure from collected records.")
     analyse.add_argument("directory", type=Path, help="where 'leaf collect' wrote; tables and figures go there too")
+    analyse.add_argument("--threads", type=_positive, help="processes that draw figures; as many as cores if not given")
 
     verify = command(_verify, "verify", "Train the first epochs of a recorded cell again, and tell if they follow.")
     verify.add_argument("cell", nargs="?", metavar="CELL", help=f"one drawn at random, if not given; {CELL_HELP}")
@@ -353,8 +356,12 @@ def _analyse(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import analyse
     from leaf.analysis.collection import read_records
 
-    values = _config(options).values  # whose guests the records may be of
-    analyse(read_records(options.directory), options.directory, values["figure_format"], values["statistics"])
+    values = _config(options).values  # whose guests the records may be of, in the other processes too
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([analyse.__module__])  # torch and matplotlib are loaded once for all of them
+    with ProcessPoolExecutor(options.threads, context, initializer=_config, initargs=(options,)) as pool:
+        records = read_records(options.directory)
+        analyse(records, options.directory, values["figure_format"], values["statistics"], pool.map)
     print(f"{options.directory}: tables and figures made")
 
 

@@ -15,6 +15,7 @@ rule collect_partial:
         ],
     log:
         "logs/partial/{scale}.log",
+    threads: 2
     localrule: True
     params:
         config=json.dumps(config),
@@ -33,7 +34,7 @@ rule collect_partial:
         ),
     shell:
         "(leaf collect --scale {wildcards.scale} --config {params.config:q} --output {params.directory}"
-        " && leaf analyse {params.directory} --config {params.config:q}) > {log} 2>&1"
+        " && leaf analyse {params.directory} --threads {threads} --config {params.config:q}) > {log} 2>&1"
 
 
 rule remaining:

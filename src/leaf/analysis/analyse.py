@@ -1,10 +1,11 @@
 """Every table and figure that can be made of collected records; what is missing is marked in them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from leaf.analysis.claims import evaluate
 from leaf.analysis.collection import Records
@@ -49,38 +50,59 @@ def make_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd
     return table
 
 
-def analyse(records: Records, directory: Path, figure_format: str, statistics: Mapping[str, Any]) -> None:
+def analyse(
+    records: Records,
+    directory: Path,
+    figure_format: str,
+    statistics: Mapping[str, Any],
+    each: Callable[..., Iterable[None]] = map,
+) -> None:
     """Write the tables and figures of every experiment in ``records`` below ``directory``.
 
     Args:
         statistics: the arguments of ``differences_table``.
+        each: what calls a function for each figure; the ``map`` of a pool of processes draws several at a time.
     """
+    drawn = each(_draw, [(directory / f"{name}.{figure_format}", *figure) for name, *figure in _figures(records)])
 
     def tables(kind: str, records: Records, pattern: str, place: Mapping[str, str]) -> None:
         table = make_table(kind, records, statistics)
         for suffix in TABLE_FORMATS:
             write_table(table, directory / f"{pattern.format(kind=kind, **place)}.{suffix}")
 
-    experiments = dict.fromkeys(name for names in records.cells["experiments"] for name in names.split())
-    for experiment in experiments:
-        for network, of_network in _split(records.select(experiment), "network"):
-            place = {"experiment": experiment, "network": network}
-            for kind in NETWORK_TABLES:
-                tables(kind, of_network, NETWORK_TABLE, place)
-            for dataset, of_dataset in _split(of_network, "dataset"):
-                place["dataset"] = dataset
-                tables("summary", of_dataset, SUMMARY_TABLE, place)
-                for form, of_form in _split(of_dataset, "form"):
-                    file = PROGRESS_CHART.format(**place, form=form)
-                    write_figure(progress_chart(of_form), directory / f"{file}.{figure_format}")
+    for place, of_network in _experiments_by_network(records):
+        for kind in NETWORK_TABLES:
+            tables(kind, of_network, NETWORK_TABLE, place)
+        for dataset, of_dataset in _split(of_network, "dataset"):
+            tables("summary", of_dataset, SUMMARY_TABLE, {**place, "dataset": dataset})
     for kind in REPORT_TABLES:
         tables(kind, records, REPORT_TABLE, {})
-    write_figure(initial_forms_chart(), directory / f"{INITIAL_FORMS_CHART}.{figure_format}")
+    for _ in drawn:  # what went wrong with one of them is raised here
+        pass
+
+
+def _figures(records: Records) -> Iterator[tuple[str, Callable[..., Figure], tuple[Records, ...]]]:
+    """The place of each figure, what draws it, and of what."""
+    for place, of_network in _experiments_by_network(records):
+        for dataset, of_dataset in _split(of_network, "dataset"):
+            for form, of_form in _split(of_dataset, "form"):
+                yield PROGRESS_CHART.format(**place, dataset=dataset, form=form), progress_chart, (of_form,)
+    yield INITIAL_FORMS_CHART, initial_forms_chart, ()
     for cell, of_cell in _split(records, "cell"):
-        if records.forms.get(cell) and layers(records.forms[cell]):
+        if layers(of_cell.forms.get(cell, {})):
             for chart, pattern in ((forms_chart, FORMS_CHART), (evolution_chart, EVOLUTION_CHART)):
-                file = pattern.format(**vars(Cell.parse(cell)))
-                write_figure(chart(of_cell), directory / f"{file}.{figure_format}")
+                yield pattern.format(**vars(Cell.parse(cell))), chart, (of_cell,)
+
+
+def _draw(figure: tuple[Path, Callable[..., Figure], tuple[Records, ...]]) -> None:
+    file, chart, records = figure
+    write_figure(chart(*records), file)
+
+
+def _experiments_by_network(records: Records) -> Iterator[tuple[dict[str, str], Records]]:
+    for experiment in dict.fromkeys(name for names in records.cells["experiments"] for name in names.split()):
+        for network, of_network in _split(records.select(experiment), "network"):
+            yield {"experiment": experiment, "network": network}, of_network
 
 
 def _split(records: Records, field: str) -> Iterator[tuple[str, Records]]:

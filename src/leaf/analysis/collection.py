@@ -68,13 +68,15 @@ class Records:
     forms: dict[str, Forms]
 
     def select(self, experiment: str | None = None, **fields: Any) -> "Records":
-        """The records of the cells of an experiment whose fields have the given values."""
+        """The records of the cells of an experiment whose fields have the given values, and of no others."""
         keep = pd.Series(True, index=self.cells.index)
         if experiment is not None:
             keep &= self.cells["experiments"].str.split().map(lambda names: experiment in names)
         for field, value in fields.items():
             keep &= self.cells[field] == value
-        return Records(self.cells[keep].reset_index(drop=True), self.epochs, self.forms)
+        cells = self.cells[keep].reset_index(drop=True)
+        epochs = self.epochs[self.epochs["cell"].isin(cells["cell"])].reset_index(drop=True)
+        return Records(cells, epochs, {name: self.forms[name] for name in cells["cell"] if name in self.forms})
 
     def variants(self) -> Iterator[tuple[Variant, pd.DataFrame]]:
         """The rows of ``cells`` that differ in nothing but network, data set and seed, variant by variant."""

@@ -129,6 +129,7 @@ def evolution_chart(records: Records) -> Figure:
         of_layer[0].set_title(layer_title(layer), fontsize="medium")
         for axis, values in zip(of_layer[1:], quantiles.values(), strict=True):
             _draw_quantiles(axis, values, start)
+            axis.tick_params(labelbottom=axis is of_layer[-1])
         of_layer[-1].set_xlabel("epoch")
     for axis, label in zip(axes[:, 0], ("output", *parameters), strict=True):
         axis.set_ylabel(label)
