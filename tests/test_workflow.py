@@ -195,17 +195,21 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
     assert project.jobs("partial") == {"collect_partial": 1, "partial": 1, "total": 2}
 
 
-def test_the_report_holds_tables_and_figures(project):
+@pytest.fixture(scope="module")
+def report(project):
     project.snakemake("--report", "report.html")
-    page = (project.directory / "report.html").read_text()
+    return project.directory / "report.html"
+
+
+def test_the_report_holds_tables_and_figures(report):
+    page = report.read_text()
     for name in ("tables/mine/lenet5/paper.html", "figures/mine/lenet5/cifar10/tanh.svg", f"figures/forms/{CELL}.svg"):
         assert name in page
     assert "Mine" in page and "Activation forms" in page and "as in the paper" in page
 
 
 @pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
-def test_the_report_in_a_browser(project):
-    project.snakemake("--report", "report.html")
+def test_the_report_in_a_browser(report):
     complaints: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -213,7 +217,7 @@ def test_the_report_in_a_browser(project):
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
-        page.goto(f"file://{project.directory}/report.html")
+        page.goto(f"file://{report}")
         title = page.get_by_text("What ran", exact=True)
         expect(title).to_be_in_viewport()  # it opens on its top, however long it is
         expect(page.get_by_text("LEAF as Tanh gives 7% better accuracy than tanh on CIFAR-10.")).to_be_visible()
