@@ -50,12 +50,20 @@ def test_another_rounding_follows_and_another_result_does_not(records, images):
     assert check(records, images, epochs=1)[0]
 
 
-def test_rounding_is_measured(images):
+def test_rounding_is_measured(data):
+    images = data("fashion_mnist", 2560, 100)
     reference = rounding.train_epochs(CELL, images, 1)
     (bounds,) = rounding.reach_of_rounding(CELL, images, reference)
     assert bounds.loss >= rounding.LEAST_LOSS and bounds.accuracy >= rounding.LEAST_ACCURACY
-    off = rounding.train_epochs(CELL, images, 1, own_convolutions=False)[0].train_loss - reference[0].train_loss
-    assert 0 < abs(off) <= bounds.loss  # it is another rounding, and within reach
+    others = [rounding.train_epochs(CELL, images, 1, **options)[0].train_loss for options in rounding.ROUNDINGS]
+    off = [abs(other - reference[0].train_loss) for other in others]
+    assert 0 < max(off) <= bounds.loss / rounding.SPREADS
+    assert len(set(others)) > 2  # they are other roundings, and not all the same
+
+
+def test_measuring_says_nothing_of_its_own(images, recwarn):
+    rounding.train_epochs(CELL, images, 1, own_convolutions=False)
+    assert not recwarn.list
 
 
 def test_what_cannot_be_verified_is_told(records, images, monkeypatch, capsys):
