@@ -15,8 +15,8 @@ rule collect_partial:
         ],
     log:
         "logs/partial/{scale}.log",
-    threads: 2
     localrule: True
+    threads: 2
     params:
         config=json.dumps(config),
         directory=PARTIAL,
