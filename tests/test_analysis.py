@@ -382,7 +382,9 @@ def test_collecting_by_command(data, project):
     main(["analyse", "here", "--config", overrides])
     records: Records = read_records(project / "here")
     assert records.cells["status"].value_counts().to_dict() == {"missing": 67, "done": 2}
-    assert records.select(seed=5).cells["experiments"].tolist() == [""]
+    alone = records.select(seed=5)
+    assert alone.cells["experiments"].tolist() == [""]
+    assert set(alone.epochs["cell"]) == set(alone.forms) == {own.name} < set(records.epochs["cell"])
     table = (project / "here/tables/linear_units/lenet5/paper.md").read_text()
     assert "missing" in table and re.search(r"ReLU +\| N/A +\| Classic +\| \d\d\.\d\d", table)
 
