@@ -186,7 +186,7 @@ def submit_the_grid(site: Site) -> int:
 
 def preempted_jobs_are_queued_again(site: Site) -> subprocess.Popen[bytes]:
     """The loop that docs/cluster.md asks for where preempted jobs are cancelled, at the tests' pace."""
-    (loop,) = re.findall(r"^while .*PREEMPTED.*$", (PROJECT / "docs/cluster.md").read_text(), re.M)
+    (loop,) = re.findall(r"^```sh\n(while .*?^done)\n```$", (PROJECT / "docs/cluster.md").read_text(), re.M | re.S)
     command = loop.replace("sleep 60", "sleep 2")
     assert command != loop
     return subprocess.Popen(command, shell=True, env=site.environment, start_new_session=True)
