@@ -56,7 +56,7 @@ TO_A_JOB = {
 }
 """Commands, with the job's id for {}."""
 
-PREEMPTION = "sbatch --partition=urgent --exclusive --output=/dev/null --wrap='sleep 2'"
+PREEMPTION = "sbatch --parsable --partition=urgent --exclusive --output=/dev/null --wrap='sleep 2'"
 
 FIRST = (
     *["scancel"] * 4, *["SIGKILL to all of a job"] * 3, *["early warning (USR1)"] * 3, *["scontrol requeue"] * 3,
@@ -106,14 +106,15 @@ class Site(Copy):
                     found[cell] = job
         return found
 
-    def interrupt(self, kind: str, jobs: dict[str, str]) -> None:
-        """One interruption of one of the cells in training, or of all of them."""
+    def interrupt(self, kind: str, jobs: dict[str, str]) -> bool:
+        """One interruption of one of the cells in training, or of all of them; whether it came before their ends."""
         hit = [self.rng.choice(list(jobs))]
         if kind.startswith("preemption"):
             grace = 20 if kind.endswith("GraceTime") else 0
-            self.shell(f"scontrol update PartitionName=cancelling GraceTime={grace} && {PREEMPTION}")
-            time.sleep(8 if grace else 4)
-            hit = [cell for cell, job in jobs.items() if "RUNNING" not in self.state(job)]
+            urgent = self.shell(f"scontrol update PartitionName=cancelling GraceTime={grace} && {PREEMPTION}")
+            while self.state(urgent) in ("PENDING", "CONFIGURING"):  # until those that it drives away are gone
+                time.sleep(0.2)
+            hit = [cell for cell, job in jobs.items() if self.state(job) not in ("RUNNING", "COMPLETED")]
         elif kind.startswith("controller"):
             self.cluster.end("slurmctld")
             time.sleep(15)
@@ -122,6 +123,7 @@ class Site(Copy):
             self.shell(TO_A_JOB[kind].format(jobs[hit[0]]))
         self.injected[kind] += len(hit)
         self.interrupted_at.update(dict.fromkeys(hit, time.time()))
+        return bool(hit)
 
     def state(self, job: str) -> str:
         return self.shell(f"squeue --noheader --states=all --format=%T --jobs={job}")
@@ -139,8 +141,8 @@ class Site(Copy):
                     process.wait()
                     self.run("snakemake", "--configfile", "own.yaml", "--cores", "1", "--unlock")
                     process = self.start(*arguments)
-                elif jobs:
-                    self.interrupt(waiting.pop(), jobs)
+                elif jobs and self.interrupt(waiting[-1], jobs):
+                    waiting.pop()
                 time.sleep(self.rng.uniform(0.1, 0.5))
         finally:
             process.kill()
