@@ -43,6 +43,12 @@ RECURRENT = ("gru", "fashion_mnist")
 MARGIN = 1.0
 """Points of test accuracy that LEAF may cost where it only stands in for another function."""
 
+CLAIMED = 7.0
+"""What LEAF as Tanh is claimed to gain on CIFAR-10, in points or per cent."""
+
+SEEDS = 5
+"""The paper's, and the fewest that a verdict over seeds takes: of fewer an interval reaches almost anything."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -149,25 +155,29 @@ def lower_loss(records: Records) -> Finding:
 
 def seven_percent(records: Records) -> Finding:
     """LEAF as Tanh against tanh on CIFAR-10, both networks, in points and relative."""
-    words, ends, missing = [], [], []
+    words, intervals, missing = [], [], []
     for network in PAPERS_NETWORKS:
         title = NETWORKS[network].title
         place = {"network": network, "dataset": "cifar10", "form": "tanh"}
         base = _by_seed(records, "best_accuracy", family="base", procedure="classic", **place)
         learnable = _by_seed(records, "best_accuracy", family="leaf", procedure="p24sl", **place)
         ratios, points = (learnable / base - 1).dropna() * 100, (learnable - base).dropna() * 100
+        if len(points) < SEEDS:
+            missing.append(f"{title}: {len(points)} of {SEEDS} seeds")
         if len(points) < 2:
-            missing.append(f"{title}: {len(points)} of 5 seeds")
             words += [f"{title} {points.iloc[0]:+.2f} points, one seed"] if len(points) else []
             continue
         for values, unit in ((points, "points"), (ratios, "% relative")):
             low, high, *_ = paired_interval(list(values), CONFIDENCE)
-            ends.append(high)
+            intervals += [(low, high)] if len(values) >= SEEDS else []
             words.append(f"{title} {values.mean():+.2f} {unit} [{low:+.2f}, {high:+.2f}], {len(values)} seeds")
     measured = "; ".join(words)
-    if any(high >= 7 for high in ends):
+    reaching = [low for low, high in intervals if high >= CLAIMED]
+    if any(low > 0 for low in reaching):
         return Finding(measured, True)
-    return Finding(measured, None if missing else False, "; ".join(missing))
+    if missing or reaching:
+        return Finding(measured, missing="; ".join(missing) or f"an interval includes 0 and {CLAIMED:g}")
+    return Finding(measured, False)
 
 
 def _papers_cells(records: Records) -> pd.DataFrame:
@@ -226,7 +236,7 @@ def initialization(records: Records) -> Finding:
     ]
     places = [(network, "cifar10") for network in PAPERS_NETWORKS]
     found = _against_base(records, "best_accuracy", places, variants)
-    complete = [values for values in found.values() if len(values) >= 5]
+    complete = [values for values in found.values() if len(values) >= SEEDS]
     told = [values for values in complete if np.prod(paired_interval(list(values), CONFIDENCE)[:2]) > 0]
     agreeing = sum(bool((np.sign(values) == np.sign(values.mean())).all()) for values in told)
     measured = f"{agreeing} of {len(told)} comparisons that five seeds tell are told alike by each seed"
@@ -234,14 +244,15 @@ def initialization(records: Records) -> Finding:
     if len(complete) < expected:
         missing = f"{expected - len(complete)} of {expected} comparisons over five seeds"
         return Finding(measured if complete else "", missing=missing)
+    if not told:
+        return Finding(measured, missing="comparisons that five seeds tell")
     return Finding(measured, agreeing == len(told))
 
 
 def gradients(records: Records) -> Finding:
     """The first layer's gradient norm over the last layer's at the end of training, of every cell with LEAF."""
     with_leaf = _papers_cells(records).query("family == 'leaf'")
-    cells = with_leaf.query("status == 'done'")["cell"]
-    forms = {name: records.forms.get(name, {}) for name in cells}
+    forms = {name: records.forms.get(name, {}) for name in with_leaf.query("status == 'done'")["cell"]}
     norms = {name: found["gradient_norms/end"] for name, found in forms.items() if "gradient_norms/end" in found}
     if not norms:
         return Finding("", missing="cells with LEAF")
@@ -249,7 +260,9 @@ def gradients(records: Records) -> Finding:
     smallest = min(ratios, key=lambda name: ratios[name])
     median = np.median(list(ratios.values()))
     measured = f"smallest {ratios[smallest]:.3g} ({smallest}), median {median:.3g}, {len(ratios)} cells"
-    expected = with_leaf["cell"].nunique()
+    diverged = int((with_leaf["status"] == DIVERGED).sum())
+    measured += f"; {diverged} diverged" if diverged else ""
+    expected = with_leaf["cell"].nunique() - diverged
     missing = f"{expected - len(ratios)} of {expected} cells with LEAF" if len(ratios) < expected else ""
     return Finding(measured, None if missing else ratios[smallest] >= VANISHING, missing)
 
@@ -260,7 +273,13 @@ def simple(records: Records) -> Finding:
         return Finding("", missing=f"{BENCHMARK}")
     table = pd.read_csv(BENCHMARK)
     one_stage = table[table["variant"].isin(["LEAF-SiLU", "LEAF-Tanh P24Sl"])]["over_silu"]
-    return Finding(f"{one_stage.min():.2f} to {one_stage.max():.2f}", bool(one_stage.max() <= 1.1))
+    two_stages = table[table["variant"] == "LEAF-SiLU DSPT P24Sl"]["over_silu"]
+    measured = f"{_range(one_stage)}; with DSPT {_range(two_stages)}"
+    return Finding(measured, bool(one_stage.max() <= 1.1))
+
+
+def _range(values: pd.Series) -> str:
+    return f"{values.min():.2f} to {values.max():.2f}"
 
 
 def other_networks(records: Records) -> Finding:
@@ -272,8 +291,8 @@ def other_networks(records: Records) -> Finding:
     words, intervals, missing = [], [], []
     for family, form, procedure in variants:
         points = 100 * found.get((*RECURRENT, family, form, procedure), np.array([]))
-        if len(points) < 5:
-            missing.append(f"LEAF as {form_title(form)}: {len(points)} of 5 seeds")
+        if len(points) < SEEDS:
+            missing.append(f"LEAF as {form_title(form)}: {len(points)} of {SEEDS} seeds")
         interval = ""
         if len(points) > 1:
             low, high, *_ = paired_interval(list(points), CONFIDENCE)
