@@ -12,6 +12,7 @@ from snakemake.utils import min_version
 
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.layout import (
+    BENCHMARK,
     EVOLUTION_CHART,
     FORMS_CHART,
     INITIAL_FORMS_CHART,
@@ -31,6 +32,7 @@ from leaf.experiment.cells import (
     RESULTS,
     Cell,
     field_pattern,
+    sort_cells,
 )
 from leaf.experiment.config import check_config
 from leaf.experiment.costs import memory_mb, minutes

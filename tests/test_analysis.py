@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -98,6 +98,9 @@ def test_an_epoch_chosen_on_validation_images(project):
     chosen, other = collect({cell(): (), cell("silu"): ()}, "tiny", SETTINGS).cells.to_dict("records")
     assert (chosen["chosen_accuracy"], chosen["chosen_epoch"], chosen["best_accuracy"]) == (0.8, 2, 0.9)
     assert pd.isna(other["chosen_accuracy"]) and pd.isna(other["chosen_epoch"])
+    records = collect({cell(): (), cell("silu"): ()}, "tiny", SETTINGS)
+    assert summary_table(records)["chosen test accuracy, %"].tolist()[0] == 80
+    assert paper_table(records)["CIFAR-10", "chosen"].tolist() == ["80.00", ""]
 
 
 def test_statuses(project):
@@ -170,6 +173,30 @@ def test_added_records_replace_what_they_have_and_keep_the_rest(project):
     assert dict(zip(merged.cells["cell"], merged.cells["experiments"], strict=True))[second.name] == "mine other"
     assert merged.epochs["test_accuracy"].tolist() == [0.2, 0.3, 1 / 3, 0.7, 0.8, 0.9, 0.5, 0.5, 0.6]
     assert set(merged.forms) == {first.name, second.name, third.name}
+
+
+def test_a_stale_cell_replaces_nothing_and_brings_all_it_has_where_there_was_nothing(project):
+    first, second = cell("leaf-relu", "p24sl"), cell("leaf-silu", "p24sl")
+    grid = {first: ["mine"], second: ["mine"]}
+    write_cell(first, [0.1, 0.2, 0.3])
+    old = collect(grid, "tiny", SETTINGS, with_forms=True)
+    for made in (first, second):
+        write_cell(made, [0.7, 0.8, 0.9], version=TRAINING_VERSION + 1)
+    new = collect(grid, "tiny", SETTINGS, with_forms=True)
+    new.forms[first.name] = {"curves/activation1": np.full((1, 140), 7, np.float32)}
+    merged = merge(old, new)
+    assert merged.cells["status"].tolist() == ["done", "stale"]
+    assert merged.epochs["test_accuracy"].tolist() == [0.1, 0.2, 0.3, 0.7, 0.8, 0.9]
+    assert merged.forms[first.name] is old.forms[first.name] and second.name in merged.forms
+
+
+def test_collected_records_of_another_training_version_are_stale(project):
+    write_cell(cell(), [0.5] * 3)
+    records = collect({cell(): ["mine"]}, "tiny", SETTINGS)
+    write_records(records, project / "shipped")
+    assert read_records(project / "shipped").cells["status"].tolist() == ["done"]
+    write_records(replace(records, cells=records.cells.assign(training_version=TRAINING_VERSION + 1)), project / "old")
+    assert read_records(project / "old").cells["status"].tolist() == ["stale"]
 
 
 def test_several_seeds(project):

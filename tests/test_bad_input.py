@@ -145,6 +145,7 @@ FILES = {
     "a list": (b"- scale\n", "mine.yaml: expected keys and values, found list"),
     "empty": (b"", "mine.yaml: expected keys and values, found NoneType"),
     "no text": (b"\xff\xfe\x00", "mine.yaml: "),
+    "a scale's name a number": (b"scales: {2024: {extends: paper}}", "scales: expected string, found 2024"),
     "code": (b"scale: !!python/object/apply:os.system ['touch pwned']", "mine.yaml: could not determine a constructor"),
 }
 
@@ -182,6 +183,12 @@ COMMANDS = {
     ),
     "tracking no JSON": (["train", CELL, *TINY, "--tracking", "wandb"], "--tracking 'wandb': .*expected JSON such as"),
     "no such device": (["train", CELL, *TINY, "--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda"),
+    "overrides no YAML": (["cells", "--config", "{scale: paper"], "--config '{scale: paper': .*line 1"),
+    "statistics no YAML": (["table", CELL, *TINY, "--statistics", "{", "--differences", "a.csv"], "--statistics '{': "),
+    "statistics misspelt": (
+        ["table", CELL, *TINY, "--statistics", "{metrics: auto}", "--differences", "a.csv"],
+        "--statistics '{metrics: auto}': expected metric and confidence",
+    ),
     "no such filter": (["cells", "--dataset", "mnist"], "unknown dataset 'mnist'"),
     "no table": (["table", CELL], "nothing to make; ask for one or more of: --summary, --paper"),
     "no such format": (["table", CELL, "--paper", "a.xls"], "a.xls: no table format '.xls'"),

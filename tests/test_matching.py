@@ -47,6 +47,15 @@ def test_noise_is_like_nothing():
     assert match(noise, INPUTS, np.ones(256)).residual.min() > 0.8
 
 
+def test_curves_of_a_cell_that_diverged_are_like_nothing():
+    curves = curves_of("silu")
+    curves[0] = np.nan
+    matches = match(curves, INPUTS, NORMAL)
+    assert matches.function[0] == -1 and np.isnan(matches.residual[0])
+    assert summary(matches)[FUNCTIONS.index("silu"), 0] == 0.75 and summary(matches)[:, 0].sum() == 0.75
+    assert np.isnan(summary(match(np.full_like(curves, np.nan), INPUTS, NORMAL))).all()
+
+
 def test_summary():
     mixed = np.concatenate([curves_of("silu", 3), curves_of("tanh", 1)])
     found = summary(match(mixed, INPUTS, NORMAL))

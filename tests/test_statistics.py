@@ -86,8 +86,21 @@ def test_seeds_without_a_partner_do_not_count():
     found = records(rows("tanh", "classic", BASE[:3]), rows("leaf-tanh", "p24sl", LEAF))
     table = differences_table(found, "final_accuracy", 0.95)
     assert table["seeds"].tolist() == [3] and table.columns[4] == "difference in final test accuracy, points"
-    with pytest.raises(UserError, match="unknown metric 'accuracy'; known: best_accuracy, final_accuracy"):
+    with pytest.raises(UserError, match="unknown metric 'accuracy'; known: auto, best_accuracy, final_accuracy"):
         differences_table(found, "accuracy", 0.95)
+
+
+def test_cells_are_judged_at_the_epoch_that_validation_images_chose_if_there_are_some():
+    variants = ("tanh", "classic", BASE), ("leaf-tanh", "p24sl", LEAF)
+    found = records(*(rows(*variant) for variant in variants))
+    assert differences_table(found, "auto", 0.95).columns[4] == "difference in best test accuracy, points"
+    with pytest.raises(UserError, match=r"metric chosen_accuracy: no cell has it; it takes validation_images"):
+        differences_table(found, "chosen_accuracy", 0.95)
+    base, learnable = (
+        rows(*variant, chosen_accuracy=chosen) for variant, chosen in zip(variants, (0.4, 0.45), strict=True)
+    )
+    table = differences_table(records(base, learnable), "auto", 0.95)
+    assert table["difference in test accuracy at the epoch chosen on validation images, points"].tolist() == [5.0]
 
 
 def test_what_the_best_epoch_adds():

@@ -1,5 +1,8 @@
 """The spot check of collected records, on real images and few of them."""
 
+import math
+from dataclasses import replace
+
 import pytest
 
 from leaf.analysis import verify as verification
@@ -18,8 +21,8 @@ SETTINGS = Settings(epochs=2, train_images=640, test_images=100)
 
 @pytest.fixture
 def records(empty_project):
-    train_cell(CELL, "tiny", SETTINGS, "cpu", threads=1, say=lambda line: None)
-    write_records(collect({CELL: ["mine"]}, "tiny", SETTINGS, with_forms=True), empty_project / "shipped")
+    train_cell(CELL, "paper", SETTINGS, "cpu", threads=1, say=lambda line: None)
+    write_records(collect({CELL: ["mine"]}, "paper", SETTINGS, with_forms=True), empty_project / "shipped")
     return read_records(empty_project / "shipped")
 
 
@@ -67,10 +70,14 @@ def test_measuring_says_nothing_of_its_own(images, recwarn):
 
 
 def test_what_cannot_be_verified_is_told(records, images, monkeypatch, capsys):
-    with pytest.raises(UserError, match="no record made with training version"):
+    with pytest.raises(UserError, match="no record of the scale paper made with training version"):
         verify(records, Cell("lenet5", "cifar10", "relu", "classic", "adam", 42), images, 1)
+    assert not verifiable(replace(records, cells=records.cells.assign(scale="sound")))
+    records.epochs["train_loss"] = math.nan
+    with pytest.raises(UserError, match="diverged in its first epoch"):
+        check(records, images)
     monkeypatch.setattr(verification, "TRAINING_VERSION", 99)
-    with pytest.raises(SystemExit, match="no cell made with the present training version"):
+    with pytest.raises(SystemExit, match="no cell of the scale paper made with the present training version"):
         main(["verify", "--records", "shipped"])
     with pytest.raises(SystemExit, match="no collected records"):
         main(["verify", "--records", "nowhere"])

@@ -80,6 +80,16 @@ def test_another_seed_adds_its_own_charts_and_what_depends_on_it(project):
     }  # fmt: skip
 
 
+def test_claims_see_what_is_finished_beyond_all(project):
+    results = project.directory / "results/tiny"
+    beyond = results / CELL.replace("leaf-tanh/p24sl", "relu/classic")  # of linear_units, which is not in all here
+    shutil.copytree(results / CELL, beyond)
+    said = project.snakemake("-n", "-p")
+    shutil.rmtree(beyond)
+    assert job_counts(said) == {"claims": 1, "all": 1, "total": 2}
+    assert re.search(r"leaf table [^\n]*/relu/classic/[^\n]* --overview", said)
+
+
 def test_the_figures_alone_are_redrawn(project):
     line = re.search("## The figures alone\n\n```sh\nsnakemake (.*)\n", (PROJECT / "docs/reruns.md").read_text())
     charts = {"progress_chart": 2, "forms_charts": 2, "initial_forms_chart": 1}

@@ -2,7 +2,6 @@
 
 import argparse
 import fnmatch
-import json
 import multiprocessing
 import random
 import sys
@@ -154,10 +153,18 @@ def _add_cells(parser: argparse.ArgumentParser, number: str | None = "+") -> Non
 
 
 def _config(options: argparse.Namespace) -> Config:
-    overrides = yaml.safe_load(options.config)
+    overrides = _parsed("--config", options.config)
     if not isinstance(overrides, dict):
         raise UserError(f"--config {options.config!r}: expected keys and values, such as '{{scale: paper}}'")
     return read_config(options.configfile, overrides)
+
+
+def _parsed(option: str, text: str) -> Any:
+    """What an option says in YAML, of which JSON is a part."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{option} {text!r}: {' '.join(str(error).split())}") from None
 
 
 def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[Cell]:
@@ -287,7 +294,9 @@ def _table(options: argparse.Namespace) -> None:
     _check_asked_for(options, TABLES)
     scale, settings = _scale_and_settings(options)
     given = options.statistics
-    statistics = json.loads(given) if given else _config(options).values["statistics"]
+    statistics = _parsed("--statistics", given) if given else _config(options).values["statistics"]
+    if options.differences and (not isinstance(statistics, dict) or set(statistics) != {"metric", "confidence"}):
+        raise UserError(f"--statistics {given!r}: expected metric and confidence, as the configuration's statistics")
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
     records = collect(cells, scale, settings, with_forms=bool(options.matches or options.claims))
     for kind in TABLES:
@@ -373,7 +382,9 @@ def _verify(options: argparse.Namespace) -> None:
     records = read_records(options.records)
     candidates = verifiable(records)
     if not candidates:
-        raise UserError(f"{options.records}: no cell made with the present training version")
+        raise UserError(
+            f"{options.records}: no cell of the scale paper made with the present training version in float32"
+        )
     cell = Cell.parse(options.cell) if options.cell else random.SystemRandom().choice(candidates)
     data = load(cell.dataset, dataset_file(cell.dataset))
     if not verify(records, cell, data, options.epochs):

@@ -1,10 +1,10 @@
-# What ran, and a verdict on each of the paper's claims, from the cells of the paper's four experiments.
+# What ran, and a verdict on each of the paper's claims, from the cells of the target all and what is finished beyond it.
 
 
 rule claims:
     input:
         lambda wildcards: [
-            f"{cell.directory(wildcards.scale)}/run.json"
+            run_of(cell, wildcards.scale)
             for cell in CONFIG.cells(scale=wildcards.scale)
         ],
     output:
@@ -26,23 +26,17 @@ rule claims:
         "logs/claims/{scale}.log",
     localrule: True
     params:
-        cells=lambda wildcards: [
-            cell.name for cell in CONFIG.cells(scale=wildcards.scale)
-        ],
+        cells=lambda wildcards: [cell.name for cell in judged_cells(wildcards)],
         settings=lambda wildcards: settings_json(
-            CONFIG.scales[wildcards.scale].settings,
-            CONFIG.cells(scale=wildcards.scale),
+            CONFIG.scales[wildcards.scale].settings, judged_cells(wildcards)
         ),
-        made_with=digest(
-            "claims",
-            "claims.yaml",
-            "published.csv",
-            "tables",
-            "statistics",
-            "forms",
-            "matching",
-            "collection",
+        # No inputs: who makes what all asks for wants none of them trained again.
+        beyond_all=lambda wildcards: content(
+            Path(run_of(cell, wildcards.scale))
+            for cell in finished_beyond_all(wildcards)
         ),
+        benchmark=content([BENCHMARK]),
+        made_with=digest(*CLAIMS_SOURCES),
     shell:
         "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
         " --overview {output.overview} {output.short[0]} --claims {output.claims} {output.short[1]} > {log} 2>&1"

@@ -21,17 +21,8 @@ rule collect_partial:
         config=json.dumps(config),
         directory=PARTIAL,
         runs=existing_runs,
-        made_with=digest(
-            "analyse",
-            "figures",
-            "initial_forms",
-            "tables",
-            "statistics",
-            "claims",
-            "forms",
-            "matching",
-            "collection",
-        ),
+        benchmark=content([BENCHMARK]),
+        made_with=digest("analyse", "figures", "initial_forms", *CLAIMS_SOURCES),
     shell:
         "(leaf collect --scale {wildcards.scale} --config {params.config:q} --output {params.directory}"
         " && leaf analyse {params.directory} --threads {threads} --config {params.config:q}) > {log} 2>&1"

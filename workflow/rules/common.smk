@@ -1,5 +1,17 @@
 # What the rules share: which cells a table or figure is made of, and what it depends on beside them.
 
+# Files of the analysis that claims are made with.
+CLAIMS_SOURCES = (
+    "claims",
+    "claims.yaml",
+    "published.csv",
+    "tables",
+    "statistics",
+    "forms",
+    "matching",
+    "collection",
+)
+
 REPORT = f"{REPORTS}/{{scale}}"
 FIGURE_FORMAT = config["figure_format"]
 CELL = f"{{scale}}/{CELL_PATTERN}"
@@ -71,10 +83,8 @@ def names_of(wildcards) -> list[str]:
 
 
 def runs_of(wildcards) -> list[str]:
-    """The run.json files of those cells, which are written last."""
-    return [
-        f"{cell.directory(wildcards.scale)}/run.json" for cell in cells_of(wildcards)
-    ]
+    """The run.json files of those cells."""
+    return [run_of(cell, wildcards.scale) for cell in cells_of(wildcards)]
 
 
 def title_of(wildcards) -> str:
@@ -132,7 +142,7 @@ def products(experiment: str, scale: str) -> list[str]:
     """Every table and figure of an experiment, and its cells: one that is gone is trained again, whatever is made of it."""
     cells = CONFIG.cells([experiment], scale)
     runs, tables, charts = (
-        [f"{cell.directory(scale)}/run.json" for cell in cells],
+        [run_of(cell, scale) for cell in cells],
         [],
         [],
     )
@@ -158,20 +168,44 @@ def runs_without_record(scale: str) -> list[str]:
     if scale == "paper" and file.exists():
         with file.open(newline="") as opened:
             rows = list(csv.DictReader(opened))
-    recorded = {row["cell"] for row in rows if row["best_accuracy"]}
+    recorded = {
+        row["cell"] for row in rows if row["training_version"] == str(TRAINING_VERSION)
+    }
     begun = {name for row in rows for name in row["experiments"].split()}
     cells = CONFIG.cells(
         [name for name in CONFIG.experiments if name in CONFIG.in_all or name in begun],
         scale,
     )
-    return [
-        f"{cell.directory(scale)}/run.json"
-        for cell in cells
-        if cell.name not in recorded
-    ]
+    return [run_of(cell, scale) for cell in cells if cell.name not in recorded]
+
+
+def content(files) -> str:
+    """A digest of files that are no inputs, since none of them must exist."""
+    there = [file.read_bytes() for file in files if file.exists()]
+    return hashlib.sha256(b"".join(there)).hexdigest()
 
 
 def existing_runs(wildcards) -> str:
-    """A digest of the finished cells' run.json files: they are no inputs, since none of them must exist."""
-    files = sorted((RESULTS / wildcards.scale).rglob("run.json"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    """A digest of all finished cells' run.json files."""
+    return content(sorted((RESULTS / wildcards.scale).rglob("run.json")))
+
+
+def finished_beyond_all(wildcards) -> list[Cell]:
+    """The finished cells of the experiments that are not in all."""
+    scale, in_all = wildcards.scale, set(CONFIG.cells(scale=wildcards.scale))
+    return [
+        cell
+        for cell in CONFIG.cells(CONFIG.experiments, scale)
+        if cell not in in_all and Path(run_of(cell, scale)).exists()
+    ]
+
+
+def judged_cells(wildcards) -> list[Cell]:
+    """The cells that claims are judged by: those of the target all, and what is finished beyond them."""
+    in_all = CONFIG.cells(scale=wildcards.scale)
+    return sort_cells([*in_all, *finished_beyond_all(wildcards)])
+
+
+def run_of(cell: Cell, scale: str) -> str:
+    """A cell's run.json, which is written last."""
+    return f"{cell.directory(scale)}/run.json"

@@ -13,8 +13,9 @@ import pandas as pd
 import yaml
 
 from leaf.analysis.collection import Records
+from leaf.analysis.layout import BENCHMARK
 from leaf.analysis.matching import FUNCTIONS
-from leaf.analysis.statistics import paired_interval
+from leaf.analysis.statistics import judged_by, paired_interval
 from leaf.analysis.tables import form_title
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
@@ -23,7 +24,6 @@ from leaf.networks import NETWORKS
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 HERE = Path(__file__).parent
-BENCHMARK = Path("docs/benchmark/networks.csv")
 
 CONFIDENCE = 0.95
 """Of the claims' intervals; part of their rules."""
@@ -144,8 +144,8 @@ def _mean_over_comparisons(records: Records, column: str, scale: float, unit: st
 
 
 def better(records: Records) -> Finding:
-    """Best test accuracy against the base function's."""
-    return _mean_over_comparisons(records, "best_accuracy", 100, " points", wanted=1)
+    """Test accuracy against the base function's."""
+    return _mean_over_comparisons(records, judged_by(records), 100, " points", wanted=1)
 
 
 def lower_loss(records: Records) -> Finding:
@@ -159,8 +159,8 @@ def seven_percent(records: Records) -> Finding:
     for network in PAPERS_NETWORKS:
         title = NETWORKS[network].title
         place = {"network": network, "dataset": "cifar10", "form": "tanh"}
-        base = _by_seed(records, "best_accuracy", family="base", procedure="classic", **place)
-        learnable = _by_seed(records, "best_accuracy", family="leaf", procedure="p24sl", **place)
+        base = _by_seed(records, judged_by(records), family="base", procedure="classic", **place)
+        learnable = _by_seed(records, judged_by(records), family="leaf", procedure="p24sl", **place)
         ratios, points = (learnable / base - 1).dropna() * 100, (learnable - base).dropna() * 100
         if len(points) < SEEDS:
             missing.append(f"{title}: {len(points)} of {SEEDS} seeds")
@@ -192,7 +192,7 @@ def silu_like(records: Records) -> Finding:
     for form in ("silu", "sigmoid"):
         cells = _papers_cells(records).query(f"family == 'leaf' and form == '{form}' and procedure == 'p24sl'")
         shares: dict[str, list[float]] = {}
-        for cell in cells.query("optimizer == 'adam'").to_dict("records"):
+        for cell in cells.query(f"optimizer == 'adam' and status == '{DONE}'").to_dict("records"):
             place = f"{NETWORKS[cell['network']].title} on {DATASETS[cell['dataset']].title}"
             shares.setdefault(place, []).extend(_convolutional_shares(records, cell["cell"]))
         of_place = {place: float(np.mean(values)) for place, values in shares.items() if values}
@@ -235,7 +235,7 @@ def initialization(records: Records) -> Finding:
         for family, procedure in (("ahaf", "classic"), ("ahaf", "dspt"), ("leaf", "p24sl"), ("leaf", "dspt-p24sl"))
     ]
     places = [(network, "cifar10") for network in PAPERS_NETWORKS]
-    found = _against_base(records, "best_accuracy", places, variants)
+    found = _against_base(records, judged_by(records), places, variants)
     complete = [values for values in found.values() if len(values) >= SEEDS]
     told = [values for values in complete if np.prod(paired_interval(list(values), CONFIDENCE)[:2]) > 0]
     agreeing = sum(bool((np.sign(values) == np.sign(values.mean())).all()) for values in told)
@@ -252,7 +252,7 @@ def initialization(records: Records) -> Finding:
 def gradients(records: Records) -> Finding:
     """The first layer's gradient norm over the last layer's at the end of training, of every cell with LEAF."""
     with_leaf = _papers_cells(records).query("family == 'leaf'")
-    forms = {name: records.forms.get(name, {}) for name in with_leaf.query("status == 'done'")["cell"]}
+    forms = {name: records.forms.get(name, {}) for name in with_leaf.query(f"status == '{DONE}'")["cell"]}
     norms = {name: found["gradient_norms/end"] for name, found in forms.items() if "gradient_norms/end" in found}
     if not norms:
         return Finding("", missing="cells with LEAF")
@@ -283,9 +283,9 @@ def _range(values: pd.Series) -> str:
 
 
 def other_networks(records: Records) -> Finding:
-    """Best test accuracy of a GRU with LEAF as its tanh, or as its sigmoids, less that of the plain one."""
+    """Test accuracy of a GRU with LEAF as its tanh, or as its sigmoids, less that of the plain one."""
     variants = [("leaf", form, "p24sl") for form in ("tanh", "sigmoid")]
-    found = _against_base(records, "best_accuracy", [RECURRENT], variants)
+    found = _against_base(records, judged_by(records), [RECURRENT], variants)
     if not found:
         return Finding("", missing="recurrent networks: not tested here")
     words, intervals, missing = [], [], []

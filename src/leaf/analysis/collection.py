@@ -20,8 +20,8 @@ from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
-from leaf.experiment.status import DAMAGED, DIVERGED, DONE, outcome
-from leaf.experiment.training import EpochRecord
+from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
+from leaf.experiment.training import TRAINING_VERSION, EpochRecord
 
 MISSING = "missing"
 """The status of a cell without outputs; others are told as ``leaf.experiment.status.outcome`` and ``DAMAGED`` say."""
@@ -138,15 +138,18 @@ def collect(
 
 
 def merge(old: Records, new: Records) -> Records:
-    """``new``, with the results of ``old`` for the cells that have none in it."""
+    """``new``, with the results of ``old`` for the cells that have none of the present settings in it."""
     fresh = set(new.cells["cell"][new.cells["status"].isin([DONE, DIVERGED])])
-    kept = old.cells[~old.cells["cell"].isin(fresh)]
+    without_results = old.cells["cell"].isin(new.cells["cell"]) & (old.cells["status"] == MISSING)
+    kept = old.cells[~old.cells["cell"].isin(fresh) & ~without_results]
     experiments = new.cells.set_index("cell")["experiments"]
     kept = kept.assign(experiments=kept["cell"].map(experiments).fillna(kept["experiments"]))
-    cells = pd.concat([new.cells[~new.cells["cell"].isin(kept["cell"])], kept])
+    taken = new.cells[~new.cells["cell"].isin(kept["cell"])]
+    cells = pd.concat([taken, kept])
     order = {cell.name: place for place, cell in enumerate(sort_cells(map(Cell.parse, cells["cell"])))}
-    epochs = pd.concat([new.epochs[new.epochs["cell"].isin(fresh)], old.epochs[old.epochs["cell"].isin(kept["cell"])]])
-    forms = {**{name: old.forms[name] for name in kept["cell"] if name in old.forms}, **new.forms}
+    parts = [(new, taken["cell"]), (old, kept["cell"])]
+    epochs = pd.concat([records.epochs[records.epochs["cell"].isin(names)] for records, names in parts])
+    forms = {name: records.forms[name] for records, names in parts for name in names if name in records.forms}
     return Records(
         cells.sort_values("cell", key=lambda names: names.map(order)).reset_index(drop=True),
         epochs.sort_values(["cell", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c, ignore_index=True),
@@ -196,7 +199,7 @@ def write_records(records: Records, directory: Path) -> None:
 
 
 def read_records(directory: Path) -> Records:
-    """Read what ``write_records`` wrote.
+    """Read what ``write_records`` wrote; what another training version made is stale.
 
     Raises:
         UserError: if one of the files is missing or no such file.
@@ -218,4 +221,6 @@ def read_records(directory: Path) -> Records:
         cell, kind, key = name.rsplit("/", 2)
         forms.setdefault(cell, {})[f"{kind}/{key}"] = values
     cells["experiments"] = cells["experiments"].fillna("")
+    of_another = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] != TRAINING_VERSION)
+    cells["status"] = cells["status"].mask(of_another.astype(bool), STALE)
     return Records(cells, epochs, forms)

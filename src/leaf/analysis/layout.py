@@ -23,5 +23,8 @@ NETWORK_TABLES = ("paper", "differences", "best_epoch", "matches")
 REPORT_TABLES = ("overview", "claims")
 """The kinds of tables that a report has once."""
 
+BENCHMARK = Path("docs/benchmark/networks.csv")
+"""The benchmark's measurements that one of the claims is judged by."""
+
 RECORDS = ("cells.csv", "epochs.csv", "forms.safetensors")
 """The files of collected records."""

@@ -22,7 +22,7 @@ class Matches(NamedTuple):
     """The nearest known function of each unit.
 
     Attributes:
-        function: int64 ``(units,)``, a place in ``FUNCTIONS``.
+        function: int64 ``(units,)``, a place in ``FUNCTIONS``; -1 for a curve that is not finite.
         residual: float32 ``(units,)``, root mean square of what is left of the curve over that of the curve, in [0, 1].
     """
 
@@ -49,9 +49,9 @@ def match(curves: np.ndarray, inputs: np.ndarray, weights: np.ndarray) -> Matche
     weighted = curves * share
     sizes = np.linalg.norm(weighted, axis=1)
     explained = (weighted @ candidates.T.astype(weighted.dtype)) ** 2
-    best = explained.argmax(1)
+    best = explained.argmax(1) // len(SCALES)
     left = np.sqrt(np.clip(1 - explained.max(1) / np.maximum(sizes, 1e-30) ** 2, 0, 1))
-    return Matches(best // len(SCALES), left.astype(np.float32))
+    return Matches(np.where(np.isfinite(left), best, -1), left.astype(np.float32))
 
 
 def _function(name: str, inputs: np.ndarray) -> np.ndarray:
@@ -61,10 +61,11 @@ def _function(name: str, inputs: np.ndarray) -> np.ndarray:
 def summary(matches: Matches) -> np.ndarray:
     """For each function the share of units nearest to it, and their median residual, NaN where there is none.
 
+    Units whose curves are not finite are near to none; if all are such, the shares are NaN.
+
     Returns:
         float32 ``(len(FUNCTIONS), 2)``.
     """
     of_function = [matches.residual[matches.function == place] for place in range(len(FUNCTIONS))]
-    return np.array(
-        [[len(r) / len(matches.function), np.median(r) if len(r) else np.nan] for r in of_function], np.float32
-    )
+    units = len(matches.function) if (matches.function >= 0).any() else np.nan
+    return np.array([[len(r) / units, np.median(r) if len(r) else np.nan] for r in of_function], np.float32)

@@ -59,20 +59,28 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return corrected
 
 
+def judged_by(records: Records) -> str:
+    """The accuracy that cells are judged by: at the chosen epoch where there are validation images, else the best."""
+    return "chosen_accuracy" if records.cells["chosen_accuracy"].notna().any() else "best_accuracy"
+
+
 def differences_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
     """How much better each learnable activation is than the base function of its form, in percentage points.
 
     One row per data set and variant; Holm's correction counts them all. Stale and damaged cells don't count.
 
     Args:
-        metric: a key of ``METRICS``.
+        metric: a key of ``METRICS``, or ``"auto"`` for what ``judged_by`` says.
         confidence: of the intervals; 1 - confidence is the level of the tests.
 
     Raises:
-        UserError: if there is no such metric.
+        UserError: if there is no such metric, or cells have results and none has this one.
     """
+    metric = judged_by(records) if metric == "auto" else metric
     if metric not in METRICS:
-        raise UserError(f"unknown metric {metric!r}; known: {', '.join(METRICS)}")
+        raise UserError(f"unknown metric {metric!r}; known: auto, {', '.join(METRICS)}")
+    if records.cells[metric].isna().all() and records.cells["best_accuracy"].notna().any():
+        raise UserError(f"statistics: metric {metric}: no cell has it; it takes validation_images. Choose auto")
     rows = []
     for place, variants in _by_place(records, metric):
         for variant, values in variants.items():

@@ -50,7 +50,10 @@ def variant_title(variant: Variant, with_optimizer: bool) -> str:
 
 
 def summary_table(records: Records) -> pd.DataFrame:
-    """One row per cell: what it is, its accuracies in %, epochs counted from 1, and the mean seconds per epoch."""
+    """One row per cell: what it is, its accuracies in %, epochs counted from 1, and the mean seconds per epoch.
+
+    Where there are validation images, also the test accuracy at the epoch that they choose.
+    """
     cells = records.cells
     kinds = [kind_of(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
     learned = [activation_title(kind.family, kind.form).removesuffix(f", {FULLY_CONNECTED}") for kind in kinds]
@@ -58,6 +61,8 @@ def summary_table(records: Records) -> pd.DataFrame:
     convolutional = [
         base if kind.fully_connected_only else title for kind, base, title in zip(kinds, plain, learned, strict=True)
     ]
+    has_chosen = cells["chosen_accuracy"].notna().any()
+    chosen = {"chosen test accuracy, %": _percent(cells["chosen_accuracy"]), "chosen epoch": cells["chosen_epoch"]}
     return pd.DataFrame(
         {
             "type": [kind.title for kind in kinds],
@@ -68,6 +73,7 @@ def summary_table(records: Records) -> pd.DataFrame:
             "seed": cells["seed"],
             "best test accuracy, %": _percent(cells["best_accuracy"]),
             "best epoch": cells["best_epoch"],
+            **(chosen if has_chosen else {}),
             "final test accuracy, %": _percent(cells["final_accuracy"]),
             "mean of last 10 epochs, %": _percent(cells["last_epochs_accuracy"]),
             "seconds per epoch": cells["seconds_per_epoch"].round(3),
@@ -79,11 +85,12 @@ def summary_table(records: Records) -> pd.DataFrame:
 def paper_table(records: Records) -> pd.DataFrame:
     """The paper's table of one network, data sets side by side: best test accuracy in % and its epoch.
 
-    Beside them, what the paper does not give: accuracy at the last epoch, and its mean over the last ten. One row per
-    variant. Where there are several seeds: mean ± standard deviation (number of seeds), and the range of epochs. A
-    result that is missing, diverged or stale says so.
+    Beside them, what the paper does not give: accuracy at the last epoch, its mean over the last ten, and, where there
+    are validation images, at the epoch that they choose. One row per variant. Where there are several seeds: mean ±
+    standard deviation (number of seeds), and the range of epochs. A result that is missing, diverged or stale says so.
     """
     several_optimizers = len(records.unique("optimizer")) > 1
+    has_chosen = records.cells["chosen_accuracy"].notna().any()
     rows: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
     for dataset in records.unique("dataset"):
         for variant, cells in records.select(dataset=dataset).variants():
@@ -91,7 +98,10 @@ def paper_table(records: Records) -> pd.DataFrame:
             if several_optimizers:
                 key.append(OPTIMIZERS[variant.optimizer].title)
             row = rows.setdefault((*key, PROCEDURES[variant.procedure].title), {})
-            row |= {(DATASETS[dataset].title, column): words for column, words in _results_in_words(cells).items()}
+            results = _results_in_words(cells)
+            if has_chosen:
+                results["chosen"] = _mean_in_words(cells["chosen_accuracy"].dropna())
+            row |= {(DATASETS[dataset].title, column): words for column, words in results.items()}
     keys = ["activation", "initial form", *(["optimizer"] if several_optimizers else []), "procedure"]
     columns = pd.MultiIndex.from_tuples(dict.fromkeys(column for row in rows.values() for column in row))
     index = pd.MultiIndex.from_tuples(rows, names=keys)
@@ -139,7 +149,7 @@ def matches_table(records: Records) -> pd.DataFrame:
                 if kind == "matches":
                     share, left = values.astype(float).T
                     shares = {_function_title(f): 100 * part for f, part in zip(FUNCTIONS, share, strict=True)}
-                    residual = np.nansum(share * left)
+                    residual = np.nansum(share * left) if np.isfinite(left).any() else np.nan
                     rows.append({
                         "data set": DATASETS[cell["dataset"]].title,
                         "activation": variant_title(variant, several_optimizers),

@@ -1,5 +1,6 @@
 """A spot check of collected records: a cell's first epochs, trained again here and held against what is recorded."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,10 +20,10 @@ COMPARED = ["train_loss", "train_loss_variance", "test_loss", "test_accuracy"]
 
 
 def verifiable(records: Records) -> list[Cell]:
-    """The cells that were trained from start to end with the present training version in float32."""
+    """The cells of the paper's scale, trained from start to end with the present training version in float32."""
     cells = records.cells
     there = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] == TRAINING_VERSION)
-    there &= cells["precision"] == "float32"
+    there &= (cells["precision"] == "float32") & (cells["scale"] == "paper")
     there &= cells["procedure"] == cells["procedure"].map(PROCEDURES.plain_name)
     return [Cell.parse(name) for name in cells["cell"][there]]
 
@@ -34,12 +35,17 @@ def verify(records: Records, cell: Cell, data: Data, epochs: int, say: Callable[
     and test accuracy differ by no more than rounding alone may change, which is measured.
 
     Raises:
-        UserError: if the cell has no record of the present training version.
+        UserError: if the cell has no such record, or it diverged in its first epoch.
     """
     if cell not in verifiable(records):
-        raise UserError(f"{cell.name}: no record made with training version {TRAINING_VERSION}")
+        raise UserError(
+            f"{cell.name}: no record of the scale paper made with training version {TRAINING_VERSION} in float32"
+        )
     (row,) = records.cells[records.cells["cell"] == cell.name].to_dict("records")
     recorded = records.epochs[records.epochs["cell"] == cell.name].head(epochs).to_dict("records")
+    recorded = [epoch for epoch in recorded if math.isfinite(epoch["train_loss"])]
+    if not recorded:
+        raise UserError(f"{cell.name}: diverged in its first epoch, which leaves nothing to compare")
     kernel = row["kernel"] if row["kernel"] in ("plain", kernel_for(torch.device("cpu"))) else "plain"
     here = train_epochs(cell, data, len(recorded), int(row["threads"]), kernel)
     if all(vars(ours)[key] == theirs[key] for ours, theirs in zip(here, recorded, strict=True) for key in COMPARED):

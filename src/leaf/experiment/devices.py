@@ -31,7 +31,7 @@ def training_device(name: str) -> Iterator[torch.device]:
         yield torch.device("cpu")
         return
     gpus = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
-    with seat(gpus) as index:
+    with seat(gpus) as index, torch.cuda.device(index):  # whose generator is the one that a state holds
         yield torch.device("cuda", index)
 
 

@@ -43,6 +43,13 @@ class SourceError(Exception):
     """A source cannot deliver; the message says why."""
 
 
+def _is_whole(name: str, file: Path) -> bool:
+    try:
+        return not differences(name, safetensors.numpy.load_file(file))
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
 def fetch(name: str, directory: Path | None = None) -> Path:
     """Bring a data set to its place, from the first source that delivers the right bytes.
 
@@ -57,7 +64,7 @@ def fetch(name: str, directory: Path | None = None) -> Path:
         UserError: if no source delivers; the message lists what was tried and why each failed.
     """
     file = dataset_file(name)
-    if file.is_file() and not differences(name, safetensors.numpy.load_file(file)):
+    if _is_whole(name, file):
         print(f"{file}: there already, SHA-256 as known")
         return file
     if own := DATASETS[name].read:
