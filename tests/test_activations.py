@@ -1,12 +1,15 @@
 """AHAF and LEAF against their formulas in float64, autograd, and the functions they start as."""
 
 import copy
+import functools
 import io
 import math
 import pickle
 
 import pytest
 import torch
+from torch.autograd import forward_ad
+from torch.autograd.functional import jacobian
 
 from leaf import ACTIVATIONS, AHAF, LEAF
 from leaf.activations import BASE_FUNCTIONS, Adaptive
@@ -138,6 +141,36 @@ def test_func_grad_and_vmap():
     layer(u).square().sum().backward()
     for name, parameter in parameters.items():
         torch.testing.assert_close(per_sample[name].sum(0), parameter.grad)
+
+
+def test_derivatives_of_every_kind_that_torch_takes():
+    """Second ones forward over reverse, and many at once: against torch's own for the formula as it is written."""
+    for dtype in (torch.float64, torch.float32):
+        layer = moved(LEAF, (4,), "silu").to(dtype)
+        u = torch.randn(4, dtype=dtype)
+
+        def ours(sample):
+            return layer(sample[None]).square().sum()  # noqa: B023 - called in the same round
+
+        def written(sample):
+            return formula(layer, sample[None]).square().sum()  # noqa: B023
+
+        close = functools.partial(torch.testing.assert_close, check_dtype=False, rtol=1e-4, atol=1e-5)
+        close(torch.func.hessian(ours)(u), torch.func.hessian(written)(u))
+        along = torch.randn(4, dtype=dtype)
+        with forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(ours(forward_ad.make_dual(u, along))).tangent
+        close(tangent, torch.func.grad(written)(u) @ along)
+        both = [jacobian(lambda s: layer(s[None])[0], u, vectorize=vectorize) for vectorize in (True, False)]  # noqa: B023
+        close(*both)
+
+
+def test_an_input_of_another_shape_is_refused_though_it_has_as_many_elements():
+    for family in (LEAF, AHAF):
+        with pytest.raises(RuntimeError, match=r"of shape \(2, 3, 4\) got inputs of size \(2, 4, 3\)"):
+            family((2, 3, 4), "silu")(torch.randn(5, 2, 4, 3))
+    with pytest.raises(ValueError, match=r"shape is that of one sample's input, such as \(500,\), not 500"):
+        LEAF(500, "tanh")
 
 
 def test_compile():

@@ -3,10 +3,12 @@
 import copy
 import io
 import itertools
+import math
 import pickle
 import random
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -285,6 +287,26 @@ class Tossing(nn.Module):
         return torch.relu(x) if not self.training or random.random() < 0.5 else torch.relu(x) + 1
 
 
+class Leaving(nn.Module):
+    """Leaves layers out at random, as NumPy has it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) if not self.training or np.random.rand() < 0.5 else x
+
+
+class Frozen(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            x = 2 * x
+        return torch.relu(x)
+
+
+class Precise(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return torch.relu(x)
+
+
 class Indecisive(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x) if self.training else torch.tanh(x)
@@ -297,6 +319,9 @@ class Indecisive(nn.Module):
         (Remembering, "makes or keeps tensors"),
         (Drawing, "draws random numbers"),
         (Tossing, "draws random numbers"),
+        (Leaving, "draws random numbers"),
+        (Frozen, "turns gradients or autocast on or off"),
+        (Precise, "turns gradients or autocast on or off"),
         (Indecisive, "does not always apply the same activations"),
     ],
 )
@@ -312,6 +337,44 @@ def test_code_that_a_tracer_would_misread_stays(kind, reason):
     )
     if kind is not Drawing:  # which draws when it runs
         assert random.getstate() == chance[0] and torch.equal(torch.get_rng_state(), chance[1])
+
+
+def test_an_output_of_another_size_is_told():
+    """As of a network whose number of boxes hangs on scores."""
+
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = nn.Tanh()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.act(x)
+            return y[y == 2 / (1 + torch.exp(-2 * x)) - 1]
+
+    u = torch.randn(50, 3)
+    with pytest.warns(UserWarning, match="changed by inf"):
+        found = replace_activations(Choosing(), example_input=u)
+    assert found.difference == math.inf and not found.model.act.plain
+
+
+def test_copies_hold_what_the_class_says():
+    class Locked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lock = threading.Lock()
+
+        def __getstate__(self):
+            return {name: value for name, value in vars(self).items() if name != "lock"}
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x)
+
+    model = Locked()
+    u = torch.randn(4, 3)
+    assert replace_activations(model, example_input=u).replaced
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(twin(u), model(u))
+    assert "lock" not in vars(twin)
 
 
 def test_children_that_a_forward_goes_through():

@@ -268,6 +268,17 @@ print("equal")
     assert run(code, TRITON_INTERPRET="1").strip() == "equal"
 
 
+def test_pooled_outputs_are_as_their_inputs_whatever_torch_makes_by_default():
+    layer, u = layer_of(LEAF, (3, 4, 4)), inputs((3, 4, 4), channels_last=True)
+    expected = layer(u, pooled=True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = layer(u, pooled=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype is torch.float32 and torch.equal(found, expected)
+
+
 def test_what_the_fast_kernel_is_not_for_goes_to_the_reference():
     """It works on bare addresses: another dtype, shape or place of a parameter must not reach it."""
     layer, u = layer_of(LEAF, (6,)), inputs((6,))

@@ -7,7 +7,7 @@ import torch
 from conftest import published
 from torch import nn
 
-from leaf import KerasNet, LeNet5, build_network
+from leaf import LEAF, KerasNet, LeNet5, build_network
 from leaf.experiment.cells import Cell
 from leaf.experiment.config import read_config
 from leaf.experiment.datasets import DATASETS
@@ -53,6 +53,20 @@ def test_parameter_counts(network, dataset):
 
 def kinds(network: Network) -> list[str]:
     return ["act" if layer in network.activations else type(layer).__name__ for layer in network]
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [{"kernel_size": 2}, {"kernel_size": (2, 2), "stride": 2}, {"kernel_size": 3, "stride": 2, "padding": 1},
+     {"kernel_size": 2, "stride": 1}, {"kernel_size": 2, "ceil_mode": True}, {"kernel_size": 2, "dilation": 2}],
+)  # fmt: skip
+def test_pooling_is_what_the_network_says(pooling):
+    """A learnable activation does usual pooling itself, and leaves any other alone."""
+    network = Network((3, 7, 7), "leaf-silu")
+    network.activation1, network.pool1 = LEAF((3, 7, 7), "silu"), nn.MaxPool2d(**pooling)
+    images = torch.randn(2, 3, 7, 7).contiguous(memory_format=torch.channels_last)
+    expected = nn.functional.max_pool2d(network.activation1(images), **pooling)
+    torch.testing.assert_close(network(images), expected)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaf-silu"])

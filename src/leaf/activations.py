@@ -66,6 +66,8 @@ class Adaptive(nn.Module):
             raise ValueError(f"{name} has no form {form!r}; its forms are: {', '.join(self.forms)}")
         if sharing not in SHARING:
             raise ValueError(f"{name} has no sharing {sharing!r}; there are: {', '.join(SHARING)}")
+        if not isinstance(shape, Sequence):
+            raise ValueError(f"{name}: shape is that of one sample's input, such as (500,), not {shape!r}")
         self.shape, self.form, self.sharing, self.channel_axis = tuple(shape), form, sharing, channel_axis
         own = self.shape if sharing == "element" else tuple(1 for _ in self.shape)
         if sharing == "channel":
@@ -91,8 +93,10 @@ class Adaptive(nn.Module):
     def parameters_for(self, u: Tensor) -> tuple[Tensor, ...]:
         """The parameters as the elements of each of ``u``'s samples see them."""
         parameters = tuple(getattr(self, name) for name in self.parameter_names)
-        if self.sharing == "element" or torch.compiler.is_exporting():  # an exported graph need not hold copies
+        if torch.compiler.is_exporting():  # an exported graph need not hold copies
             return parameters
+        if self.sharing == "element" and u.shape[1:] != self.shape:
+            raise RuntimeError(f"{type(self).__name__} of shape {self.shape} got inputs of size {tuple(u.shape[1:])}")
         return tuple(p if p.shape == u.shape[1:] else p.expand(u.shape[1:]) for p in parameters)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":

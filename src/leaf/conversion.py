@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -167,7 +168,7 @@ def replace_activations(
     replaced = _install(model, sites, wanted)
     with evaluating(model), _plainly(model):
         difference, size = _difference(found.output, run(model, example_input))
-    if difference > 1e-3 + 0.01 * size and all(one.error is None for one in replaced):
+    if not difference <= 1e-3 + 0.01 * size and all(one.error is None for one in replaced):
         warnings.warn(
             f"the output on the example changed by {difference:.2g}: either the model is random in evaluation, or"
             " it counts on an activation changing its input in place",
@@ -400,14 +401,18 @@ def _plainly(model: nn.Module) -> Iterator[None]:
     layers = [layer for layer in model.modules() if isinstance(layer, Adaptive) and not layer.plain]
     for layer in layers:
         layer.plain = True
-    yield
-    for layer in layers:
-        layer.plain = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.plain = False
 
 
 def _difference(before: Any, after: Any) -> tuple[float, float]:
-    """The largest difference between two outputs' tensors, and the largest number in the first."""
+    """The largest difference between two outputs' tensors, infinite if shapes differ; the first's largest number."""
     if isinstance(before, Tensor):
+        if before.shape != after.shape:
+            return math.inf, 0.0
         if not before.numel():
             return 0.0, 0.0
         return (after.double() - before.double()).abs().max().item(), before.double().abs().max().item()
@@ -415,5 +420,7 @@ def _difference(before: Any, after: Any) -> tuple[float, float]:
         before, after = before.values(), after.values()
     elif not isinstance(before, list | tuple):
         return 0.0, 0.0
+    if len(before) != len(after):
+        return math.inf, 0.0
     pairs = [_difference(*pair) for pair in zip(before, after, strict=True)]
     return max((pair[0] for pair in pairs), default=0.0), max((pair[1] for pair in pairs), default=0.0)

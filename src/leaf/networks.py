@@ -54,13 +54,22 @@ class Network(nn.Sequential):
         pooled = False
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
             if isinstance(layer, Adaptive) and layer.fused:
-                pooled = isinstance(following, nn.MaxPool2d)
+                pooled = _halves(following)
                 values = layer(values, pooled)
             elif pooled:
                 pooled = False
             else:
                 values = layer(values)
         return values
+
+
+def _halves(layer: nn.Module | None) -> bool:
+    """Whether a layer is the 2×2 max-pooling that a learnable activation can do in its own pass."""
+    if type(layer) is not nn.MaxPool2d:
+        return False
+    options = {"kernel_size": 2, "stride": 2, "padding": 0, "dilation": 1}
+    usual = all(getattr(layer, name) in (value, (value, value)) for name, value in options.items())
+    return usual and not layer.ceil_mode and not layer.return_indices
 
 
 class LeNet5(Network):

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
@@ -27,6 +28,38 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _modes() != self.modes:
+            raise ValueError("it turns gradients or autocast on or off")
+        return super().create_node(*args, **kwargs)
+
+    def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
+        with torch.enable_grad():
+            self.modes = _modes()
+            return super().trace(*args, **kwargs)
+
+
+def _modes() -> tuple[bool, ...]:
+    """What blocks such as ``torch.no_grad()`` change, of which a graph holds nothing."""
+    autocast = (torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *autocast
+
+
+def _chance() -> tuple[Any, ...]:
+    """The states of the generators that a forward may draw from unseen."""
+    return random.getstate(), torch.get_rng_state(), np.random.get_state()
+
+
+def _drawn_since(chance: tuple[Any, ...]) -> bool:
+    """Whether one of them has been drawn from; all are set back."""
+    python, of_torch, numpy = chance
+    drawn = python != random.getstate() or not torch.equal(of_torch, torch.get_rng_state())
+    drawn |= any(not np.array_equal(*pair) for pair in zip(numpy, np.random.get_state(), strict=True))
+    random.setstate(python)
+    torch.set_rng_state(of_torch)
+    np.random.set_state(numpy)
+    return drawn
+
 
 def trace(module: nn.Module, training: bool) -> fx.Graph:
     """What a module's ``forward`` does in training or in evaluation.
@@ -39,7 +72,7 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
     if "forward" in vars(module):
         raise ValueError("its forward is not its class's")
     own_class, attributes = type(module), vars(module).copy()
-    chance = random.getstate(), torch.get_rng_state()
+    chance = _chance()
     calls: dict[int, str] = attributes.get("_calls", {})
     attributes_then = attributes | {
         "training": training,  # and a forward that goes through its children was not written for those that were added
@@ -58,9 +91,7 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
         module.__class__ = own_class
     if kept:
         raise ValueError("its forward makes or keeps tensors that do not come from its input")
-    if random.getstate() != chance[0] or not torch.equal(torch.get_rng_state(), chance[1]):
-        random.setstate(chance[0])
-        torch.set_rng_state(chance[1])
+    if _drawn_since(chance):
         raise ValueError("its forward draws random numbers")
     _redirect(module, graph, calls)
     return graph
@@ -183,7 +214,8 @@ def _rewritten(original: Any) -> Any:
 
         def __reduce_ex__(self, protocol: Any) -> Any:
             # Files and copies hold which places call what; the forwards are made anew from that.
-            state = {name: value for name, value in vars(self).items() if name != "_forwards"}
+            kept: Any = self.__getstate__()
+            state = {name: value for name, value in kept.items() if name != "_forwards"}
             return _blank, (original,), state
 
         def __setstate__(self, state: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from leaf.kernels.plain import formula, plain_gated_line
+from leaf.kernels.plain import formula, plain_gated_line, transformed
 
 FAST = {"cpu": ("numba", "leaf.kernels.cpu"), "cuda": ("triton", "leaf.kernels.gpu")}
 """For a type of device its fast kernel: the name, which is that of the package it needs, and the module."""
@@ -78,13 +78,18 @@ def _can_be_fast(u: Tensor, parameters: list[Tensor]) -> bool:
     """Whether the fast kernel can: it works on bare addresses, so that nothing unlike may reach it."""
     return (
         not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
+        and not transformed()
         and type(u) is Tensor
         and u.dtype is torch.float32
         and u.numel() > 0
         and _fast_module(u.device.type) is not None
         and all(p.dtype is u.dtype and p.device == u.device and p.shape == u.shape[1:] for p in parameters)
     )
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    """Whether it stands for several tensors, as in ``torch.func.vmap`` or with ``is_grads_batched``."""
+    return torch._C._functorch.is_batchedtensor(tensor) or torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 class FusedGatedLine(torch.autograd.Function):
@@ -98,8 +103,8 @@ class FusedGatedLine(torch.autograd.Function):
         if pooled:
             batch, channels, height, width = u.shape
             shape = (batch, channels, height // 2, width // 2)
-            y = torch.empty(shape, memory_format=torch.channels_last)
-            window = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+            y = torch.empty(shape, dtype=u.dtype, device=u.device, memory_format=torch.channels_last)
+            window = torch.empty_like(y, dtype=torch.uint8)
             kernel.pooled_forward(u, y, window, p1, p2, p3, p4)
         else:
             y, window = torch.empty_like(u), None
@@ -113,11 +118,13 @@ class FusedGatedLine(torch.autograd.Function):
         *inputs, window = ctx.saved_tensors
         u, p1, p2, p3, p4 = inputs
         needed = ctx.needs_input_grad[:5]
-        if torch.is_grad_enabled():  # someone wants this derivative's derivative
-            y = plain_gated_line(u, p1, p2, p3, p4)
-            y = y if window is None else max_pool2d(y, 2)
+        differentiable = torch.is_grad_enabled()  # someone wants this derivative's derivative
+        if differentiable or _is_batched(grad_y):  # or several derivatives at once
+            with torch.enable_grad():
+                y = plain_gated_line(u, p1, p2, p3, p4)
+                y = y if window is None else max_pool2d(y, 2)
             wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-            found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True))
+            found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=differentiable))
             return *(next(found) if need else None for need in needed), None
         kernel = _fast_module(u.device.type)
         if window is not None or (u.ndim == 4 and u.stride(1) == 1):

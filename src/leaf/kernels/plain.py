@@ -21,8 +21,6 @@ class _GatedLine(torch.autograd.Function):
     Only ``u`` and the parameters are kept for the backward pass: the gate is cheaper to compute again than to store.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
         return formula(u, p1, p2, p3, p4)
@@ -58,7 +56,12 @@ class _GatedLine(torch.autograd.Function):
 
 def plain_gated_line(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
     """The gated line of ``u``, ``(N, *shape)``, with parameters of shape ``shape``."""
-    return in_memory_order(_GatedLine.apply, u, p1, p2, p3, p4)
+    return in_memory_order(formula if transformed() else _GatedLine.apply, u, p1, p2, p3, p4)
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, which take torch's own operations alone."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
 def in_memory_order(function: Callable[..., Tensor], u: Tensor, *parameters: Tensor | None) -> Tensor:
