@@ -11,6 +11,7 @@ from playwright.sync_api import expect, sync_playwright
 from project_copy import Copy, job_counts
 
 from leaf.cli import main
+from leaf.experiment.training import TRAINING_VERSION
 
 CELL = "lenet5/fashion_mnist/leaf-tanh/p24sl/adam/seed42"
 
@@ -298,10 +299,12 @@ def test_remaining_is_what_has_no_record_yet(clean):
     shipped = clean.directory / "reports/shipped/cells.csv"
     shipped.parent.mkdir(parents=True)
     try:
-        other = "lenet5/fashion_mnist/relu/classic/adam/seed42"
-        shipped.write_text(f"cell,experiments,best_accuracy\n{CELL},bounded_functions,0.9\n{other},linear_units,\n")
+        columns, other = "cell,experiments,training_version\n", "lenet5/fashion_mnist/relu/classic/adam/seed42"
+        old = CELL.replace("seed42", "seed100").replace("fashion_mnist", "cifar10").replace("tanh", "silu")
+        rows = f"{CELL},bounded_functions,{TRAINING_VERSION}\n{other},linear_units,\n{old},weight_initialization,0\n"
+        shipped.write_text(columns + rows)
         assert dry(clean, "remaining", "--config", "scale=paper")["train"] == 148 - 1
-        shipped.write_text(f"cell,experiments,best_accuracy\n{CELL},bounded_functions bounded_initialization,0.9\n")
+        shipped.write_text(f"{columns}{CELL},bounded_functions bounded_initialization,{TRAINING_VERSION}\n")
         assert dry(clean, "remaining", "--config", "scale=paper")["train"] == 148 + 48 - 1  # four seeds more
         assert dry(clean, "--config", "scale=paper")["train"] == 148  # a reproduction is not a copy
         assert dry(clean, "remaining")["train"] == 68  # the records are not of this scale
