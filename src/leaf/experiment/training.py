@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 import math
 import os
 import time
@@ -17,6 +18,8 @@ from leaf.activations import Adaptive
 from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.cells import Cell, build_network
 from leaf.experiment.datasets import Data
+from leaf.experiment.graphs import Step, recorded
+from leaf.experiment.guests import guests_of
 from leaf.experiment.observations import first_nonfinite_layer, gradient_norms, parameter_quantiles
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, epoch_order, initial_network
 from leaf.experiment.scales import Settings
@@ -133,6 +136,8 @@ class Training:
                 layer.plain = kernel == "plain"
         compute_in(precision, self.network, device)
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
+        self.may_record = not guests_of(vars(cell))  # what a guest does besides, a record would leave out
+        self.take_step = self._recorded_step()
         self.records: list[EpochRecord] = []
         self.partial: PartialEpoch | None = None
         self.nonfinite_layer: str | None = None
@@ -211,16 +216,34 @@ class Training:
         for step in range(len(partial.losses), steps):
             place = slice(step * size, min((step + 1) * size, count))
             minibatch = place if order is None else order[place]
-            augmented = augment(images[minibatch], EpochDraws(*(draw[place] for draw in draws)))
-            inputs = self.images(augmented)
-            note = functools.partial(self._note_nonfinite, inputs)
-            partial.losses.append(training_step(self.network, self.stages, inputs, labels[minibatch], note))
+            partial.losses.append(
+                self.take_step(images[minibatch], labels[minibatch], *(draw[place] for draw in draws))
+            )
             partial.seconds = time.perf_counter() - started
             progress(step + 1, steps)
         losses = torch.stack(partial.losses).cpu()
+        partial.seconds = time.perf_counter() - started  # now a GPU has done what it was asked for
         if not losses.isfinite().all():
             self._note_nonfinite(self.images(images[:size]))  # on a CPU it is known already, and more exactly
         return losses
+
+    def _step(self, pixels: Tensor, labels: Tensor, *draws: Tensor) -> Tensor:
+        """Augment a minibatch and train on it; gives its loss."""
+        images = self.images(augment(pixels, EpochDraws(*draws)))
+        note = functools.partial(self._note_nonfinite, images)
+        return training_step(self.network, self.stages, images, labels, note)
+
+    def _recorded_step(self) -> Step:
+        """The training step, on a GPU recorded; anew whenever optimizers were given other memory."""
+        if not self.may_record:
+            return self._step
+        optimizers = [stage.optimizer for stage in self.stages]
+
+        def state() -> list[Tensor]:
+            remembered = [values.values() for optimizer in optimizers for values in optimizer.state.values()]
+            return [*self.network.state_dict().values(), *itertools.chain(*remembered)]
+
+        return recorded(self._step, state, self.settings.batch_size, self.data.train_images.device)
 
     def _note_nonfinite(self, images: Tensor) -> None:
         """Note which layer first stopped giving finite values, if that isn't known."""
@@ -267,6 +290,10 @@ class Training:
         self.streams.load_state_dict(state["streams"])
         self.records = [EpochRecord(**record) for record in state["records"]]
         self.partial = None if state["partial"] is None else PartialEpoch(**state["partial"])
+        if self.partial:
+            device = self.data.train_images.device
+            self.partial.losses = [loss.to(device) for loss in self.partial.losses]
+        self.take_step = self._recorded_step()
         self.quantiles = state["quantiles"]
         self.nonfinite_layer = state["nonfinite_layer"]
 

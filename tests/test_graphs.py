@@ -1,0 +1,131 @@
+"""Recorded training steps. A CUDA graph exists on a GPU alone (tests/test_gpu.py): here a stand-in takes its place."""
+
+import pytest
+import torch
+
+from leaf.experiment import graphs
+from leaf.experiment import training as training_module
+from leaf.experiment.cells import Cell
+from leaf.experiment.graphs import RecordedStep
+from leaf.experiment.guests import dismiss_guests, load_guests
+from leaf.experiment.scales import Settings
+from leaf.experiment.training import Training
+
+CELL = Cell("kerasnet", "cifar10", "leaf-silu", "dspt-p24sl", "adam", 42)
+SETTINGS = Settings(epochs=3, batch_size=64, train_images=150, test_images=50)  # two full minibatches and a smaller one
+
+
+def train(data, epochs: int = SETTINGS.epochs) -> Training:
+    training = Training(CELL, SETTINGS, data("cifar10", 150, 50))
+    for _ in range(epochs):
+        training.run_epoch()
+    return training
+
+
+def assert_equal(training: Training, expected: Training) -> None:
+    """The same losses and accuracies, weights and places in every random stream, to the bit."""
+    seconds = {"train_seconds": 0.0}
+    assert [vars(r) | seconds for r in training.records] == [vars(r) | seconds for r in expected.records]
+    ours, theirs = training.state_dict(), expected.state_dict()
+    for part in ("network", "optimizers", "streams"):
+        torch.testing.assert_close(ours[part], theirs[part], rtol=0, atol=0)
+
+
+@pytest.fixture
+def expected(data) -> Training:
+    """The cell as it trains without records, with where it left dropout's stream."""
+    training = train(data)
+    streams = training.streams.state_dict()
+    training.streams.state_dict = lambda: streams  # type: ignore[method-assign]
+    return training
+
+
+@pytest.fixture
+def replays(monkeypatch, expected) -> list[int]:
+    """Let steps be recorded on a CPU; the number of images of every minibatch that is replayed."""
+    replayed = []
+
+    def record(stream, step, inputs):
+        places, loss = [tensor.clone() for tensor in inputs], torch.empty(())
+
+        def replay(*inputs):
+            for place, tensor in zip(places, inputs, strict=True):
+                place.copy_(tensor)
+            loss.copy_(step(*places))
+            replayed.append(len(places[0]))
+            return loss.clone()
+
+        return replay
+
+    def recorded(step, state, minibatch, device):
+        return RecordedStep(step, state, minibatch, torch.default_generator, None)
+
+    monkeypatch.setattr(graphs, "take_on", lambda stream, step, *inputs: step(*inputs))
+    monkeypatch.setattr(graphs, "record", record)
+    monkeypatch.setattr(training_module, "recorded", recorded)
+    return replayed
+
+
+def test_a_recorded_cell_is_the_same(data, replays, expected):
+    assert_equal(train(data), expected)
+    assert replays == [64] * 5  # once to see that it gives the same, then in the second and third epoch
+
+
+def test_a_resumed_one_too_wherever_it_was_stopped(data, replays, expected):
+    class Stop(Exception):
+        pass
+
+    def stop(step: int, steps: int) -> None:
+        if step == minibatch:
+            raise Stop
+
+    for epochs, minibatch in [(0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]:
+        training = train(data, epochs)
+        with pytest.raises(Stop):
+            training.run_epoch(stop)
+        state = training.state_dict()
+        training = train(data, epochs=0)
+        training.load_state_dict(state)
+        replays.clear()
+        while not training.finished:
+            training.run_epoch()
+        assert_equal(training, expected)
+        assert set(replays) == ({64} if (epochs, minibatch) != (2, 2) else set())
+
+
+@pytest.mark.parametrize("trouble", ["other numbers", "other draws", "an error"])
+def test_a_record_that_is_not_the_step_is_not_used(data, replays, expected, monkeypatch, trouble):
+    record = graphs.record
+
+    def troubled(stream, step, inputs):
+        if trouble == "an error":
+            step(*inputs)
+            raise RuntimeError("operation not permitted when stream is capturing\nwith more lines")
+        replay = record(stream, step, inputs)
+
+        def take(*inputs):
+            if trouble == "other draws":
+                torch.rand(1)
+            loss = replay(*inputs)
+            return loss.nextafter(torch.tensor(9.0)) if trouble == "other numbers" else loss
+
+        return take
+
+    monkeypatch.setattr(graphs, "record", troubled)
+    reason = "not permitted when stream is capturing$" if trouble == "an error" else "it gives other numbers$"
+    with pytest.warns(UserWarning, match=f"cannot be recorded as a CUDA graph.*{reason}"):
+        training = train(data)
+    assert_equal(training, expected)
+    assert len(replays) == (trouble != "an error")
+
+
+def test_what_guests_do_is_not_recorded(data, replays):
+    load_guests(["examples/my_activation.py"])
+    try:
+        cell = Cell("lenet5", "fashion_mnist", "mish", "classic", "adam", 42)
+        training = Training(cell, Settings(epochs=1, batch_size=64), data("fashion_mnist", 256, 100))
+        training.run_epoch()
+    finally:
+        dismiss_guests()
+    assert not isinstance(training.take_step, RecordedStep)
+    assert not replays
