@@ -18,9 +18,10 @@ from leaf import LEAF
 from leaf.analysis.analyse import analyse, make_table
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
 from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
+from leaf.analysis.formats import write_table
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error
-from leaf.analysis.tables import overview_table, paper_table, summary_table, write_table
+from leaf.analysis.tables import overview_table, paper_table, summary_table
 from leaf.cli import main
 from leaf.experiment import job
 from leaf.experiment.cells import Cell

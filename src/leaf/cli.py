@@ -289,7 +289,7 @@ def _megabytes(size: int) -> str:
 def _table(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import make_table
     from leaf.analysis.collection import collect
-    from leaf.analysis.tables import write_table
+    from leaf.analysis.formats import write_table
 
     _check_asked_for(options, TABLES)
     scale, settings = _scale_and_settings(options)

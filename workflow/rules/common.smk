@@ -6,6 +6,7 @@ CLAIMS_SOURCES = (
     "claims.yaml",
     "published.csv",
     "tables",
+    "formats",
     "statistics",
     "forms",
     "matching",

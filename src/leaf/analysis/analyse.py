@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from leaf.analysis.claims import evaluate
 from leaf.analysis.collection import Records
 from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
+from leaf.analysis.formats import write_table
 from leaf.analysis.forms import layers
 from leaf.analysis.layout import (
     EVOLUTION_CHART,
@@ -24,7 +25,7 @@ from leaf.analysis.layout import (
     TABLE_FORMATS,
 )
 from leaf.analysis.statistics import best_epoch_table, differences_table
-from leaf.analysis.tables import matches_table, overview_table, paper_table, rounding_notes, summary_table, write_table
+from leaf.analysis.tables import matches_table, overview_table, paper_table, rounding_notes, summary_table
 from leaf.experiment.cells import Cell
 
 TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {

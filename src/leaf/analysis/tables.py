@@ -1,8 +1,4 @@
-"""The paper's tables, as data frames and as files."""
-
-import html
-from collections.abc import Callable
-from pathlib import Path
+"""The paper's tables, as data frames."""
 
 import numpy as np
 import pandas as pd
@@ -11,8 +7,6 @@ from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Activation
 from leaf.analysis.collection import MISSING, Records, Variant
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.datasets import DATASETS
-from leaf.experiment.errors import UserError
-from leaf.experiment.files import write_text
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE
 from leaf.networks import NETWORKS
 from leaf.procedures import OPTIMIZERS, PROCEDURES
@@ -20,6 +14,9 @@ from leaf.procedures import OPTIMIZERS, PROCEDURES
 STATUSES = (DONE, DIVERGED, STALE, MISSING, DAMAGED)
 FULLY_CONNECTED = "fully connected part"
 MADE_WITH = ("device", "kernel", "precision", "threads", "torch", "commit")
+
+NAMED_IN_NOTES = 3
+"""Up to how many cells a note names."""
 
 
 def form_title(form: str) -> str:
@@ -222,106 +219,3 @@ def rounding_notes(records: Records) -> list[str]:
 
 def _few(names: pd.Series) -> str:
     return f" ({', '.join(names)})" if len(names) <= NAMED_IN_NOTES else ""
-
-
-def write_table(table: pd.DataFrame, file: Path) -> None:
-    """Write a table in the format that the file's suffix names: csv, tex, md, html or rst.
-
-    Under it come the sentences of ``table.attrs["notes"]``, if there are any; not in csv, which is for programs.
-
-    Raises:
-        UserError: if there is no such format.
-    """
-    if file.suffix not in WRITERS:
-        raise UserError(f"{file}: no table format {file.suffix!r}; there are: {', '.join(WRITERS)}")
-    write_text(file, WRITERS[file.suffix](table))
-
-
-def _flat(table: pd.DataFrame) -> pd.DataFrame:
-    """A table whose keys are columns, under one row of headings."""
-    if isinstance(table.columns, pd.MultiIndex):
-        table = table.set_axis([", ".join(names) for names in table.columns], axis=1).reset_index()
-    return table
-
-
-def _in_words(table: pd.DataFrame) -> pd.DataFrame:
-    return table.astype(object).where(table.notna(), "").map(str)
-
-
-def _to_csv(table: pd.DataFrame) -> str:
-    return _flat(table).to_csv(index=False)
-
-
-def _to_markdown(table: pd.DataFrame) -> str:
-    return _in_words(_flat(table)).to_markdown(index=False, disable_numparse=True) + "\n" + _paragraphs(table)
-
-
-def _paragraphs(table: pd.DataFrame) -> str:
-    return "".join(f"\n{note}\n" for note in _notes(table))
-
-
-def _notes(table: pd.DataFrame) -> list[str]:
-    return table.attrs.get("notes", [])
-
-
-def _to_latex(table: pd.DataFrame) -> str:
-    """A booktabs table; needs the LaTeX package booktabs."""
-    notes = "".join(f"{{\\par\\smallskip\\footnotesize {_latex_escape(note)}\\par}}\n" for note in _notes(table))
-    if isinstance(table.columns, pd.MultiIndex):
-        table = table.reset_index(col_level=1, col_fill="")
-    escaped = _in_words(table).rename(columns=_latex_escape).map(_latex_escape)
-    columns = ["l" if _longest(table.iloc[:, i]) <= LONG_CELL else r"p{8cm}" for i in range(table.shape[1])]
-    styled = escaped.style.hide(axis="index")
-    return styled.to_latex(hrules=True, column_format="".join(columns), multicol_align="c") + notes
-
-
-def _latex_escape(text: str) -> str:
-    replacements = {"±": r"$\pm$", "–": "--", "÷": r"$\div$", "·": r"$\cdot$", "≤": r"$\le$", "≥": r"$\ge$"}
-    replacements |= {character: f"\\{character}" for character in "%_&#${}"}
-    return "".join(replacements.get(character, character) for character in text)
-
-
-def _to_html(table: pd.DataFrame) -> str:
-    """A page of its own."""
-    flat = _flat(table)
-    longest = max((_longest(flat[column]) for column in flat), default=0)
-    body = flat.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
-    wrapping = "normal; min-width: 7rem; vertical-align: top" if longest > LONG_CELL else "nowrap"
-    style = f"<style>{_STYLE}td {{ white-space: {wrapping}; }}</style>"
-    notes = "".join(f"<p>{html.escape(note)}</p>\n" for note in _notes(table))
-    return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n{style}\n{body}\n{notes}</html>\n'
-
-
-def _to_restructured_text(table: pd.DataFrame) -> str:
-    """For the page that the report opens on: the columns that ``table.attrs["in_short"]`` names."""
-    shown = _flat(table)[table.attrs["in_short"]]
-    body = _in_words(shown).to_markdown(index=False, tablefmt="rst", disable_numparse=True)
-    return f"{body}\n{_paragraphs(table)}"
-
-
-def _longest(column: pd.Series) -> int:
-    return max((len(str(value)) for value in column if pd.notna(value)), default=0)
-
-
-NAMED_IN_NOTES = 3
-"""Up to how many cells a note names."""
-
-LONG_CELL = 80
-"""Characters from which a table's cells are text that wraps."""
-
-_STYLE = """
-body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .8rem; text-align: left; vertical-align: bottom; }
-thead th { border-bottom: 2px solid #222; }
-tbody tr + tr td { border-top: 1px solid #ddd; }
-"""
-
-WRITERS: dict[str, Callable[[pd.DataFrame], str]] = {
-    ".csv": _to_csv,
-    ".tex": _to_latex,
-    ".md": _to_markdown,
-    ".rst": _to_restructured_text,
-    ".html": _to_html,
-}
-"""Table formats by file suffix."""
