@@ -7,6 +7,7 @@ from test_graphs import SETTINGS, assert_equal
 from test_kernels import FAMILIES, SHAPES, gradients, inputs, layer_of, true_gradients
 
 from leaf.experiment import training as training_module
+from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import Cell
 from leaf.experiment.devices import training_device
 from leaf.experiment.graphs import RecordedStep
@@ -51,6 +52,11 @@ def test_the_kernel_against_float64(gpu, family, shape, channels_last):
     true = true_gradients(layer, u)
     for ours, exact in zip(gradients(layer.to(gpu), u.to(gpu)), true, strict=True):
         torch.testing.assert_close(ours.cpu().double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_pixels_become_the_same_numbers(gpu):
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_unit_interval(pixels.to(gpu)).cpu(), to_unit_interval(pixels))
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])

@@ -31,4 +31,5 @@ def augment(images: Tensor, draws: EpochDraws) -> Tensor:
 
 def to_unit_interval(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Pixels 0…255 as numbers in [0, 1], rounded to float32 as published, in a floating-point type."""
-    return images.to(torch.float32).div_(255).to(dtype)
+    # A GPU divides by a number of Python's by multiplying with its reciprocal, which rounds otherwise.
+    return images.to(torch.float32).div_(torch.full((), 255.0, device=images.device)).to(dtype)

@@ -3,6 +3,7 @@
 The experiment's networks are so small that a GPU is done with an operation before Python has asked for the next one.
 """
 
+import gc
 import warnings
 from collections.abc import Callable
 
@@ -65,7 +66,8 @@ class RecordedStep:
             replayed = [self._take(*inputs), *self._snapshot()]
             trouble = "" if all(map(torch.equal, [loss, *after], replayed)) else "replayed it gives other numbers"
         except RuntimeError as error:
-            trouble = str(error).splitlines()[0]
+            cause = error.__context__ or error  # what stopped the recording, not what that led to
+            trouble = (str(cause) or repr(cause)).splitlines()[0]
         if trouble:
             self._take = self._step
             self._restore(after)
@@ -99,9 +101,13 @@ def record(stream: torch.cuda.Stream, step: Step, inputs: tuple[Tensor, ...]) ->
         RuntimeError: if it does what cannot be recorded, such as waiting for the GPU.
     """
     places = [tensor.clone() for tensor in inputs]
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        loss = step(*places)
+    graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    gc.collect()  # what it would otherwise free while the step is recorded would stop that
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            loss = step(*places)
+    finally:
+        torch.cuda.set_stream(before)  # a recording that was stopped leaves its own the current one
 
     def replay(*inputs: Tensor) -> Tensor:
         for place, tensor in zip(places, inputs, strict=True):

@@ -150,6 +150,9 @@ def check_possible(execution: Execution, device: torch.device) -> None:
         raise UserError(f"unknown precision {execution.precision!r}; known: {', '.join(PRECISIONS)}")
     if execution.precision == "tf32" and device.type != "cuda":
         raise UserError("precision: tf32 exists on GPUs alone; choose float32 or bfloat16")
+    if execution.precision != "float32" and device.type == "cuda" and not torch.cuda.is_tf32_supported():
+        name = torch.cuda.get_device_name(device)
+        raise UserError(f"precision: {name} computes in neither tf32 nor bfloat16; choose float32")
     if execution.kernel not in ("plain", kernel_for(device)):
         raise UserError(
             f"the state was trained with the kernel {execution.kernel!r}, which is not at hand here and would give"

@@ -10,6 +10,7 @@ under ``torch.func`` and ``torch.compile``, for derivatives of derivatives and w
 
 from functools import cache
 from importlib import import_module
+from subprocess import CalledProcessError
 from typing import Any
 
 import torch
@@ -26,8 +27,13 @@ FAST = {"cpu": ("numba", "leaf.kernels.cpu"), "cuda": ("triton", "leaf.kernels.g
 def _fast_module(device: str) -> Any:
     """The fast kernel for a type of device; ``None`` if there is none, or what it needs is not there or broken."""
     try:
-        return import_module(FAST[device][1])
-    except (ImportError, KeyError, RuntimeError):  # the last one is numba's, where it finds no place for its cache
+        module = import_module(FAST[device][1])
+        if device == "cuda":
+            module.make_ready()
+        return module
+    except (ImportError, KeyError):
+        return None
+    except (RuntimeError, OSError, CalledProcessError):  # no place for a cache on disk; for Triton, no C compiler
         return None
 
 

@@ -1,8 +1,8 @@
 """The gated line on a GPU, in Triton, which comes with torch.
 
 Memory is read and written once. A program owns a block of features and walks a part of the batch, so that parameters
-and gradient sums stay in registers; the parts' sums are added up in a fixed order. Nothing depends on timing or on the
-make of the GPU: results repeat.
+and gradient sums stay in registers; the parts' sums are added up in a fixed order. Nothing depends on timing: results
+repeat on GPUs of one model.
 
 An argument that is ``None`` (a parameter that is a constant 0, a gradient that nobody needs) is compiled away.
 """
@@ -83,6 +83,15 @@ def _backward_part(  # type: ignore[no-untyped-def]
         tl.store(sum3 + k, total3, inside)
     if sum4 is not None:
         tl.store(sum4 + k, total4, inside)
+
+
+def make_ready() -> None:
+    """Let Triton build what it launches kernels with.
+
+    Raises:
+        RuntimeError, OSError, subprocess.CalledProcessError: if it can't, for want of a C compiler or a place to write.
+    """
+    triton.runtime.driver.active.get_current_target()
 
 
 def _grid(batch: int, features: int) -> tuple[tuple[int, int], int]:
