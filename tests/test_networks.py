@@ -114,6 +114,14 @@ def test_initial_weights_are_the_published_ones_in_every_cell_of_the_grid():
         assert weights_digest(seeded(cell)) == expected[cell.network, cell.dataset, cell.seed], cell.name
 
 
+def test_a_part_of_a_network_is_its_layers_in_a_row():
+    network = LeNet5(activation="leaf-tanh")
+    images = torch.rand(2, 1, 28, 28)
+    features = network[:-2]
+    assert list(dict(features.named_children()))[-1] == "linear1" and features[0] is network.conv1
+    torch.testing.assert_close(network[-2:](features(images)), network(images))
+
+
 def test_unknown_names_are_told():
     with pytest.raises(UserError, match=r"unknown network 'lenet'.*known: lenet5, kerasnet"):
         build_network("lenet", "cifar10", "relu")

@@ -1,6 +1,7 @@
 """LeNet-5 and KerasNet with any activation. Weights start with PyTorch's defaults; the output is logits."""
 
-from typing import ClassVar
+from collections import OrderedDict
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -30,6 +31,12 @@ class Network(nn.Sequential):
 
     def __init__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> None:
         super().__init__()
+
+    def __getitem__(self, index: Any) -> Any:
+        """One layer; for a slice, these layers as a row of their own."""
+        if isinstance(index, slice):
+            return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
+        return super().__getitem__(index)
 
     @property
     def activations(self) -> list[nn.Module]:
