@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick test test-slurm check docs bench bench-analysis fidelity faults paper verify environment lock clean
+.PHONY: quick test test-slurm check docs bench bench-analysis bench-sharing fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
 	snakemake --quiet rules
@@ -44,6 +44,10 @@ bench-analysis: $(ENVIRONMENT)  ## what tables, figures and claims of the paper'
 	leaf fetch
 	mkdir -p reports/benchmark
 	python benchmarks/analysis.py reports/benchmark
+
+bench-sharing: $(ENVIRONMENT)  ## how many cells should train at a time on this machine's cores or GPUs
+	leaf fetch cifar10
+	python benchmarks/sharing.py reports/benchmark
 
 faults: $(ENVIRONMENT)  ## interrupts training in every way and counts what is lost
 	leaf fetch

@@ -16,13 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import plain_loop
 import torch
+from measuring import interleaved, ratio, seconds, spread, undisturbed
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
@@ -51,54 +51,6 @@ AGAINST_PLAIN_LOOP = ("ReLU", "AHAF-SiLU", "LEAF-Tanh P24Sl", "LEAF-SiLU DSPT P2
 MINIBATCHES = {"lenet5": 32, "kerasnet": 16}
 PREPARED = 8
 """Minibatches that the plain loop's workers have ready before the first is taken: its time is counted from there on."""
-
-
-def busy_seconds() -> float:
-    """Processor time used on this machine since it started, by anyone; with what a hypervisor kept for others."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def undisturbed(what: str, disturbances: list[str]) -> Iterator[None]:
-    """Notice when other programs take this one's cores meanwhile, and say so."""
-    started, busy, own = time.perf_counter(), busy_seconds(), sum(os.times()[:4])
-    yield
-    others = (busy_seconds() - busy - (sum(os.times()[:4]) - own)) / (time.perf_counter() - started)
-    if others > 0.1:
-        disturbances.append(
-            f"{what}: other programs used {others:.1f} cores meanwhile; its figures are not to be trusted"
-        )
-        print(disturbances[-1], file=sys.stderr)
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """How long a call takes."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
-def interleaved(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """The results of each, called in turn, there and back; a first round is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for index in range(rounds + 1):
-        for name in list(runs)[:: 1 if index % 2 else -1]:
-            result = runs[name]()
-            if index:
-                found[name].append(result)
-    return found
-
-
-def ratio(above: list[float], below: list[float]) -> float:
-    """Median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
-
-
-def spread(values: list[float]) -> float:
-    """Half the range over the median."""
-    return (max(values) - min(values)) / 2 / statistics.median(values)
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

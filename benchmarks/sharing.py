@@ -1,0 +1,94 @@
+"""How many cells should train at a time: images per second of a machine's cores, or of its GPUs, shared in every way.
+
+Each cell is a process of its own, as under Snakemake, and all of them train at once, on real data. The ways to share
+run in turn, so that a drifting machine drifts for all of them. Run as `make bench-sharing`.
+"""
+
+import functools
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pandas as pd
+import torch
+from measuring import interleaved, ratio, spread, undisturbed
+
+from leaf.experiment.cells import Cell
+from leaf.experiment.datasets import dataset_file, load
+from leaf.experiment.devices import training_device
+from leaf.experiment.provenance import device_name
+from leaf.experiment.scales import Settings
+from leaf.experiment.training import Training
+
+NETWORKS = ("lenet5", "kerasnet")
+SETTINGS = Settings(train_images=2048, test_images=10)
+ROUNDS = 3
+SECONDS = 4.0
+"""For how long all of them train in one round."""
+
+PATIENCE = 300.0
+"""Seconds for which a cell waits for the others."""
+
+
+def ways_to_share(on_gpu: bool) -> list[tuple[int, int]]:
+    """Cells at a time and threads for each: one cell, two, four, … up to one for each core."""
+    cores = len(os.sched_getaffinity(0))
+    counts = [2**power for power in range(cores.bit_length()) if 2**power <= cores]
+    return [(cells, 1 if on_gpu else cores // cells) for cells in counts]
+
+
+def train(network: str, seed: int, threads: int, ready: Barrier) -> tuple[int, float, float]:
+    """Train a cell once all are ready: how many images, and when it began and ended, in the machine's seconds."""
+    torch.set_num_threads(threads)
+    data = load("cifar10", dataset_file("cifar10"), SETTINGS.train_images, SETTINGS.test_images)
+    with training_device("auto") as device:
+        training = Training(Cell(network, "cifar10", "leaf-tanh", "p24sl", "adam", seed), SETTINGS, data, device)
+        training.train_epoch()
+        ready.wait(PATIENCE)
+        images, began = 0, time.monotonic()
+        while time.monotonic() - began < SECONDS:
+            training.partial = None
+            training.train_epoch()
+            images += len(data.train_images)
+        return images, began, time.monotonic()
+
+
+def images_per_second(network: str, cells: int, threads: int) -> float:
+    """Let so many cells train at once."""
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Manager() as manager, ProcessPoolExecutor(cells, spawn) as processes:
+        ready = manager.Barrier(cells)
+        trained = [processes.submit(train, network, seed, threads, ready) for seed in range(cells)]
+        images, began, ended = zip(*(future.result() for future in trained), strict=True)
+    return sum(images) / (max(ended) - min(began))
+
+
+def main() -> None:
+    """Measure, print, and write ``sharing.csv`` into the directory that the first argument names."""
+    with training_device("auto") as device:
+        name, on_gpu = device_name(device), device.type == "cuda"
+    rows, disturbances = [], list[str]()
+    for network in NETWORKS:
+        ways = {f"{cells} × {threads}": (cells, threads) for cells, threads in ways_to_share(on_gpu)}
+        with undisturbed(f"sharing by {network}", disturbances):
+            runs = {way: functools.partial(images_per_second, network, *how) for way, how in ways.items()}
+            found = interleaved(runs, ROUNDS)
+        for way, (cells, threads) in ways.items():
+            rows.append({
+                "device": name, "network": network, "cells": cells, "threads_each": threads,
+                "images_per_second": statistics.median(found[way]), "spread": spread(found[way]),
+                "over_one_cell": ratio(found[way], found[next(iter(ways))]), "disturbed": bool(disturbances),
+            })  # fmt: skip
+            print(" ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True)
+    directory = Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(directory / "sharing.csv", index=False, float_format="%.4g")
+
+
+if __name__ == "__main__":
+    main()
