@@ -44,7 +44,8 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
         training.records.append(EpochRecord(epoch, 1 / epoch, 0.1, 1.0, accuracy, None, 1e-3, None, 10.0))
     about = {
         "cell": {**asdict(cell), "name": cell.name}, "scale": SCALE, "settings": asdict(settings), "sessions": [],
-        "threads": 1, "kernel": "plain", "precision": "float32", "data_sha256": DATASETS[cell.dataset].sha256,
+        "device": "none", "threads": 1, "kernel": "plain", "precision": "float32",
+        "data_sha256": DATASETS[cell.dataset].sha256,
     }  # fmt: skip
     write_outputs(directory / cell.directory(SCALE), cell, training, about)
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pandas as pd
 import pytest
@@ -132,6 +133,16 @@ def test_whoever_resumes_computes_as_before(empty_project, monkeypatch):
     assert results() == expected
     run = read_run(CELL.directory("tiny"))
     assert (run["kernel"], run["precision"]) == ("plain", "bfloat16")
+
+
+def test_every_device_that_a_cell_was_trained_on_is_told(empty_project, monkeypatch):
+    for device, epoch in (("one", 2), ("another", 3), ("one", 4)):
+        monkeypatch.setattr(job, "device_name", lambda _, device=device: f"CPU ({device})")
+        with suppress(Killed):
+            train(progress=kill_in_epoch(epoch))
+    run = read_run(CELL.directory("tiny"))
+    assert [session["device"] for session in run["sessions"]] == ["CPU (one)", "CPU (another)", "CPU (one)"]
+    assert run["device"] == "CPU (one) and CPU (another)"
 
 
 def test_a_state_of_a_kernel_that_is_not_at_hand_is_kept_and_told(empty_project, monkeypatch):

@@ -25,7 +25,7 @@ from leaf.experiment.guests import check_cell, guests_of
 from leaf.experiment.lock import hold
 from leaf.experiment.outputs import write_outputs
 from leaf.experiment.progress import BEAT, Progress, drop_progress, note_failure, write_progress
-from leaf.experiment.provenance import timestamp
+from leaf.experiment.provenance import device_name, timestamp
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import Run, Tracking, Watch
@@ -207,7 +207,8 @@ class _Job:
             kept = [f"{key} {value}" for key, value in state["execution"].items() if value != asdict(chosen)[key]]
             as_before = f", with {', '.join(kept)} as before" if kept else ""
             say(f"{cell.name}: goes on {self.where}{of_scale}{as_before}")
-        self.sessions.append({"started": timestamp(self.started), "host": socket.gethostname()})
+        here = {"host": socket.gethostname(), "device": device_name(device)}
+        self.sessions.append({"started": timestamp(self.started), **here})
         self.saved = self.where if state else None
         self.minibatches = math.ceil((len(data.train_images) - settings.validation_images) / settings.batch_size)
         self.told = 0.0
@@ -332,6 +333,8 @@ class _Job:
             "scale": self.scale,
             "settings": asdict(self.settings),
             **asdict(self.execution),
+            # Each of them, since they differ by rounding; states of old don't tell.
+            "device": " and ".join(dict.fromkeys(s["device"] for s in self.sessions if "device" in s)),
             "sessions": self.sessions,
             "data_sha256": DATASETS[self.cell.dataset].sha256,
             **({"guests": self.guests} if self.guests else {}),

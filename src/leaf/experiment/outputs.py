@@ -15,7 +15,7 @@ from leaf.experiment.observations import (
     input_histograms,
     weighted_layers,
 )
-from leaf.experiment.provenance import device_name, git, peak_memory, versions
+from leaf.experiment.provenance import git, peak_memory, versions
 from leaf.experiment.records import write_metrics, write_run, write_tensors
 from leaf.experiment.training import TEST_BATCH_SIZE, TRAINING_VERSION, Training
 
@@ -62,7 +62,6 @@ def _about_training(training: Training) -> dict[str, Any]:
         "diverged_at": training.records[-1].epoch if training.diverged else None,
         "nonfinite_layer": training.nonfinite_layer,
         "network_parameters": sum(parameter.numel() for parameter in training.network.parameters()),
-        "device": device_name(training.data.train_images.device),
         "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
         "peak_memory_bytes": peak_memory(),
     }
