@@ -148,6 +148,16 @@ def test_editing_a_figures_code_redraws_its_figures_and_retrains_nothing(project
     assert project.trained_at() == before and "Nothing to be done" in project.snakemake("-n")
 
 
+def test_editing_code_that_others_import_remakes_what_they_make(project):
+    module = "src/leaf/analysis/matching.py"
+    code = (project.directory / module).read_text()
+    project.edit(module, code, f"{code}\n# edited\n")
+    jobs = project.jobs()
+    assert {"forms_charts", "summary_table", "network_tables", "claims"} <= jobs.keys() and "train" not in jobs
+    project.edit(module, f"{code}\n# edited\n", code)
+    assert "Nothing to be done" in project.snakemake("-n")
+
+
 def test_changing_a_setting_of_an_own_scale_retrains_exactly_its_cells(project):
     other = ["--config", "scale=other"]
     project.snakemake(f"results/other/{CELL}/metrics.csv")

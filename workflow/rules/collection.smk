@@ -22,7 +22,7 @@ rule collect_partial:
         directory=PARTIAL,
         runs=existing_runs,
         benchmark=content([BENCHMARK]),
-        made_with=digest("analyse", "figures", "initial_forms", *CLAIMS_SOURCES),
+        made_with=digest("analyse", "claims.yaml", "published.csv"),
     shell:
         "(leaf collect --scale {wildcards.scale} --config {params.config:q} --output {params.directory}"
         " && leaf analyse {params.directory} --threads {threads} --config {params.config:q}) > {log} 2>&1"

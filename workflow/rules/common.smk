@@ -1,18 +1,5 @@
 # What the rules share: which cells a table or figure is made of, and what it depends on beside them.
 
-# Files of the analysis that claims are made with.
-CLAIMS_SOURCES = (
-    "claims",
-    "claims.yaml",
-    "published.csv",
-    "tables",
-    "formats",
-    "statistics",
-    "forms",
-    "matching",
-    "collection",
-)
-
 REPORT = f"{REPORTS}/{{scale}}"
 FIGURE_FORMAT = config["figure_format"]
 CELL = f"{{scale}}/{CELL_PATTERN}"
@@ -94,11 +81,22 @@ def title_of(wildcards) -> str:
 
 
 def digest(*names: str) -> str:
-    """Of what makes something: modules of the analysis, or other files there. A change makes it again."""
-    files = [name if "." in name else f"{name}.py" for name in names]
-    content = b"".join(
-        Path(workflow.basedir, "src/leaf/analysis", file).read_bytes() for file in files
-    )
+    """Of what makes something: modules of the analysis with all that they import there, and other files there.
+
+    A change makes it again.
+    """
+    files, left = {}, [name if "." in name else f"{name}.py" for name in names]
+    while left:
+        file = left.pop()
+        if file not in files:
+            files[file] = Path(workflow.basedir, "src/leaf/analysis", file).read_text(
+                encoding="utf-8"
+            )
+            modules = re.findall(
+                r"^ *from leaf\.analysis\.(\w+) import", files[file], re.M
+            )
+            left += [f"{module}.py" for module in modules]
+    content = "".join(files[file] for file in sorted(files)).encode()
     # The training version too: tables and figures mark results of another one.
     return f"{hashlib.sha256(content).hexdigest()[:16]}, training version {TRAINING_VERSION}"
 

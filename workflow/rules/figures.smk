@@ -22,7 +22,7 @@ rule progress_chart:
     params:
         cells=names_of,
         settings=settings_of,
-        made_with=digest("figures", "tables", "collection"),
+        made_with=digest("figures"),
     shell:
         "leaf figure {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
         " --progress {output} > {log} 2>&1"
@@ -40,7 +40,7 @@ rule forms_charts:
     params:
         cell=rules.train.params.cell,
         settings=settings,
-        made_with=digest("figures", "forms", "collection"),
+        made_with=digest("figures"),
     shell:
         "leaf figure {params.cell} --scale {wildcards.scale} --settings {params.settings:q}"
         " --forms {output.forms} --evolution {output.evolution} > {log} 2>&1"
@@ -59,6 +59,6 @@ rule initial_forms_chart:
         f"logs/figures/{{scale}}/{INITIAL_FORMS_CHART}.log",
     localrule: True
     params:
-        made_with=digest("figures", "initial_forms"),
+        made_with=digest("figures"),
     shell:
         "leaf figure --initial_forms {output} > {log} 2>&1"

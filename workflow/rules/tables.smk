@@ -19,7 +19,7 @@ rule summary_table:
     params:
         cells=names_of,
         settings=settings_of,
-        made_with=digest("tables", "formats", "collection"),
+        made_with=digest("tables", "formats"),
     shell:
         "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
         " --summary {output} > {log} 2>&1"
@@ -40,9 +40,7 @@ rule network_tables:
         cells=names_of,
         settings=settings_of,
         statistics=json.dumps(config["statistics"], sort_keys=True),
-        made_with=digest(
-            "tables", "formats", "statistics", "forms", "matching", "collection"
-        ),
+        made_with=digest("statistics", "tables", "formats"),
     shell:
         "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
         " --statistics {params.statistics:q} --paper {output.paper} --differences {output.differences}"
