@@ -6,20 +6,24 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import safetensors.torch
 import torch
+import yaml
+from conftest import PROJECT
 from project_copy import comparable_results
 
 from leaf import build_network
+from leaf.cli import main
 from leaf.experiment import job
 from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
-from leaf.experiment.job import train_cell
+from leaf.experiment.job import Schedule, train_cell
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
 
@@ -302,6 +306,22 @@ def test_a_gpu_that_is_not_there(empty_project):
         pytest.skip("there is one")
     with pytest.raises(UserError, match="cuda is demanded, but torch finds no GPU"):
         train_cell(CELL, "tiny", SETTINGS, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [([], (5, 30)), (["--checkpoint-epochs", "2"], (2, 30)), (["--checkpoint-minutes", "0.5"], (5, 0.5))],
+)
+def test_states_are_written_as_often_as_the_configuration_or_the_command_line_says(
+    empty_project, monkeypatch, options, expected
+):
+    config = yaml.safe_load((PROJECT / "config.yaml").read_text()) | {"checkpoint": {"epochs": 5, "minutes": 30}}
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    Path("workflow").symlink_to(PROJECT / "workflow")
+    schedules = []
+    monkeypatch.setattr(job, "train_cell", lambda *arguments, **_: schedules.extend(arguments))
+    main(["train", CELL.name, "--settings", SETTINGS.to_json(), "--scale", "tiny", *options])
+    assert Schedule(*expected) in schedules
 
 
 def test_command_line_and_its_start(empty_project, monkeypatch):

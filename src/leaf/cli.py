@@ -85,12 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--precision", help="float32, tf32 or bfloat16, instead of the configuration's")
     train.add_argument("--threads", type=_positive, help="threads to compute with; all cores if not given")
     train.add_argument(
-        "--checkpoint-epochs", type=_positive, default=1, metavar="K", help="write the state every K epochs (1)"
+        "--checkpoint-epochs",
+        type=_positive,
+        metavar="K",
+        help="write the state every K epochs, instead of as the configuration says",
     )
-    train.add_argument(
-        "--checkpoint-minutes", type=float, default=10, metavar="M", help="and when M minutes have passed (10)"
-    )
-
+    train.add_argument("--checkpoint-minutes", type=float, metavar="M", help="and when M minutes have passed, likewise")
     train.add_argument("--continues", metavar="SCALE", help="the scale whose states to go on from, beside --settings")
     train.add_argument("--tracking", metavar="JSON", help="who watches, and where, instead of the configuration's")
 
@@ -246,7 +246,10 @@ def _train(options: argparse.Namespace) -> None:
         bar.update(step - bar.n)
 
     device, precision = (getattr(options, name) or _config(options).values[name] for name in ("device", "precision"))
-    schedule = Schedule(options.checkpoint_epochs, options.checkpoint_minutes)
+    asked = {"epochs": options.checkpoint_epochs, "minutes": options.checkpoint_minutes}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    configured = _config(options).values["checkpoint"] if len(asked) < 2 and CONFIG.exists() else {}
+    schedule = Schedule(**configured | asked)
     tracking = None  # nobody watches where neither the command line nor a configuration says who
     if options.tracking:
         tracking = Tracking.from_json(options.tracking)
