@@ -25,7 +25,7 @@ from leaf.analysis.tables import overview_table, paper_table, summary_table
 from leaf.cli import main
 from leaf.experiment import job
 from leaf.experiment.cells import Cell
-from leaf.experiment.errors import DamagedError
+from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.job import train_cell
 from leaf.experiment.records import write_metrics, write_run, write_tensors
 from leaf.experiment.scales import Settings
@@ -174,6 +174,14 @@ def test_added_records_replace_what_they_have_and_keep_the_rest(project):
     assert dict(zip(merged.cells["cell"], merged.cells["experiments"], strict=True))[second.name] == "mine other"
     assert merged.epochs["test_accuracy"].tolist() == [0.2, 0.3, 1 / 3, 0.7, 0.8, 0.9, 0.5, 0.5, 0.6]
     assert set(merged.forms) == {first.name, second.name, third.name}
+
+
+def test_records_of_another_scale_are_not_mixed_in(project):
+    write_cell(cell("relu"), [0.1, 0.2, 0.3])
+    records = collect({cell("relu"): ["mine"]}, "tiny", SETTINGS)
+    others = replace(records, cells=records.cells.assign(scale="paper"))
+    with pytest.raises(UserError, match="there are of the scale paper, the new ones of tiny"):
+        merge(others, records)
 
 
 def test_a_stale_cell_replaces_nothing_and_brings_all_it_has_where_there_was_nothing(project):

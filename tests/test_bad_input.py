@@ -76,6 +76,7 @@ CONFIGURATIONS = {
     "paper changed": ({"scales": {"paper": {"extends": "quick"}}}, "fixed; give your scale a name of its own"),
     "extends nothing": ({"scales": {"mine": {"epochs": 1}}}, "scales.mine: 'extends' is a required property"),
     "extends the unknown": (scale(extends="qick"), "scales.mine.extends: unknown scale 'qick'"),
+    "a name that is taken": ({"scales": {"shipped": {"extends": "quick"}}}, "scales.shipped: reports/shipped is taken"),
     "extends itself": (scale(extends="mine"), "scales: mine: extends goes in a circle"),
     "extend each other": (
         {"scales": {"a": {"extends": "b"}, "b": {"extends": "a"}}},

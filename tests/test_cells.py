@@ -95,6 +95,7 @@ def test_names_and_directories():
         ("lenet5/cifar10/silu/classic/adam/seed4294967296", "seed 4294967296 is not between"),
         ("lenet5/cifar10/silu/classic/adam/42", "names no cell"),
         ("lenet5/cifar10/silu", "names no cell"),
+        ("lenet5/cifar10/silu/classic/adam/seed042", "its seed is written seed42"),
     ],
 )
 def test_cells_that_cannot_be(name, message):

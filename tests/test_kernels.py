@@ -209,6 +209,27 @@ def test_a_derivative_of_the_derivative(pooled):
     torch.testing.assert_close(ours.double(), true, rtol=1e-4, atol=1e-4)
 
 
+def test_a_derivative_of_the_derivative_of_one_module_used_twice():
+    layer = layer_of(LEAF, (4,))
+
+    def second(u: torch.Tensor, use: Any) -> list[torch.Tensor]:
+        leaves = [u, *layer.parameters()]
+        first = torch.autograd.grad(use(use(u)).square().sum(), leaves, create_graph=True)
+        return [*first, *torch.autograd.grad(first[0].square().sum(), leaves)]
+
+    u = inputs((4,)).requires_grad_()
+    ours = second(u, layer)
+    layer.plain = True
+    for found, true in zip(ours, second(u, layer), strict=True):
+        torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-4)
+
+
+def test_a_traced_network_computes_the_same(tmp_path):
+    network, u = torch.nn.Sequential(torch.nn.Linear(3, 4), layer_of(LEAF, (4,))), torch.randn(2, 3)
+    torch.jit.trace(network, u).save(tmp_path / "traced.pt")
+    torch.testing.assert_close(torch.jit.load(tmp_path / "traced.pt")(u), network(u), rtol=1e-5, atol=1e-5)
+
+
 def run(code: str, **environment: str) -> str:
     import os
 

@@ -138,7 +138,17 @@ def collect(
 
 
 def merge(old: Records, new: Records) -> Records:
-    """``new``, with the results of ``old`` for the cells that have none of the present settings in it."""
+    """``new``, with the results of ``old`` for the cells that have none of the present settings in it.
+
+    Raises:
+        UserError: if they are of different scales.
+    """
+    here, there = (", ".join(sorted(set(records.cells["scale"]))) for records in (old, new))
+    if here and there and here != there:
+        raise UserError(
+            f"the records that are there are of the scale {here}, the new ones of {there}: name its --scale, or collect"
+            " into another directory"
+        )
     fresh = set(new.cells["cell"][new.cells["status"].isin([DONE, DIVERGED])])
     without_results = old.cells["cell"].isin(new.cells["cell"]) & (old.cells["status"] == MISSING)
     kept = old.cells[~old.cells["cell"].isin(fresh) & ~without_results]

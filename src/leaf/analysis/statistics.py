@@ -42,7 +42,7 @@ def paired_interval(differences: Sequence[float], confidence: float) -> tuple[fl
     """
     values = np.asarray(differences, dtype=float)
     mean, deviation = values.mean(), values.std(ddof=1)
-    if deviation == 0:
+    if deviation < 1e-9:  # of accuracies and losses: no more than their rounding
         return mean, mean, np.sign(mean) * np.inf if mean else 0.0, 0.0 if mean else 1.0
     low, high = stats.t.interval(confidence, len(values) - 1, mean, stats.sem(values))
     return low, high, mean / deviation, stats.ttest_1samp(values, 0).pvalue

@@ -143,7 +143,10 @@ class Cell:
         *parts, seed = name.strip("/").split("/")
         if len(parts) != len(CHOICES) or not seed.removeprefix("seed").isdecimal() or not seed.startswith("seed"):
             raise UserError(f"{name!r} names no cell; a cell's name looks like {CELL_PATTERN}")
-        return cls(**dict(zip(CHOICES, parts, strict=True)), seed=int(seed.removeprefix("seed")))
+        number = int(seed.removeprefix("seed"))
+        if seed != f"seed{number}":
+            raise UserError(f"{name!r} names no cell; its seed is written seed{number}")
+        return cls(**dict(zip(CHOICES, parts, strict=True)), seed=number)
 
 
 def field_pattern(field: str) -> str:

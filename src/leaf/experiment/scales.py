@@ -85,6 +85,10 @@ SCALES: dict[str, Scale] = {
 }
 
 
+NO_SCALES = ("shipped", "benchmark")
+"""What stands beside the scales' reports, and so can be no scale's name."""
+
+
 def resolve_scales(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
     """``SCALES`` and a user's own, each of which starts from the scale that it ``extends``, in whatever order.
 
@@ -94,6 +98,8 @@ def resolve_scales(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
     for name in own:
         if name in SCALES:
             raise UserError(f"scales.{name}: what {name!r} means is fixed; give your scale a name of its own")
+        if name in NO_SCALES:
+            raise UserError(f"scales.{name}: reports/{name} is taken; give your scale another name")
     scales, others = dict(SCALES), dict(own)
     while others:
         ready = [name for name, changes in others.items() if changes["extends"] in scales]

@@ -61,7 +61,7 @@ def gated_line(
         p3 = p3.clamp(-torch.finfo(torch.float16).max, torch.finfo(torch.float16).max)
     if u.dtype != p1.dtype:
         u = u.to(torch.promote_types(u.dtype, p1.dtype))
-    exporting = torch.compiler.is_exporting()
+    exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     if exporting or plain or not _can_be_fast(u, [p for p in (p1, p2, p3, p4) if p is not None]):
         y = formula(u, p1, p2, p3, p4) if exporting else plain_gated_line(u, p1, p2, p3, p4)
         return max_pool2d(y, 2) if pooled else y
@@ -89,6 +89,7 @@ def _can_be_fast(u: Tensor, parameters: list[Tensor]) -> bool:
         and u.dtype is torch.float32
         and u.numel() > 0
         and _fast_module(u.device.type) is not None
+        and all(type(p) in (Tensor, torch.nn.Parameter) for p in parameters)
         and all(p.dtype is u.dtype and p.device == u.device and p.shape == u.shape[1:] for p in parameters)
     )
 
@@ -127,6 +128,9 @@ class FusedGatedLine(torch.autograd.Function):
         differentiable = torch.is_grad_enabled()  # someone wants this derivative's derivative
         if differentiable or _is_batched(grad_y):  # or several derivatives at once
             with torch.enable_grad():
+                # Views, since the input may come from another use of this module, whose share is not asked for here.
+                inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+                u, p1, p2, p3, p4 = inputs
                 y = plain_gated_line(u, p1, p2, p3, p4)
                 y = y if window is None else max_pool2d(y, 2)
             wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
