@@ -70,6 +70,17 @@ def test_jobs_that_see_other_gpus_share_by_the_gpu_not_by_its_number():
     process.communicate("\n")
 
 
+def test_a_link_in_a_seats_place_is_not_followed(tmp_path):
+    with seat(["GPU-a"]):
+        (taken,) = tmp_path.glob("leaf-seats-*/GPU-a-0")
+    taken.unlink()
+    (tmp_path / "precious").write_text("mine")
+    taken.symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"), seat(["GPU-a"]):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
 def test_the_device_that_is_asked_for():
     with training_device("cpu") as device:
         assert device == torch.device("cpu")

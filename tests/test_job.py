@@ -18,7 +18,7 @@ from project_copy import comparable_results
 
 from leaf import build_network
 from leaf.cli import main
-from leaf.experiment import job
+from leaf.experiment import job, provenance
 from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.datasets import DATASETS
@@ -137,6 +137,17 @@ def test_whoever_resumes_computes_as_before(empty_project, monkeypatch):
     assert results() == expected
     run = read_run(CELL.directory("tiny"))
     assert (run["kernel"], run["precision"]) == ("plain", "bfloat16")
+
+
+def test_the_commit_is_the_codes_or_none(tmp_path, monkeypatch):
+    assert len(provenance.git().get("commit", "")) == (40 if (PROJECT / ".git").exists() else 0)
+    for command in (
+        ["init", "--quiet"],
+        ["-c", "user.name=a", "-c", "user.email=a", "commit", "--allow-empty", "-qm", "a"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))  # installed within another project
+    assert provenance.git() == {}
 
 
 def test_every_device_that_a_cell_was_trained_on_is_told(empty_project, monkeypatch):

@@ -208,7 +208,8 @@ def two_stage_step(
         activations: optimizer of the activations' parameters.
         others: optimizer of the other parameters.
         loss: computes the minibatch's loss, from the model's inputs on. It is called twice: dropout draws anew, and
-            batch normalization counts the minibatch twice.
+            batch normalization counts the minibatch twice. ``DistributedDataParallel`` needs
+            ``find_unused_parameters=True``, since in each stage a part of the parameters has no gradient.
 
     Returns:
         The second stage's loss before its step, a detached scalar.

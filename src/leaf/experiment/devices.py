@@ -35,6 +35,11 @@ def training_device(name: str) -> Iterator[torch.device]:
         yield torch.device("cuda", index)
 
 
+def _open_no_link(path: str, flags: int) -> int:
+    """For ``open``, where others may have put something: never what a symbolic link points to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 @contextmanager
 def seat(gpus: Sequence[str]) -> Iterator[int]:
     """Index of the GPU that the fewest processes have a seat at, one of which is held while the context lasts.
@@ -46,10 +51,10 @@ def seat(gpus: Sequence[str]) -> Iterator[int]:
         gpus: names that every process on this machine knows the GPUs by.
     """
     directory = Path(tempfile.gettempdir(), f"leaf-seats-{os.getuid()}")
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     for row in itertools.count():
         for index, gpu in enumerate(gpus):
-            with (directory / f"{gpu}-{row}").open("w") as file:
+            with open(directory / f"{gpu}-{row}", "a", opener=_open_no_link) as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
