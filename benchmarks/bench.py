@@ -30,11 +30,12 @@ from torchvision.models import resnet18
 from leaf import AHAF, LEAF, parameter_groups, replace_activations
 from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import Cell, build_network
+from leaf.experiment.computing import keep_freed_memory, make_deterministic
 from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
 from leaf.experiment.provenance import device_name, git, versions
 from leaf.experiment.scales import SCALES, Settings
 from leaf.experiment.tracking import TRACKERS, Run, Tracking, Watch
-from leaf.experiment.training import Training, keep_freed_memory, make_deterministic
+from leaf.experiment.training import Training
 from leaf.kernels import kernel_for
 from leaf.networks import NETWORKS, Network
 

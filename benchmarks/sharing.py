@@ -72,8 +72,9 @@ def main() -> None:
     """Measure, print, and write ``sharing.csv`` into the directory that the first argument names."""
     with training_device("auto") as device:
         name, on_gpu = device_name(device), device.type == "cuda"
-    rows, disturbances = [], list[str]()
+    rows = []
     for network in NETWORKS:
+        disturbances: list[str] = []
         ways = {f"{cells} × {threads}": (cells, threads) for cells, threads in ways_to_share(on_gpu)}
         with undisturbed(f"sharing by {network}", disturbances):
             runs = {way: functools.partial(images_per_second, network, *how) for way, how in ways.items()}

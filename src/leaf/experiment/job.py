@@ -17,6 +17,7 @@ import torch
 from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.checkpoint import drop_previous, load_state, save_state
+from leaf.experiment.computing import PRECISIONS
 from leaf.experiment.datasets import DATASETS, dataset_file, load
 from leaf.experiment.devices import training_device
 from leaf.experiment.errors import DamagedError, UserError
@@ -29,7 +30,7 @@ from leaf.experiment.provenance import device_name, timestamp
 from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import Run, Tracking, Watch
-from leaf.experiment.training import PRECISIONS, TRAINING_VERSION, Training
+from leaf.experiment.training import TRAINING_VERSION, Training
 from leaf.kernels import kernel_for
 
 CellProgress = Callable[[int, int, int], None]

@@ -48,9 +48,8 @@ def git() -> dict[str, Any]:
         return subprocess.run(["git", *arguments], cwd=here, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        call(
-            "ls-files", "--error-unmatch", __file__
-        )  # or it would be the commit of whatever the package is installed in
+        # It fails where another project's checkout is merely what this is installed in.
+        call("ls-files", "--error-unmatch", __file__)
         return {"commit": call("rev-parse", "HEAD"), "clean": not call("status", "--porcelain", "--untracked-files=no")}
     except (OSError, subprocess.CalledProcessError):
         return {}

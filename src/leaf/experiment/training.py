@@ -1,10 +1,8 @@
 """The training loop: epochs in, one record per epoch out."""
 
-import ctypes
 import functools
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from leaf.activations import Adaptive
 from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.cells import Cell, build_network
+from leaf.experiment.computing import compute_in, keep_freed_memory, make_deterministic
 from leaf.experiment.datasets import Data
 from leaf.experiment.graphs import Step, recorded
 from leaf.experiment.guests import guests_of
@@ -33,13 +32,6 @@ TRAINING_VERSION = 1
 """
 
 TEST_BATCH_SIZE = 250
-
-PRECISIONS = {
-    "float32": "every number and product",
-    "tf32": "GPUs alone: convolutions and matrix products round their inputs to 10 bits",
-    "bfloat16": "convolutions and matrix products compute in bfloat16, weights and activations stay float32",
-}
-"""What a cell can be trained in, by name."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of minibatches done in the epoch and their number in all."""
@@ -97,7 +89,7 @@ class Training:
         data: the images to train and test on, as many of them as the settings say.
         device: where to compute.
         kernel: ``"plain"``, or the name of the fast kernel that the device has; that one if not given.
-        precision: a name in ``PRECISIONS``.
+        precision: a name in ``computing.PRECISIONS``.
         parent: of a cell that takes over another's network, that network's weights by name.
         dtype, memory_format: of weights and images; the tests' exact comparisons use float64 and contiguous memory.
     """
@@ -308,36 +300,3 @@ def take_over(network: Network, weights: Mapping[str, Tensor]) -> None:
     if network.state_dict().keys() - own != weights.keys():
         raise ValueError("these are not the weights of the same network with its base function")
     network.load_state_dict(weights, strict=False)
-
-
-def make_deterministic() -> None:
-    """Let torch use deterministic algorithms only, and spare it filling memory that is about to be written."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next minibatch, which asks for as much again.
-
-    glibc gives large blocks back to the system at once, and each page that comes back is filled with zeros first.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        trim_threshold, top_pad, mmap_max = -1, -2, -4
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, -1)
-        libc.mallopt(top_pad, 2**26)
-
-
-def compute_in(precision: str, network: Network, device: torch.device) -> None:
-    """Let a network on a device compute in one of the ``PRECISIONS``; what it gives is float32 or wider."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if precision == "bfloat16":
-        exact = network.forward
-
-        def forward(*arguments: Any, **options: Any) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16):
-                return exact(*arguments, **options).float()
-
-        network.forward = forward  # type: ignore[method-assign]

@@ -89,8 +89,10 @@ def _can_be_fast(u: Tensor, parameters: list[Tensor]) -> bool:
         and u.dtype is torch.float32
         and u.numel() > 0
         and _fast_module(u.device.type) is not None
-        and all(type(p) in (Tensor, torch.nn.Parameter) for p in parameters)
-        and all(p.dtype is u.dtype and p.device == u.device and p.shape == u.shape[1:] for p in parameters)
+        and all(
+            type(p) in (Tensor, torch.nn.Parameter) and (p.dtype, p.device, p.shape) == (u.dtype, u.device, u.shape[1:])
+            for p in parameters
+        )
     )
 
 
