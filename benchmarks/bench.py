@@ -249,7 +249,7 @@ CONVERSIONS: dict[str, dict[str, str]] = {
     "LEAF per channel": {"with_": "leaf", "sharing": "channel"},
     "AHAF per channel": {"with_": "ahaf", "sharing": "channel"},
     "LEAF per element": {"with_": "leaf", "sharing": "element"},
-    "LEAF shared": {"with_": "leaf", "sharing": "shared"},
+    "LEAF per layer": {"with_": "leaf", "sharing": "layer"},
 }
 
 

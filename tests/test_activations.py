@@ -206,24 +206,24 @@ def test_autocast():
     assert all(parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
 
 
-SHARED = [  # sharing, channel axis, one sample's shape, that of the parameters
-    ("channel", 0, (3, 4, 6), (3, 1, 1)),
+SHARED = [  # sharing, channel dimension, one sample's shape, that of the parameters
+    ("channel", 1, (3, 4, 6), (3, 1, 1)),
     ("channel", -1, (3, 4, 6), (1, 1, 6)),
-    ("channel", 1, (3, 4, 6), (1, 4, 1)),
-    ("shared", 0, (3, 4, 6), (1, 1, 1)),
+    ("channel", 2, (3, 4, 6), (1, 4, 1)),
+    ("layer", 1, (3, 4, 6), (1, 1, 1)),
     ("channel", -1, (5, 8), (1, 8)),
-    ("channel", 0, (7,), (7,)),
-    ("shared", 0, (7,), (1,)),
+    ("channel", 1, (7,), (7,)),
+    ("layer", 1, (7,), (1,)),
 ]
 
 
-@pytest.mark.parametrize(("sharing", "axis", "shape", "own_shape"), SHARED)
+@pytest.mark.parametrize(("sharing", "dim", "shape", "own_shape"), SHARED)
 @pytest.mark.parametrize("family", [AHAF, LEAF])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_shared_parameters(sharing, axis, shape, own_shape, family, dtype, channels_last):
+def test_shared_parameters(sharing, dim, shape, own_shape, family, dtype, channels_last):
     """The same as per element with equal parameters, and their gradients are the sums of those."""
-    shared, own = family(shape, "silu", sharing, axis).to(dtype), family(shape, "silu").to(dtype)
+    shared, own = family(shape, "silu", sharing, dim).to(dtype), family(shape, "silu").to(dtype)
     u = torch.randn(5, *shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
     if channels_last and len(shape) == 3:
         u = u.contiguous(memory_format=torch.channels_last)
@@ -246,23 +246,25 @@ def test_shared_parameters(sharing, axis, shape, own_shape, family, dtype, chann
     file = io.BytesIO()
     torch.save(shared.state_dict(), file)
     file.seek(0)
-    fresh = family(shape, "silu", sharing, axis).to(dtype)
+    fresh = family(shape, "silu", sharing, dim).to(dtype)
     fresh.load_state_dict(torch.load(file))
     assert torch.equal(fresh(u), shared(u)) and repr(fresh) == repr(shared)
 
 
 def test_what_sharing_there_is():
-    with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel, shared"):
+    with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel, layer"):
         LEAF((3, 4, 6), "silu", sharing="row")
-    for axis in (3, -4):
-        with pytest.raises(ValueError, match=rf"LEAF: shape \(3, 4, 6\) has no axis {axis} for channels"):
-            LEAF((3, 4, 6), "silu", "channel", axis)
+    for dim in (0, 4, -4):
+        with pytest.raises(
+            ValueError, match=rf"LEAF: inputs \(N, \*\(3, 4, 6\)\) have no dimension {dim} for channels"
+        ):
+            LEAF((3, 4, 6), "silu", "channel", dim)
     with pytest.raises(RuntimeError, match="size"):
         LEAF((3, 4, 6), "silu", "channel")(torch.randn(2, 6, 4, 6))
     assert repr(LEAF((5, 8), "tanh", "channel", -1)) == (
-        "LEAF(shape=(5, 8), form='tanh', sharing='channel', channel_axis=-1)"
+        "LEAF(shape=(5, 8), form='tanh', sharing='channel', channel_dim=-1)"
     )
-    assert repr(LEAF((5, 8), "tanh", "shared")) == "LEAF(shape=(5, 8), form='tanh', sharing='shared')"
+    assert repr(LEAF((5, 8), "tanh", "shared")) == "LEAF(shape=(5, 8), form='tanh', sharing='layer')"
 
 
 @pytest.mark.parametrize("form", BASE_FUNCTIONS)

@@ -140,7 +140,7 @@ def test_vision_transformer():
     for family in ("leaf", "ahaf"):
         converted = copy.deepcopy(model)
         found = replace_activations(
-            converted, family, example_input=IMAGES, sharing="channel", channel_axis=-1, nearest=True
+            converted, family, example_input=IMAGES, sharing="channel", channel_dim=-1, nearest=True
         )
         layers = adaptive(converted).values()
         assert [one.shape for one in found.replaced] == [(17, 24)] * 2
@@ -260,7 +260,7 @@ def test_where_the_code_cannot_be_followed():
     assert found.kept[0].reason.startswith("it is applied to inputs of shapes (5,), (6,); its forward cannot be traced")
     found = replace_activations(Looping(4, 5, 6), example_input=torch.randn(2, 4), sharing="channel")
     assert found.replaced == []
-    found = replace_activations(Looping(4, 5, 6), example_input=torch.randn(2, 4), sharing="shared")
+    found = replace_activations(Looping(4, 5, 6), example_input=torch.randn(2, 4), sharing="layer")
     assert [(one.name, one.parameters) for one in found.replaced] == [("relu", 4)]
 
 
@@ -432,7 +432,7 @@ def test_transformer_layers():
         layer = nn.TransformerEncoderLayer(8, 2, 16, activation=activation, batch_first=True)
         model = nn.TransformerEncoder(layer, 2)
         original, u = copy.deepcopy(model), torch.randn(2, 5, 8)
-        found = replace_activations(model, example_input=u, sharing="channel", channel_axis=-1)
+        found = replace_activations(model, example_input=u, sharing="channel", channel_dim=-1)
         assert names(found.replaced) == ["layers.0.activation", "layers.1.activation"] and found.kept == []
         torch.testing.assert_close(outputs(model, u), outputs(original, u), rtol=1e-4, atol=1e-5)
         model.layers[1].activation.p4.data += 1
@@ -443,7 +443,7 @@ def test_transformer_layers():
             changed = model(u, src_key_padding_mask=padding) - original(u, src_key_padding_mask=padding)
         assert changed[:, :3].abs().max() > 0.01
     decoder = nn.TransformerDecoderLayer(8, 2, 16)
-    found = replace_activations(decoder, example_input=(u, u), sharing="shared")
+    found = replace_activations(decoder, example_input=(u, u), sharing="layer")
     assert found.replaced == [] and [one.original for one in found.kept] == ["TransformerDecoderLayer"]
 
 
@@ -620,15 +620,15 @@ def test_bad_arguments_are_told():
     model, u = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(2, 4)
     with pytest.raises(ValueError, match="there is no family 'relu'; there are: ahaf, leaf"):
         replace_activations(model, "relu", example_input=u)
-    with pytest.raises(ValueError, match="there is no sharing 'row'; there are: element, channel, shared"):
+    with pytest.raises(ValueError, match="there is no sharing 'row'; there are: element, channel, layer"):
         replace_activations(model, example_input=u, sharing="row")
     with pytest.raises(ValueError, match=r"does not run on example_input: RuntimeError: .*shapes"):
         replace_activations(model, example_input=torch.randn(2, 5))
     with pytest.raises(ValueError, match="is itself an activation, ReLU"):
         replace_activations(nn.ReLU(), example_input=u)
     assert not any(module._forward_hooks for module in model.modules()) and model.training and not adaptive(model)
-    (kept,) = replace_activations(model, example_input=u, sharing="channel", channel_axis=2).kept
-    assert kept.reason == "its input has no axis 2 for channels after the batch's"
+    (kept,) = replace_activations(model, example_input=u, sharing="channel", channel_dim=3).kept
+    assert kept.reason == "its input has no dimension 3 for channels after the batch"
 
 
 def test_needs_torch_numpy_numba_and_safetensors_alone():

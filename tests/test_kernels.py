@@ -78,7 +78,7 @@ def test_against_float64(family, shape, channels_last):
         torch.testing.assert_close(ours.double(), true, rtol=2e-5, atol=2e-5)
 
 
-SHARED = [{"sharing": "channel"}, {"sharing": "channel", "channel_axis": -1}, {"sharing": "shared"}]
+SHARED = [{"sharing": "channel"}, {"sharing": "channel", "channel_dim": -1}, {"sharing": "layer"}]
 
 
 @pytest.mark.parametrize("sharing", SHARED, ids=str)

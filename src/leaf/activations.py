@@ -7,7 +7,7 @@ International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "sigmoid": nn.Sigmoid,
 }
 
-SHARING = ("element", "channel", "shared")
+SHARING = ("element", "channel", "layer")
+"""What can own a set of parameters. ``"shared"`` is an older name of ``"layer"``."""
 
 # As a slope inside the sigmoid it turns it into the step function that ReLU needs. Not for float16: it overflows there.
 STEP_SLOPE = 2.0**16
@@ -37,13 +38,15 @@ class Adaptive(nn.Module):
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: the function it starts as, one of the keys of ``forms``.
         sharing: what has a parameter set of its own: every ``"element"`` as in the paper, every ``"channel"``, or
-            nothing: one set is ``"shared"`` by all.
-        channel_axis: which axis of ``shape`` the channels are: 0 for ``(C, H, W)``, -1 for ``(tokens, features)``.
+            the whole ``"layer"``.
+        channel_dim: dimension of the input that holds the channels: 1 for ``(N, C, H, W)``, -1 for
+            ``(N, tokens, features)``. Only sharing per channel uses it.
+        device, dtype: of the parameters, as in ``torch.nn``.
 
-    Per channel, inputs may differ from ``shape`` in every axis but that of the channels; shared, in all of them.
+    Per channel, inputs may differ from ``shape`` in every dimension but that of the channels; per layer, in all.
 
     Raises:
-        ValueError: if the family has no such form, there is no such sharing, or ``shape`` no such axis.
+        ValueError: if the family has no such form, there is no such sharing, or the input no such dimension.
     """
 
     family: ClassVar[str]
@@ -59,24 +62,34 @@ class Adaptive(nn.Module):
     plain = False
     """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
 
-    def __init__(self, shape: Sequence[int], form: str, sharing: str = "element", channel_axis: int = 0) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        form: str,
+        sharing: str = "element",
+        channel_dim: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
         name = type(self).__name__
+        sharing = "layer" if sharing == "shared" else sharing
         if form not in self.forms:
             raise ValueError(f"{name} has no form {form!r}; its forms are: {', '.join(self.forms)}")
         if sharing not in SHARING:
             raise ValueError(f"{name} has no sharing {sharing!r}; there are: {', '.join(SHARING)}")
         if not isinstance(shape, Sequence):
             raise ValueError(f"{name}: shape is that of one sample's input, such as (500,), not {shape!r}")
-        self.shape, self.form, self.sharing, self.channel_axis = tuple(shape), form, sharing, channel_axis
+        self.shape, self.form, self.sharing, self.channel_dim = tuple(shape), form, sharing, channel_dim
         own = self.shape if sharing == "element" else tuple(1 for _ in self.shape)
         if sharing == "channel":
-            if not -len(own) <= channel_axis < len(own):
-                raise ValueError(f"{name}: shape {self.shape} has no axis {channel_axis} for channels")
-            channels = range(len(own))[channel_axis]
+            dimensions = len(own) + 1
+            if channel_dim not in (*range(1, dimensions), *range(1 - dimensions, 0)):
+                raise ValueError(f"{name}: inputs (N, *{self.shape}) have no dimension {channel_dim} for channels")
+            channels = channel_dim % dimensions - 1
             own = tuple(size if axis == channels else 1 for axis, size in enumerate(self.shape))
         for name, value in zip(self.parameter_names, self.forms[form], strict=True):
-            self.register_parameter(name, nn.Parameter(torch.full(own, value)))
+            self.register_parameter(name, nn.Parameter(torch.full(own, value, device=device, dtype=dtype)))
 
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
         """The function itself, elementwise.
@@ -105,8 +118,8 @@ class Adaptive(nn.Module):
 
     def extra_repr(self) -> str:
         sharing = "" if self.sharing == "element" else f", sharing={self.sharing!r}"
-        axis = f", channel_axis={self.channel_axis}" if self.sharing == "channel" and self.channel_axis else ""
-        return f"shape={self.shape}, form={self.form!r}{sharing}{axis}"
+        channels = f", channel_dim={self.channel_dim}" if self.sharing == "channel" and self.channel_dim != 1 else ""
+        return f"shape={self.shape}, form={self.form!r}{sharing}{channels}"
 
 
 class AHAF(Adaptive):
@@ -115,7 +128,7 @@ class AHAF(Adaptive):
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: the function it starts as: ``"relu"`` or ``"silu"``.
-        sharing, channel_axis: as in ``Adaptive``; one parameter set per element if not given.
+        sharing, channel_dim, device, dtype: as in ``Adaptive``.
 
     Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Bodyanskiy & Kostiuk (2023); introduced by the same authors in 2022.
@@ -140,7 +153,7 @@ class LEAF(Adaptive):
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: the function it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
-        sharing, channel_axis: as in ``Adaptive``; one parameter set per element if not given.
+        sharing, channel_dim, device, dtype: as in ``Adaptive``.
 
     Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Bodyanskiy & Kostiuk (2023).
@@ -186,8 +199,8 @@ class Affine(Adaptive):
     scale: nn.Parameter
     shift: nn.Parameter
 
-    def __init__(self, shape: Sequence[int], form: str, sharing: str = "element", channel_axis: int = 0) -> None:
-        super().__init__(shape, form, sharing, channel_axis)
+    def __init__(self, shape: Sequence[int], form: str, *arguments: Any, **options: Any) -> None:
+        super().__init__(shape, form, *arguments, **options)
         self.function = BASE_FUNCTIONS[form]()
 
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:

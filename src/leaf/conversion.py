@@ -113,7 +113,7 @@ def replace_activations(
     *,
     example_input: Any,
     sharing: str = "element",
-    channel_axis: int = 0,
+    channel_dim: int = 1,
     nearest: bool = False,
 ) -> Conversion:
     """Replace a model's activations by learnable ones that start as what they replace.
@@ -133,9 +133,9 @@ def replace_activations(
         example_input: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones. The
             first axis of what activations see counts as the batch.
         sharing: what gets a parameter set of its own: every ``"element"``, as in the paper (the model then takes inputs
-            of the example's size only), every ``"channel"``, or nothing: one is ``"shared"`` by a whole layer.
-        channel_axis: which axis after the batch's is that of the channels: 0 for ``(N, C, H, W)``, -1 for
-            ``(N, tokens, features)``.
+            of the example's size only), every ``"channel"``, or the
+            whole ``"layer"``.
+        channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``.
         nearest: whether to replace GELU, hard-swish and hard-sigmoid too, which have no form, by the form that comes
             nearest.
 
@@ -156,11 +156,12 @@ def replace_activations(
     """
     if with_ not in FAMILIES:
         raise ValueError(f"there is no family {with_!r}; there are: {', '.join(FAMILIES)}")
+    sharing = "layer" if sharing == "shared" else sharing
     if sharing not in SHARING:
         raise ValueError(f"there is no sharing {sharing!r}; there are: {', '.join(SHARING)}")
     if type(model) in KIND_OF_MODULE:
         raise ValueError(f"the model is itself an activation, {type(model).__name__}: it has no place to replace it in")
-    wanted = _Wanted(with_, sharing, channel_axis, nearest)
+    wanted = _Wanted(with_, sharing, channel_dim, nearest)
     _separate(model)
     with evaluating(model):
         found = find_uses(model, example_input)
@@ -183,7 +184,7 @@ class _Wanted:
 
     family: str
     sharing: str
-    channel_axis: int
+    channel_dim: int
     nearest: bool
 
     def form(self, kind: str) -> tuple[str, float | None]:
@@ -215,19 +216,21 @@ class _Wanted:
             raise ValueError(f"its input is {inputs[0].dtype}")
         if () in shapes:
             raise ValueError("its input has no axis but the batch's")
-        if self.sharing == "channel" and any(not -len(s) <= self.channel_axis < len(s) for s in shapes):
-            raise ValueError(f"its input has no axis {self.channel_axis} for channels after the batch's")
+        if self.sharing == "channel" and any(
+            self.channel_dim not in (*range(1, len(s) + 1), *range(-len(s), 0)) for s in shapes
+        ):
+            raise ValueError(f"its input has no dimension {self.channel_dim} for channels after the batch")
         same = {
             "element": lambda shape: shape,
-            "channel": lambda shape: (len(shape), shape[self.channel_axis]),
-            "shared": len,
+            "channel": lambda shape: (len(shape), (0, *shape)[self.channel_dim]),
+            "layer": len,
         }
         if len({same[self.sharing](shape) for shape in shapes}) > 1:
             raise ValueError(f"it is applied to inputs of shapes {', '.join(map(str, shapes))}")
 
     def build(self, form: str, slope: float | None, given: Input) -> Adaptive:
         """The activation for some input."""
-        layer = FAMILIES[self.family](given.shape, form, self.sharing, self.channel_axis)
+        layer = FAMILIES[self.family](given.shape, form, self.sharing, self.channel_dim)
         if slope is not None:
             nn.init.constant_(getattr(layer, GATE_SLOPE[self.family]), slope)
         layer.to(given.device, given.dtype)

@@ -38,7 +38,7 @@ class Swish(Adaptive):
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: ``"silu"``, which it starts as.
-        sharing: the source leaves open what has a β of its own; here, as mostly, a layer has one, ``"shared"``.
+        sharing: the source leaves open what has a β of its own; here, as mostly, a layer has one, ``"layer"``.
 
     Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Ramachandran, Zoph & Le, "Searching for Activation Functions", 2017.
@@ -46,7 +46,7 @@ class Swish(Adaptive):
 
     family = "swish"
     fused = True
-    usual_sharing = "shared"
+    usual_sharing = "layer"
     parameter_names = ("beta",)
     forms = {"silu": (1.0,)}
 
@@ -63,14 +63,14 @@ class Rational(Adaptive):
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: ``"relu"``, which it nearly starts as.
-        sharing: the source has one set of parameters for each layer, ``"shared"``.
+        sharing: the source has one set of parameters for each layer, ``"layer"``.
 
     Shape: input and output ``(N, *shape)``.
     Source: Boullé, Nakatsukasa & Townsend, "Rational neural networks", 2020; the initial values are its code's.
     """
 
     family = "rational"
-    usual_sharing = "shared"
+    usual_sharing = "layer"
     parameter_names = ("a0", "a1", "a2", "a3", "b0", "b1", "b2")
     forms = {"relu": (0.0218, 0.5, 1.5957, 1.1915, 1.0, 0.0, 2.383)}
 
