@@ -222,6 +222,7 @@ class Activation:
         fused: whether ``leaf.kernels`` computes it.
         start: what it starts as, in words, where that is not quite its form.
         fully_connected_only: whether it learns after linear layers only and is its form after convolutions.
+        layer: class of the learnable module, for which conversion of other models looks; ``None`` for a plain function.
     """
 
     family: str
@@ -233,6 +234,7 @@ class Activation:
     fused: bool = False
     start: str = ""
     fully_connected_only: bool = False
+    layer: type[Adaptive] | None = None
 
     def build(self, shape: Sequence[int]) -> nn.Module:
         """The module for inputs of one sample's shape, ``(C, H, W)`` or ``(features,)``.
@@ -256,7 +258,7 @@ def learnable(family: type[Adaptive], form: str, sharing: str | None = None, sta
     if sharing != family.usual_sharing:
         name, title = f"{sharing}-{name}", f"{title} per {sharing}"
     make = partial(family, form=form, sharing=sharing)
-    return Activation(name, title, form, make, True, family.slow_parameters, family.fused, start)
+    return Activation(name, title, form, make, True, family.slow_parameters, family.fused, start, layer=family)
 
 
 def _by_name(kinds: Iterable[Activation]) -> dict[str, Activation]:
