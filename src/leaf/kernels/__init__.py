@@ -147,13 +147,13 @@ def _reference_gradients(
 
     The tensors may come from a saved-tensor hook that changed their dtype: all are computed with in a common one.
     """
-    p1, p2, p3, p4 = parameters
-    given: list[Any] = [u, p1, p2, _finite(p3), p4]  # type: ignore[arg-type] # of these only p2 and p4 may be missing
-    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in given if tensor is not None), grad_y.dtype)
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
+        p1, p2, p3, p4 = parameters
+        given: list[Any] = [u, p1, p2, _finite(p3), p4]  # type: ignore[arg-type] # of these only p2 and p4 may be None
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in given if tensor is not None), grad_y.dtype)
         # Views, since the input may come from another use of this module, whose share is not asked for here.
-        inputs = [None if tensor is None else tensor.to(dtype).view_as(tensor) for tensor in given]
+        inputs: list[Any] = [None if tensor is None else tensor.to(dtype).view_as(tensor) for tensor in given]
         y = plain_gated_line(*inputs)
         y = max_pool2d(y, 2) if pooled else y
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]

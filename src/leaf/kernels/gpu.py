@@ -142,6 +142,7 @@ def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None,
         if p is None or partial is None:
             grads.append(None)
         else:
-            grads.append(torch.empty_like(p))
-            torch.sum(partial, 0, out=grads[-1].as_strided((features,), (1,)))
+            grad = torch.empty_like(p)
+            torch.sum(partial, 0, out=grad.as_strided((features,), (1,)))
+            grads.append(grad)
     return grad_u, *grads
