@@ -1,4 +1,4 @@
-"""The fast kernel in forked and spawned processes and in several Python threads, each in a process with a time limit."""
+"""The fast kernel in forked and spawned processes and in Python threads, each in a process with a time limit."""
 
 import os
 import subprocess
