@@ -265,7 +265,8 @@ def test_the_gpu_kernel_in_tritons_interpreter():
     pytest.importorskip("triton")
     code = """
 import torch
-from leaf.kernels import cpu, gpu
+from leaf.kernels import gpu
+from leaf.kernels.operands import Operands
 torch.manual_seed(0)
 gpu.PROGRAMS = 4  # so that a program walks several samples, and the last one fewer
 for batch, shape, channels_last in [(5, (300,), False), (9, (2,), False), (9, (3, 5, 7), True)]:
@@ -277,10 +278,9 @@ for batch, shape, channels_last in [(5, (300,), False), (9, (2,), False), (9, (3
             parameters = [p[None].contiguous(memory_format=torch.channels_last)[0] for p in parameters]
         if not with_offsets:
             parameters[1] = parameters[3] = None
-        y, grad_u = torch.empty_like(u), torch.empty_like(u)
-        grads = [None if p is None else torch.zeros_like(p) for p in parameters]
-        gpu.forward(u, y, *parameters)
-        gpu.backward(u, grad_y, grad_u, *parameters[:3], grads)
+        needed = [True, *(p is not None for p in parameters)]
+        y = gpu.forward(Operands(u, tuple(parameters)))
+        grad_u, *grads = gpu.backward(Operands(u, tuple(parameters), grad_y), needed)
         exact = [None if p is None else p.double().requires_grad_() for p in parameters]
         exact_u = u.double().requires_grad_()
         p1, p2, p3, p4 = (0 if p is None else p for p in exact)

@@ -89,7 +89,9 @@ class Adaptive(nn.Module):
             channels = channel_dim % dimensions - 1
             own = tuple(size if axis == channels else 1 for axis, size in enumerate(self.shape))
         for name, value in zip(self.parameter_names, self.forms[form], strict=True):
-            self.register_parameter(name, nn.Parameter(torch.full(own, value, device=device, dtype=dtype)))
+            largest = torch.finfo(dtype or torch.get_default_dtype()).max  # ReLU's slope overflows in float16
+            start = torch.full(own, min(value, largest), device=device, dtype=dtype)
+            self.register_parameter(name, nn.Parameter(start))
 
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
         """The function itself, elementwise.
@@ -113,8 +115,19 @@ class Adaptive(nn.Module):
         return tuple(p if p.shape == u.shape[1:] else p.expand(u.shape[1:]) for p in parameters)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
-        """Let parameters follow ``to(memory_format=…)`` as weights do, so that they lie as the inputs lie."""
-        return super()._apply(lambda tensor: fn(tensor[None])[0], recurse)
+        """Let parameters follow ``to(memory_format=…)`` as weights do, and stay finite in another dtype.
+
+        ReLU's slope overflows in float16; it would be infinite from then on, also back in float32.
+        """
+
+        def convert(tensor: Tensor) -> Tensor:
+            converted = fn(tensor[None])[0]
+            if converted.dtype == tensor.dtype or not isinstance(tensor, nn.Parameter):
+                return converted
+            largest = min(torch.finfo(dtype).max for dtype in (tensor.dtype, converted.dtype))
+            return converted.clamp(-largest, largest)
+
+        return super()._apply(convert, recurse)
 
     def extra_repr(self) -> str:
         sharing = "" if self.sharing == "element" else f", sharing={self.sharing!r}"

@@ -4,11 +4,14 @@ r"""How a gated line, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, is computed. A
 - ``numba``: on a CPU in float32; memory is read and written once, and 2×2 max-pooling goes into the same pass.
 - ``triton``: on a GPU in float32; memory is read and written once.
 
-All give the same numbers within rounding. The fast one is taken wherever it can work; that is not in other dtypes,
-under ``torch.func`` and ``torch.compile``, for derivatives of derivatives and without numba or triton.
+All give the same numbers within rounding. The fast one computes wherever it can, which ``Operands`` decides for every
+call: not in other dtypes, under ``torch.func``, ``torch.compile``, ``make_fx`` or other dispatch modes, for derivatives
+of derivatives, for tensors that changed between forward and backward pass, or without numba or triton.
 """
 
-from functools import cache
+import warnings
+from collections.abc import Sequence
+from functools import reduce
 from importlib import import_module
 from subprocess import CalledProcessError
 from typing import Any
@@ -17,15 +20,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from leaf.kernels.plain import formula, plain_gated_line, transformed
+from leaf.kernels.operands import Broken, Operands, Unfit
+from leaf.kernels.plain import formula, plain_gated_line
 
 FAST = {"cpu": ("numba", "leaf.kernels.cpu"), "cuda": ("triton", "leaf.kernels.gpu")}
 """For a type of device its fast kernel: the name, which is that of the package it needs, and the module."""
 
+_modules: dict[str, Any] = {}
 
-@cache
+
 def _fast_module(device: str) -> Any:
     """The fast kernel for a type of device; ``None`` if there is none, or what it needs is not there or broken."""
+    if device not in _modules:
+        _modules[device] = _imported(device)
+    return _modules[device]
+
+
+def _imported(device: str) -> Any:
     try:
         module = import_module(FAST[device][1])
         if device == "cuda":
@@ -35,6 +46,15 @@ def _fast_module(device: str) -> Any:
         return None
     except (RuntimeError, OSError, CalledProcessError):  # no place for a cache on disk; for Triton, no C compiler
         return None
+
+
+def _give_up(device: str, reason: Broken) -> None:
+    """Compute with the reference from now on, and warn once."""
+    if _modules[device] is not None:
+        _modules[device] = None
+        warnings.warn(
+            f"leaf computes with torch operations, which are slower: {FAST[device][0]} failed ({reason})", stacklevel=2
+        )
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
@@ -56,97 +76,86 @@ def gated_line(
     Returns:
         ``(N, *shape)``, or ``(N, C, H // 2, W // 2)``, of the promoted dtype, in the memory format of ``u``.
     """
-    if p3.dtype is torch.float16:
-        # ReLU's 2^16 is infinite there, and 0 · infinity not a number; float16's largest number does as well.
-        p3 = p3.clamp(-torch.finfo(torch.float16).max, torch.finfo(torch.float16).max)
+    p3 = _finite(p3)
     if u.dtype != p1.dtype:
         u = u.to(torch.promote_types(u.dtype, p1.dtype))
-    exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    if exporting or plain or not _can_be_fast(u, [p for p in (p1, p2, p3, p4) if p is not None]):
-        y = formula(u, p1, p2, p3, p4) if exporting else plain_gated_line(u, p1, p2, p3, p4)
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        y = formula(u, p1, p2, p3, p4)
         return max_pool2d(y, 2) if pooled else y
-    channels_last = u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last)
-    if not channels_last:
-        u = u.contiguous()
-    order = u.stride()[1:]
-    if any(p is not None and p.stride() != order for p in (p1, p2, p3, p4)):
-        # A layer that went through memory as its inputs do would spare this.
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        p1, p2, p3, p4 = (  # type: ignore[assignment]
-            None if p is None else p[None].contiguous(memory_format=memory_format)[0] for p in (p1, p2, p3, p4)
-        )
-    in_one_pass = pooled and channels_last and u.device.type == "cpu" and min(u.shape[2:]) > 1
-    y = FusedGatedLine.apply(u, p1, p2, p3, p4, in_one_pass)
-    return max_pool2d(y, 2) if pooled and not in_one_pass else y
+    if not plain and _fast_module(u.device.type) is not None:
+        try:
+            operands = Operands(u, (p1, p2, p3, p4))
+            in_one_pass = pooled and operands.channels_last and u.device.type == "cpu" and min(u.shape[2:]) > 1
+            y = FusedGatedLine.apply(operands.u, *operands.parameters, operands, in_one_pass)
+            return max_pool2d(y, 2) if pooled and not in_one_pass else y
+        except Broken as reason:
+            _give_up(u.device.type, reason)
+        except Unfit:
+            pass
+    y = plain_gated_line(u, p1, p2, p3, p4)
+    return max_pool2d(y, 2) if pooled else y
 
 
-def _can_be_fast(u: Tensor, parameters: list[Tensor]) -> bool:
-    """Whether the fast kernel can: it works on bare addresses, so that nothing unlike may reach it."""
-    return (
-        not torch.compiler.is_compiling()
-        and not transformed()
-        and type(u) is Tensor
-        and u.dtype is torch.float32
-        and u.numel() > 0
-        and _fast_module(u.device.type) is not None
-        and all(
-            type(p) in (Tensor, torch.nn.Parameter) and (p.dtype, p.device, p.shape) == (u.dtype, u.device, u.shape[1:])
-            for p in parameters
-        )
-    )
+def _finite(p3: Tensor) -> Tensor:
+    """Without float16's infinity, which ReLU's 2^16 is there: 0 · infinity is not a number.
 
-
-def _is_batched(tensor: Tensor) -> bool:
-    """Whether it stands for several tensors, as in ``torch.func.vmap`` or with ``is_grads_batched``."""
-    return torch._C._functorch.is_batchedtensor(tensor) or torch._C._functorch.is_legacy_batchedtensor(tensor)
+    As a slope float16's largest number does as well.
+    """
+    limit = torch.finfo(torch.float16).max
+    return p3.clamp(-limit, limit) if p3.dtype is torch.float16 else p3
 
 
 class FusedGatedLine(torch.autograd.Function):
-    """``gated_line`` by the fast kernel of the tensors' device; all are dense, parameters in one sample's order."""
+    """``gated_line`` by the fast kernel of the tensors' device; the tensors are those of the operands."""
 
     @staticmethod
     def forward(
-        ctx: Any, u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None, pooled: bool
+        ctx: Any,
+        u: Tensor,
+        p1: Tensor,
+        p2: Tensor | None,
+        p3: Tensor,
+        p4: Tensor | None,
+        operands: Operands,
+        pooled: bool,
     ) -> Tensor:
         kernel = _fast_module(u.device.type)
-        if pooled:
-            batch, channels, height, width = u.shape
-            shape = (batch, channels, height // 2, width // 2)
-            y = torch.empty(shape, dtype=u.dtype, device=u.device, memory_format=torch.channels_last)
-            window = torch.empty_like(y, dtype=torch.uint8)
-            kernel.pooled_forward(u, y, window, p1, p2, p3, p4)
-        else:
-            y, window = torch.empty_like(u), None
-            kernel.forward(u, y, p1, p2, p3, p4)
+        y, window = kernel.pooled_forward(operands) if pooled else (kernel.forward(operands), None)
         ctx.save_for_backward(u, p1, p2, p3, p4, window)
         return y
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_y,) = grad_outputs
-        *inputs, window = ctx.saved_tensors
-        u, p1, p2, p3, p4 = inputs
+        u, *parameters, window = ctx.saved_tensors
         needed = ctx.needs_input_grad[:5]
-        differentiable = torch.is_grad_enabled()  # someone wants this derivative's derivative
-        if differentiable or _is_batched(grad_y):  # or several derivatives at once
-            with torch.enable_grad():
-                # Views, since the input may come from another use of this module, whose share is not asked for here.
-                inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
-                u, p1, p2, p3, p4 = inputs
-                y = plain_gated_line(u, p1, p2, p3, p4)
-                y = y if window is None else max_pool2d(y, 2)
-            wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
-            found = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=differentiable))
-            return *(next(found) if need else None for need in needed), None
-        kernel = _fast_module(u.device.type)
-        if window is not None or (u.ndim == 4 and u.stride(1) == 1):
-            grad_y = grad_y.contiguous(memory_format=torch.channels_last)
-        else:
-            grad_y = grad_y.contiguous()
-        grad_u = torch.empty_like(u) if needed[0] else None
-        grads = [torch.zeros_like(p) if need else None for p, need in zip(inputs[1:], needed[1:], strict=True)]
-        if window is None:
-            kernel.backward(u, grad_y, grad_u, p1, p2, p3, grads)
-        else:
-            kernel.pooled_backward(u, grad_y, window, grad_u, p1, p2, p3, grads)
-        return grad_u, *grads, None
+        kernel = _fast_module(grad_y.device.type)
+        if kernel is not None and not torch.is_grad_enabled():  # else someone wants this derivative's derivative
+            try:
+                return *kernel.backward(Operands(u, tuple(parameters), grad_y, window), needed), None, None
+            except Broken as reason:
+                _give_up(grad_y.device.type, reason)
+            except Unfit:
+                pass
+        return *_reference_gradients(u, parameters, grad_y, window is not None, needed), None, None
+
+
+def _reference_gradients(
+    u: Tensor, parameters: Sequence[Tensor | None], grad_y: Tensor, pooled: bool, needed: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """The gradients of ``u`` and the parameters that are needed, by the reference.
+
+    The tensors may come from a saved-tensor hook that changed their dtype: all are computed with in a common one.
+    """
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        p1, p2, p3, p4 = parameters
+        given: list[Any] = [u, p1, p2, _finite(p3), p4]  # type: ignore[arg-type] # of these only p2 and p4 may be None
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in given if tensor is not None), grad_y.dtype)
+        # Views, since the input may come from another use of this module, whose share is not asked for here.
+        inputs: list[Any] = [None if tensor is None else tensor.to(dtype).view_as(tensor) for tensor in given]
+        y = plain_gated_line(*inputs)
+        y = max_pool2d(y, 2) if pooled else y
+    wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
+    found = iter(torch.autograd.grad(y, wanted, grad_y.to(dtype), create_graph=differentiable))
+    return tuple(next(found) if need else None for need in needed)

@@ -12,6 +12,8 @@ disk looks at that file alone to tell whether it is stale.
 """
 
 import ctypes
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,14 +23,30 @@ import torch
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from torch import Tensor
 
+from leaf.kernels import threads
+from leaf.kernels.operands import Broken, Operands
+
 # Numba is to work with torch's own threads: two pools would take the cores from each other. It looks for OpenMP under
 # another file's name than torch brings, so that without the first of these lines it would load a second one.
-for openmp in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
-    ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
-numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+if threads.may_start:
+    for openmp in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
+        ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
+one_at_a_time = threading.RLock()
+"""Held while threads compute: numba's ``workqueue`` ends the process when two Python threads start them at once."""
+
+# A process forked while another thread compiles would inherit numba's lock locked, and wait for it for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 WIDTHS = (16, 8, 4, 2, 1)
 """Features taken at once: as many as 512 bits hold, then what is left at the end of a row."""
@@ -465,70 +483,64 @@ def pooled_backward_in_threads(  # type: ignore[no-untyped-def]
 
 def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: Tensor | int | None) -> None:
     """Do all units of work, in torch's number of threads where that pays."""
-    threads = torch.get_num_threads() if elements > SERIAL else 1
+    count = threads.allowed() if elements > SERIAL else 1
     plain = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
-    if threads == 1:
-        part(*plain, 0, units)
-    else:
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-        in_threads(threads, *plain)
+    try:
+        if count == 1:
+            part(*plain, 0, units)
+        else:
+            with one_at_a_time:
+                numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+                in_threads(count, *plain)
+    except Exception as error:  # the compiled code raises nothing: numba could not compile it, or not store it on disk
+        raise Broken(str(error)) from error
 
 
-def forward(u: Tensor, y: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> None:
-    """Write the gated line of ``u`` into ``y``.
-
-    All are float32 and dense, ``u`` and ``y`` with the batch first, the parameters in one sample's order of memory.
-    """
-    features = p1.numel()
-    run(forward_part, forward_in_threads, features, u.numel(), u, y, p1, p2, p3, p4, len(u), features)
-
-
-def backward(
-    u: Tensor,
-    grad_y: Tensor,
-    grad_u: Tensor | None,
-    p1: Tensor,
-    p2: Tensor | None,
-    p3: Tensor,
-    grads: list[Tensor | None],
-) -> None:
-    """Write ``grad_u``, and add to the gradients of p1, p2, p3 and p4; what is ``None`` is left out."""
-    features = p1.numel()
-    run(
-        backward_part, backward_in_threads, features, u.numel(),
-        u, grad_y, grad_u, p1, p2, p3, *grads, len(u), features,
-    )  # fmt: skip
+def forward(operands: Operands) -> Tensor:
+    """The gated line of ``u``, in its memory order."""
+    u, parameters = operands.u, operands.parameters
+    y, batch = torch.empty_like(u), len(u)
+    features = u.numel() // batch
+    run(forward_part, forward_in_threads, features, u.numel(), u, y, *parameters, batch, features)
+    return y
 
 
-def pooled_forward(
-    u: Tensor, y: Tensor, window: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None
-) -> None:
-    """As ``forward``, then 2×2 max-pooling; all channels last. ``window`` (uint8) gets which of four each was."""
-    batch, channels, height, width = u.shape
+def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
+    """As ``forward``, then 2×2 max-pooling of what is channels last; and which of four elements each is (uint8)."""
+    u, (batch, channels, height, width) = operands.u, operands.u.shape
+    shape = (batch, channels, height // 2, width // 2)
+    y = torch.empty(shape, dtype=u.dtype, device=u.device, memory_format=torch.channels_last)
+    window = torch.empty_like(y, dtype=torch.uint8)
     run(
         pooled_forward_part, pooled_forward_in_threads, (height // 2) * (width // 2), u.numel(),
-        u, y, window, p1, p2, p3, p4, batch, height, width, channels,
+        u, y, window, *operands.parameters, batch, height, width, channels,
     )  # fmt: skip
+    return y, window
 
 
-def pooled_backward(
-    u: Tensor,
-    grad_y: Tensor,
-    window: Tensor,
-    grad_u: Tensor | None,
-    p1: Tensor,
-    p2: Tensor | None,
-    p3: Tensor,
-    grads: list[Tensor | None],
-) -> None:
-    """As ``backward``, from the gradients of ``pooled_forward``'s output."""
-    batch, channels, height, width = u.shape
-    run(
-        pooled_backward_part, pooled_backward_in_threads, (height // 2) * (width // 2), u.numel(),
-        u, grad_y, window, grad_u, p1, p2, p3, *grads, batch, height, width, channels,
-    )  # fmt: skip
-    if grad_u is not None:  # rows and columns that pooling leaves out
-        if height % 2:
-            grad_u[:, :, -1].zero_()
-        if width % 2:
-            grad_u[:, :, :, -1].zero_()
+def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """The gradients of ``u``, p1, p2, p3 and p4; ``None`` where none is needed."""
+    u, parameters = operands.u, operands.parameters
+    grad_u = torch.empty_like(u) if needed[0] else None
+    grads = [
+        torch.zeros_like(p) if need and p is not None else None for p, need in zip(parameters, needed[1:], strict=True)
+    ]
+    if operands.window is not None:
+        _, channels, height, width = u.shape
+        run(
+            pooled_backward_part, pooled_backward_in_threads, (height // 2) * (width // 2), u.numel(),
+            u, operands.grad_y, operands.window, grad_u, *parameters[:3], *grads, len(u), height, width, channels,
+        )  # fmt: skip
+        if grad_u is not None:  # rows and columns that pooling leaves out
+            if height % 2:
+                grad_u[:, :, -1].zero_()
+            if width % 2:
+                grad_u[:, :, :, -1].zero_()
+    else:
+        batch = len(u)
+        features = u.numel() // batch
+        run(
+            backward_part, backward_in_threads, features, u.numel(),
+            u, operands.grad_y, grad_u, *parameters[:3], *grads, batch, features,
+        )  # fmt: skip
+    return grad_u, *grads

@@ -7,10 +7,15 @@ repeat on GPUs of one model.
 An argument that is ``None`` (a parameter that is a constant 0, a gradient that nobody needs) is compiled away.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from leaf.kernels.operands import Broken, Operands
 
 BLOCK = 256
 """Features of one program."""
@@ -101,32 +106,43 @@ def _grid(batch: int, features: int) -> tuple[tuple[int, int], int]:
     return (blocks, triton.cdiv(batch, samples)), samples
 
 
-def forward(u: Tensor, y: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> None:
-    """Write the gated line of ``u`` into ``y``.
-
-    All are float32 and dense, ``u`` and ``y`` with the batch first, the parameters in one sample's order of memory.
-    """
-    batch, features = len(u), p1.numel()
-    grid, samples = _grid(batch, features)
+def _launch(kernel: Any, u: Tensor, grid: tuple[int, int], *arguments: Tensor | int | None) -> None:
+    """Start a kernel on the GPU of ``u``."""
     with torch.cuda.device_of(u):
-        _forward_part[grid](u, y, p1, p2, p3, p4, batch, features, samples, BLOCK)
+        try:
+            kernel[grid](*arguments, BLOCK)
+        except Exception as error:  # Triton could not compile it, or not store it on disk
+            raise Broken(str(error)) from error
 
 
-def backward(
-    u: Tensor,
-    grad_y: Tensor,
-    grad_u: Tensor | None,
-    p1: Tensor,
-    p2: Tensor | None,
-    p3: Tensor,
-    grads: list[Tensor | None],
-) -> None:
-    """Write ``grad_u`` and the gradients of p1, p2, p3 and p4; what is ``None`` is left out."""
-    batch, features = len(u), p1.numel()
+def forward(operands: Operands) -> Tensor:
+    """The gated line of ``u``, in its memory order."""
+    u, y = operands.u, torch.empty_like(operands.u)
+    batch = len(u)
+    features = u.numel() // batch
     grid, samples = _grid(batch, features)
-    sums = [None if grad is None else u.new_empty(grid[1], features) for grad in grads]
-    with torch.cuda.device_of(u):
-        _backward_part[grid](u, grad_y, grad_u, p1, p2, p3, *sums, batch, features, samples, BLOCK)
-    for grad, partial in zip(grads, sums, strict=True):
-        if grad is not None and partial is not None:
+    _launch(_forward_part, u, grid, u, y, *operands.parameters, batch, features, samples)
+    return y
+
+
+def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """The gradients of ``u``, p1, p2, p3 and p4; ``None`` where none is needed."""
+    u, parameters = operands.u, operands.parameters
+    batch = len(u)
+    features = u.numel() // batch
+    grid, samples = _grid(batch, features)
+    grad_u = torch.empty_like(u) if needed[0] else None
+    sums = [u.new_empty(grid[1], features) if need else None for need in needed[1:]]
+    _launch(
+        _backward_part, u, grid,
+        u, operands.grad_y, grad_u, *parameters[:3], *sums, batch, features, samples,
+    )  # fmt: skip
+    grads: list[Tensor | None] = []
+    for p, partial in zip(parameters, sums, strict=True):
+        if p is None or partial is None:
+            grads.append(None)
+        else:
+            grad = torch.empty_like(p)
             torch.sum(partial, 0, out=grad.as_strided((features,), (1,)))
+            grads.append(grad)
+    return grad_u, *grads

@@ -1,0 +1,55 @@
+"""Whatever happens to a layer between forward and backward, it gives the right gradient or one clear error.
+
+Each disturbance runs in a process of its own, where a wrong address may corrupt the heap or end the process.
+"""
+
+import itertools
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from disturbances import CASES, DISTURBANCES
+from test_kernels import FAMILIES
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from leaf import AHAF
+
+
+@pytest.mark.parametrize("name", DISTURBANCES)
+def test_gives_the_gradient_or_an_error(name):
+    script = Path(__file__).with_name("disturbances.py")
+    result = subprocess.run([sys.executable, script, name], capture_output=True, text=True, timeout=300, check=False)
+    outcomes = result.stdout.splitlines()
+    assert result.returncode == 0, f"{result.stdout}\nended with {result.returncode}: {result.stderr}"
+    assert len(outcomes) == len(CASES) and all(line.endswith(": right") for line in outcomes), result.stdout
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_traced_layer_computes_from_its_inputs(family, pre_dispatch, pooled):
+    layer, u, other = family((3, 4, 4), "silu"), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    traced = make_fx(lambda u: layer(u, pooled), pre_dispatch=pre_dispatch)(u)
+    torch.testing.assert_close(traced(other), layer(other, pooled))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_relu_survives_float16(family):
+    """2^16, the slope inside its sigmoid, overflows there."""
+    layer = family((5,), "relu")
+    made_in_half = family((5,), "relu", dtype=torch.float16)
+    for module, dtype in itertools.product((layer, made_in_half), (torch.float16, torch.float32)):
+        module.to(dtype).zero_grad()
+        u = torch.tensor([[-2.0, -0.5, 0.0, 0.5, 2.0]], requires_grad=True)
+        y = module(u)
+        torch.testing.assert_close(y.detach().float(), torch.relu(u.detach()))
+        y.sum().backward()
+        assert all(tensor.grad.isfinite().all() for tensor in (u, *module.parameters()))
+        assert all(parameter.isfinite().all() for parameter in module.parameters())
+    overflown = family((5,), "relu").half()
+    with torch.no_grad():
+        (overflown.gamma if family is AHAF else overflown.p3).fill_(math.inf)
+    assert torch.equal(overflown.float()(torch.zeros(1, 5)), torch.zeros(1, 5))
