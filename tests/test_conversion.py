@@ -447,6 +447,156 @@ def test_transformer_layers():
     assert found.replaced == [] and [one.original for one in found.kept] == ["TransformerDecoderLayer"]
 
 
+# --- where the channels are -------------------------------------------------------------------------------------------
+
+
+def converted_per_channel(
+    model: nn.Module, example: torch.Tensor, *others: torch.Tensor, channel_dim: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each new activation's parameters; the model computes what it did, on inputs of other sizes too."""
+    for parameter in model.parameters():  # torchvision zeroes some, which would hide all that lies before
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.5)
+    original = copy.deepcopy(model)
+    found = replace_activations(model, example_input=example, sharing="channel", channel_dim=channel_dim, nearest=True)
+    assert found.kept == []
+    for u in (example, *others):
+        before = outputs(original, u)
+        tolerance = 0.05 if any(one.error for one in found.replaced) else 1e-5
+        assert (outputs(model, u) - before).abs().max() < tolerance * before.abs().max()
+        assert before.abs().max() > 0.01
+    return {name: next(iter(layer.parameters())).shape for name, layer in adaptive(model).items()}
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_channels_of_a_transformer_layer(batch_first):
+    """One parameter set per feature: the layer takes sequences of any length."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=batch_first)
+    found = converted_per_channel(layer, torch.randn(2, 5, 16), torch.randn(3, 9, 16))
+    assert found == {"activation": (1, 32)}
+
+
+class Mixer(nn.Module):
+    """A block of an MLP-Mixer (Tolstikhin et al., 2021) on patches: one MLP over the tokens, one over the features."""
+
+    def __init__(self, tokens: int, features: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, features, 8, 8)
+        self.norms = nn.ModuleList([nn.LayerNorm(features), nn.LayerNorm(features)])
+        self.over_tokens = nn.Sequential(nn.Linear(tokens, 12), nn.GELU(), nn.Linear(12, tokens))
+        self.over_features = nn.Sequential(nn.Linear(features, 20), nn.GELU(), nn.Linear(20, features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.patches(x).flatten(2)).mT
+        x = x + self.over_tokens(self.norms[0](x).transpose(1, 2)).transpose(1, 2)
+        return torch.tanh(x + self.over_features(self.norms[1](x)))
+
+
+def test_channels_of_an_mlp_mixer():
+    """Mixing over tokens makes features of tokens."""
+    found = converted_per_channel(Mixer(16, 6), IMAGES)
+    assert found == {"relu": (6, 1), "over_tokens.1": (1, 12), "over_features.1": (1, 20), "tanh": (1, 6)}
+
+
+def vision_transformer() -> nn.Module:
+    return torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 24, num_classes=5)
+
+
+def swin() -> nn.Module:
+    return torchvision.models.SwinTransformer([2, 2], 8, [1, 1], [2, 2], [4, 4], num_classes=5)
+
+
+def convnext() -> nn.Module:
+    """It computes in ``(N, H, W, C)`` inside its blocks."""
+    blocks = [torchvision.models.convnext.CNBlockConfig(*sizes) for sizes in ((8, 16, 1), (16, None, 1))]
+    return torchvision.models.ConvNeXt(blocks, layer_scale=1.0, num_classes=5)
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (vision_transformer, {f"encoder.layers.encoder_layer_{layer}.mlp.1": (1, 24) for layer in (0, 1)}),
+        (swin, {"features.1.0.mlp.1": (1, 1, 32), "features.3.0.mlp.1": (1, 1, 64)}),
+        (convnext, {"features.1.0.block.4": (1, 1, 32), "features.3.0.block.4": (1, 1, 64)}),
+    ],
+)
+def test_channels_of_vision_models(build, expected):
+    larger = () if build is vision_transformer else (torch.randn(1, 3, 48, 40),)
+    assert converted_per_channel(build(), IMAGES, *larger) == expected
+
+
+def test_channels_after_convolutions():
+    signal = nn.Sequential(
+        nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.MaxPool1d(2), nn.Tanh(), nn.Flatten(2), nn.Dropout(),
+        nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(24, 5), nn.Sigmoid(),
+    )  # fmt: skip
+    found = converted_per_channel(signal, torch.randn(2, 2, 40), torch.randn(3, 2, 33))
+    assert found == {"2": (6, 1), "4": (6, 1), "10": (5,)}
+    volume = nn.Sequential(nn.ConvTranspose3d(2, 3, 2), nn.GroupNorm(1, 3), nn.SiLU(), nn.Flatten(), nn.ReLU())
+    assert converted_per_channel(volume, torch.randn(2, 2, 3, 3, 3)) == {"2": (3, 1, 1, 1), "4": (192,)}
+
+
+class Moving(nn.Module):
+    """Applies a function to ``(N, 6, 4, 5)`` with six channels, and then an activation."""
+
+    def __init__(self, move) -> None:
+        super().__init__()
+        self.conv, self.move, self.relu = nn.Conv2d(3, 6, 1), move, nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.move(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    ("move", "channels"),
+    [
+        (lambda x: x.permute(0, 2, 3, 1), -1),
+        (lambda x: torch.movedim(x, 1, -1), -1),
+        (lambda x: x.flatten(2).transpose(1, 2), -1),
+        (lambda x: x.reshape(x.shape[0], 2, 3, 4, 5).transpose(1, 2).reshape(x.shape), 1),  # shuffles the channels
+        (lambda x: x.flatten(2).mT.unflatten(2, (3, 2)).flatten(2) + 1, -1),  # attention's heads
+        (lambda x: torch.cat((*x.chunk(2, dim=1)[::-1], x), dim=1), 1),
+        (lambda x: torch.stack([x, x], 2).mean(2), 1),
+        (lambda x: F.pad(x, (1, 1))[:, :, 0].contiguous(), 1),
+        (lambda x: x.flatten(2).transpose_(1, 2), -1),
+        (lambda x: x.mean((2, 3), keepdim=True) * x, 1),
+        (lambda x: x.mT @ torch.ones(4, 7), -1),
+        (lambda x: x.permute(2, 0, 3, 1), -1),
+        (lambda x: x.permute(0, 2, 1, 3), None),  # (N, H, C, W)
+        (lambda x: x.unflatten(1, (2, 3)), None),
+        (lambda x: x @ x.mT, None),
+        (lambda x: x.flatten(2) + x.flatten(2).mT.reshape(x.shape[0], 20, 6).mT.contiguous(), 1),
+        (lambda x: F.linear(x, torch.ones(5, 5)) + x, None),  # two sources disagree
+    ],
+)
+def test_channels_where_dimensions_move(move, channels):
+    model, u = Moving(move), torch.randn(2, 3, 4, 5)
+    found = replace_activations(copy.deepcopy(model), example_input=u, sharing="channel")
+    if channels is None:
+        (kept,) = found.kept
+        assert kept.reason == "cannot tell which dimension holds the channels; pass channel_dim"
+    else:
+        assert [layer.channel_dim for layer in adaptive(found.model).values()] == [channels]
+
+
+def test_channels_that_cannot_be_told_are_asked_for():
+    """What comes in has no source; an answer goes for all activations."""
+    model = nn.Sequential(nn.ReLU(), nn.Linear(4, 4), nn.Tanh())
+    found = replace_activations(copy.deepcopy(model), example_input=torch.randn(2, 3, 4), sharing="channel")
+    assert names(found.replaced) == ["2"] and [str(one) for one in found.kept] == [
+        "0: ReLU, cannot tell which dimension holds the channels; pass channel_dim"
+    ]
+    u, longer = torch.randn(2, 3, 4), torch.randn(2, 7, 4)
+    assert converted_per_channel(copy.deepcopy(model), u, longer, channel_dim=-1) == {"0": (1, 4), "2": (1, 4)}
+    assert converted_per_channel(model, u, channel_dim=1) == {"0": (3, 1), "2": (3, 1)}
+
+
+def test_channels_pass_activations_that_learn():
+    model = nn.Sequential(nn.Linear(4, 6), LEAF((5, 6), "silu"), AHAF((5, 6), "relu"), nn.ReLU())
+    assert replace_activations(model, example_input=torch.randn(2, 5, 4), sharing="channel").kept == []
+    assert model[3].p1.shape == (1, 6)
+
+
 # --- what survives ----------------------------------------------------------------------------------------------------
 
 

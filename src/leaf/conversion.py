@@ -113,7 +113,7 @@ def replace_activations(
     *,
     example_input: Any,
     sharing: str = "element",
-    channel_dim: int = 1,
+    channel_dim: int | None = None,
     nearest: bool = False,
 ) -> Conversion:
     """Replace a model's activations by learnable ones that start as what they replace.
@@ -135,7 +135,9 @@ def replace_activations(
         sharing: what gets a parameter set of its own: every ``"element"``, as in the paper (the model then takes inputs
             of the example's size only), every ``"channel"``, or the
             whole ``"layer"``.
-        channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``.
+        channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``. By
+            default it follows, at each activation, from the layers before it: 1 after a convolution, -1 after a linear
+            layer. Only sharing per channel uses it.
         nearest: whether to replace GELU, hard-swish and hard-sigmoid too, which have no form, by the form that comes
             nearest.
 
@@ -184,7 +186,7 @@ class _Wanted:
 
     family: str
     sharing: str
-    channel_dim: int
+    channel_dim: int | None
     nearest: bool
 
     def form(self, kind: str) -> tuple[str, float | None]:
@@ -216,21 +218,28 @@ class _Wanted:
             raise ValueError(f"its input is {inputs[0].dtype}")
         if () in shapes:
             raise ValueError("its input has no axis but the batch's")
-        if self.sharing == "channel" and any(
-            self.channel_dim not in (*range(1, len(s) + 1), *range(-len(s), 0)) for s in shapes
-        ):
-            raise ValueError(f"its input has no dimension {self.channel_dim} for channels after the batch")
+        channel_dim, *others = {self.channels(one) for one in inputs}
+        if channel_dim is None or others:
+            raise ValueError("cannot tell which dimension holds the channels; pass channel_dim")
+        if any(channel_dim not in (*range(1, len(s) + 1), *range(-len(s), 0)) for s in shapes):
+            raise ValueError(f"its input has no dimension {channel_dim} for channels after the batch")
         same = {
             "element": lambda shape: shape,
-            "channel": lambda shape: (len(shape), (0, *shape)[self.channel_dim]),
+            "channel": lambda shape: (len(shape), (0, *shape)[channel_dim]),
             "layer": len,
         }
         if len({same[self.sharing](shape) for shape in shapes}) > 1:
             raise ValueError(f"it is applied to inputs of shapes {', '.join(map(str, shapes))}")
 
+    def channels(self, given: Input) -> int | None:
+        """The dimension of an input that holds its channels; 1 where it doesn't matter."""
+        if self.sharing != "channel":
+            return 1
+        return given.channel_dim if self.channel_dim is None else self.channel_dim
+
     def build(self, form: str, slope: float | None, given: Input) -> Adaptive:
         """The activation for some input."""
-        layer = FAMILIES[self.family](given.shape, form, self.sharing, self.channel_dim)
+        layer = FAMILIES[self.family](given.shape, form, self.sharing, self.channels(given) or 1)
         if slope is not None:
             nn.init.constant_(getattr(layer, GATE_SLOPE[self.family]), slope)
         layer.to(given.device, given.dtype)

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from leaf.activations import BASE_FUNCTIONS, Adaptive
+from leaf.channels import Channels
 
 KINDS: dict[str, type[nn.Module]] = BASE_FUNCTIONS | {
     "celu": nn.CELU, "elu": nn.ELU, "gelu": nn.GELU, "glu": nn.GLU, "hardshrink": nn.Hardshrink,
@@ -35,11 +36,15 @@ KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
 
 
 class Input(NamedTuple):
-    """What an activation got: the shape of one sample, and what kind of tensor it was."""
+    """What an activation got: the shape of one sample, and what kind of tensor it was.
+
+    ``channel_dim`` is the dimension that holds the channels, 1 or -1; ``None`` if that cannot be told.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    channel_dim: int | None = None
     channels_last: bool = False
     parameter: bool = False
 
@@ -144,6 +149,7 @@ class _Watch(TorchFunctionMode):
         self.calls: list[tuple[nn.Module, int]] = []  # modules at work, and how many activations each has applied
         self.uses: dict[tuple[str, int, str, str | None], Use] = {}
         self.applied: dict[str, int] = {}
+        self.channels = Channels()
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if type(module) in KIND_OF_MODULE:
@@ -157,6 +163,8 @@ class _Watch(TorchFunctionMode):
         name, applied = self.names[module], self.calls.pop()[1]
         if self.applied.setdefault(name, applied) != applied:
             self.applied[name] = -1
+        if isinstance(module, Adaptive):  # its kernels are no functions of torch
+            self.channels.keep(args, output)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -169,7 +177,7 @@ class _Watch(TorchFunctionMode):
             (u, *rest), options = (*args, *kwargs.values()), kwargs if args else {}
             name = holders[0] if len(holders) == 1 else None
             self.note(kind, name, title, lambda u: func(u, *rest, **options), u)
-        return func(*args, **kwargs)
+        return self.channels.call(func, args, kwargs)
 
     def next_place(self) -> tuple[str, int]:
         caller, place = self.calls.pop()
@@ -180,7 +188,11 @@ class _Watch(TorchFunctionMode):
         caller, place = self.next_place()
         use = self.uses.setdefault((caller, place, kind, name), Use(kind, caller, place, name, original, function))
         channels_last = u.ndim == 4 and not u.is_contiguous() and u.is_contiguous(memory_format=torch.channels_last)
-        use.inputs.append(Input(tuple(u.shape[1:]), u.dtype, u.device, channels_last, isinstance(u, nn.Parameter)))
+        use.inputs.append(
+            Input(
+                tuple(u.shape[1:]), u.dtype, u.device, self.channels.of(u), channels_last, isinstance(u, nn.Parameter)
+            )
+        )
 
 
 def join(module: str, name: str) -> str:
