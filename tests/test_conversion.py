@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.nn.functional import cross_entropy
 
 from leaf import AHAF, LEAF, replace_activations
-from leaf.activations import SHARING, Adaptive
+from leaf.activations import ACTIVATIONS, SHARING, Adaptive, learnable
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -118,7 +118,10 @@ def test_mobilenet():
     assert [one.original for one in found.replaced] == ["ReLU"] * 14
     kept = [(one.original, one.reason) for one in found.kept]
     for name, form in (("Hardswish", "silu"), ("Hardsigmoid", "sigmoid")):
-        reason = f"LEAF has no such form; nearest=True would take a {form} in its place"
+        reason = (
+            f"LEAF cannot start as {name.lower()}; it starts as: relu, silu, tanh, sigmoid;"
+            f" nearest=True takes {form}, which comes near"
+        )
         assert kept.count((name, reason)) == counts[name]
     assert len(kept) == 28
     found = replace_activations(model, example_input=IMAGES, nearest=True)
@@ -173,7 +176,8 @@ def test_functions():
     ahaf = replace_activations(Functional(), "ahaf", example_input=IMAGES)
     assert len(ahaf.replaced) == 3
     assert [str(one) for one in ahaf.kept] == [
-        "tanh: torch.tanh, AHAF has no such form", "sigmoid: Tensor.sigmoid, AHAF has no such form"
+        "tanh: torch.tanh, AHAF cannot start as tanh; it starts as: relu, silu",
+        "sigmoid: Tensor.sigmoid, AHAF cannot start as sigmoid; it starts as: relu, silu",
     ]  # fmt: skip
 
 
@@ -207,10 +211,12 @@ def test_what_cannot_be_replaced():
     for place, name in enumerate(("LSTMCell", "GRUCell", "RNNCell")):
         assert reasons.pop(f"cells.{place}") == (name, "its activations are inside")
     for place in range(12):
-        assert reasons.pop(f"formless.{place}")[1] == "LEAF has no such form"
+        assert reasons.pop(f"formless.{place}")[1].startswith("LEAF cannot start as ")
     assert "nearest=True" in reasons.pop("formless.12")[1]
     assert reasons.pop("unused") == ("ReLU", "the example does not reach it in evaluation")
-    assert reasons.pop("leaky_relu") == ("F.leaky_relu", "LEAF has no such form")
+    assert reasons.pop("leaky_relu") == (
+        "F.leaky_relu", "LEAF cannot start as leaky_relu; it starts as: relu, silu, tanh, sigmoid"
+    )  # fmt: skip
     assert reasons.pop("sigmoid") == ("torch.sigmoid", "its input is a parameter of the model")
     assert [one.reason for one in found.kept if one.name == "relu"] == [
         "its input is torch.int64", "its input has no axis but the batch's"
@@ -597,6 +603,127 @@ def test_channels_pass_activations_that_learn():
     assert model[3].p1.shape == (1, 6)
 
 
+# --- what takes their place -------------------------------------------------------------------------------------------
+
+
+class Curves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.relu, self.silu, self.tanh = nn.Linear(4, 6), nn.ReLU(), nn.SiLU(), nn.Tanh()
+        self.gelu, self.hard = nn.GELU(), nn.Hardtanh()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.hard(self.gelu(self.tanh(self.silu(self.relu(self.linear(x))))))
+
+
+@pytest.mark.parametrize(
+    ("family", "replaced", "parameters", "exact"),
+    [
+        ("leaf", "relu silu tanh", 4 * 6, True),
+        ("ahaf", "relu silu", 2 * 6, True),
+        ("affine", "relu silu tanh", 2 * 6, True),
+        ("prelu", "relu", 6, False),
+        ("swish", "silu", 1, True),
+        ("rational", "relu", 7, False),
+        ("fneuron", "tanh hard", 18 * 6, False),
+    ],
+)
+def test_every_registered_family(family, replaced, parameters, exact):
+    """Parameters are shared as the family usually does; what it cannot start as is kept."""
+    u = torch.randn(3, 4)
+    model = Curves()
+    found = replace_activations(copy.deepcopy(model), family, example_input=u)
+    assert names(found.replaced) == replaced.split()
+    assert {one.parameters for one in found.replaced} == {parameters}
+    assert all((one.error is None) == exact for one in found.replaced)
+    if exact:
+        torch.testing.assert_close(outputs(found.model, u), outputs(model, u), rtol=1e-5, atol=1e-5)
+    forms = ", ".join(adaptive(found.model)[found.replaced[0].name].forms)
+    for one in found.kept:
+        assert f"{found.family} cannot start as {one.original.lower()}; it starts as: {forms}" in one.reason
+
+
+def test_the_error_of_a_start_is_measured():
+    found = replace_activations(Curves(), "prelu", example_input=torch.randn(3, 4))
+    assert found.replaced[0].error == pytest.approx(0.25 * 15)
+    found = replace_activations(Curves(), "swish", example_input=torch.randn(3, 4), nearest=True)
+    u = torch.linspace(-15, 15, 100_001, dtype=torch.float64)
+    error = (F.gelu(u) - u * torch.sigmoid(1.702 * u)).abs().max().item()
+    assert [(one.name, one.error) for one in found.replaced] == [("silu", None), ("gelu", pytest.approx(error))]
+
+
+class Steep(Adaptive):
+    """A family of a user's own, not registered at first."""
+
+    family = "steep"
+    usual_sharing = "channel"
+    parameter_names = ("slope",)
+    forms = {"hardtanh": (1.0,)}
+
+    def formula(self, u: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        return (parameters[0] * u).clamp(-1, 1)
+
+
+def test_families_of_ones_own(monkeypatch):
+    for with_ in (Steep, "steep"):
+        if with_ == "steep":
+            monkeypatch.setitem(ACTIVATIONS, "steep", learnable(Steep, "hardtanh"))
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Hardtanh(), nn.Hardtanh(-2, 2), nn.ReLU())
+        found = replace_activations(model, with_, example_input=IMAGES)
+        assert found.family == "Steep" and [(one.name, one.parameters) for one in found.replaced] == [
+            ("1", 5),
+            ("2", 5),
+        ]
+        assert [one.error for one in found.replaced] == [None, 1.0], "the second one has other bounds"
+        assert names(found.kept) == ["3"]
+
+
+def test_modules_of_any_class():
+    """A class is called without arguments, a function with the shape and the name of what is replaced."""
+    u, asked = torch.randn(3, 4), []
+
+    def make(shape: tuple[int, ...], form: str) -> nn.Module:
+        asked.append((shape, form))
+        return nn.PReLU(shape[0])
+
+    model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 6), nn.GLU()).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = replace_activations(model, make, example_input=u.double())
+    assert asked == [((6,), "gelu")] and model[1].weight.dtype == torch.float64
+    assert [str(one) for one in found.replaced] == ["1: GELU → PReLU, 6, 6 parameters"]
+    assert [str(one) for one in found.kept] == ["3: GLU, its output is half as large as its input"]
+    model = Functional()
+    original = copy.deepcopy(model)
+    found = replace_activations(model, nn.Identity, example_input=IMAGES)
+    assert len(found.replaced) == 5 and found.parameters == 0 and found.difference > 0.1
+    assert all(type(getattr(model, one.name)) is nn.Identity for one in found.replaced)
+    features = original.conv(IMAGES).mean((2, 3))
+    for linear, scale in zip(original.linears, (2, 1, 1, 1), strict=True):
+        features = scale * linear(features)
+    for converted in (model, copy.deepcopy(model)):
+        torch.testing.assert_close(outputs(converted, IMAGES), features)
+
+
+def test_converting_again_counts_modules_of_any_class():
+    class Three(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.gelu(F.softplus(F.relu(x)))
+
+    class Softplus(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 3
+
+    model, u = Three(), torch.randn(5, 3)
+    replace_activations(model, "ahaf", example_input=u)
+    replace_activations(model, lambda shape, form: Softplus() if form == "softplus" else nn.GELU(), example_input=u)
+    expected = F.gelu(F.relu(u) + 3)
+    torch.testing.assert_close(model(u), expected)
+    replace_activations(model, "leaf", example_input=u, nearest=True)
+    for converted in (model, copy.deepcopy(model)):
+        assert (outputs(converted, u) - expected).abs().max() < 0.03
+
+
 # --- what survives ----------------------------------------------------------------------------------------------------
 
 
@@ -768,7 +895,9 @@ def test_examples_of_every_kind():
 
 def test_bad_arguments_are_told():
     model, u = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(2, 4)
-    with pytest.raises(ValueError, match="there is no family 'relu'; there are: ahaf, leaf"):
+    with pytest.raises(
+        ValueError, match="there is no family 'relu'; there are: ahaf, leaf, affine, prelu, swish, rational, fneuron"
+    ):
         replace_activations(model, "relu", example_input=u)
     with pytest.raises(ValueError, match="there is no sharing 'row'; there are: element, channel, layer"):
         replace_activations(model, example_input=u, sharing="row")
@@ -776,7 +905,21 @@ def test_bad_arguments_are_told():
         replace_activations(model, example_input=torch.randn(2, 5))
     with pytest.raises(ValueError, match="is itself an activation, ReLU"):
         replace_activations(nn.ReLU(), example_input=u)
+    for options in ({"sharing": "layer"}, {"channel_dim": -1}, {"nearest": True}):
+        with pytest.raises(ValueError, match="are for the families of learnable activations alone"):
+            replace_activations(model, nn.PReLU, example_input=u, **options)
+    with pytest.raises(TypeError, match="with_ is a family's name, a class or a function that makes a module, not 3"):
+        replace_activations(model, 3, example_input=u)
+    with pytest.raises(TypeError, match="with_ made 'relu' in place of relu, which is no torch module"):
+        replace_activations(model, lambda shape, form: form, example_input=u)
+    with pytest.raises(TypeError, match="sharing is one of element, channel, layer, not 1"):
+        replace_activations(model, example_input=u, sharing=1)
+    with pytest.raises(TypeError, match="channel_dim is 1 or -1, or None to infer it, not 'last'"):
+        replace_activations(model, example_input=u, channel_dim="last")
+    with pytest.raises(TypeError, match="model is a torch module, not <function relu"):
+        replace_activations(F.relu, example_input=u)
     assert not any(module._forward_hooks for module in model.modules()) and model.training and not adaptive(model)
+    assert type(model[1]) is nn.ReLU
     (kept,) = replace_activations(model, example_input=u, sharing="channel", channel_dim=3).kept
     assert kept.reason == "its input has no dimension 3 for channels after the batch"
 

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from leaf.activations import Adaptive
-from leaf.uses import KIND_OF_FUNCTION, KIND_OF_MODULE, run
+from leaf.uses import KIND_OF_FUNCTION, KIND_OF_MODULE, run, stands_in
 
 Forward = Callable[..., Any]
 
@@ -108,13 +107,13 @@ def _redirect(module: nn.Module, graph: fx.Graph, calls: Mapping[int, str]) -> N
 
 
 def activation_nodes(module: nn.Module, graph: fx.Graph) -> list[tuple[str, fx.Node]]:
-    """The activations that a traced forward applies, in order: a name in ``KINDS``, ``""`` for a learnable one."""
+    """The activations that a traced forward applies, in order: a name in ``KINDS``, ``""`` for one that was put in."""
     found: list[tuple[str, fx.Node]] = []
     for node in graph.nodes:
         target = str(node.target)
         if node.op == "call_module":
             child = module.get_submodule(target)
-            if isinstance(child, Adaptive) or type(child) in KIND_OF_MODULE:
+            if type(child) in KIND_OF_MODULE or stands_in(child):
                 found.append((KIND_OF_MODULE.get(type(child), ""), node))
         elif node.op in ("call_function", "call_method"):
             function = getattr(Tensor, target, None) if node.op == "call_method" else node.target

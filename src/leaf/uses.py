@@ -35,6 +35,15 @@ KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
 """For each function what it computes, and how it is written."""
 
 
+STANDS_IN = "_stands_in_for"
+"""Attribute of modules of other classes than ``Adaptive`` that were put in place of an activation."""
+
+
+def stands_in(module: nn.Module) -> bool:
+    """Whether a module is a learnable activation, or was put in place of an activation."""
+    return isinstance(module, Adaptive) or STANDS_IN in vars(module)
+
+
 class Input(NamedTuple):
     """What an activation got: the shape of one sample, and what kind of tensor it was.
 
@@ -155,7 +164,7 @@ class _Watch(TorchFunctionMode):
         if type(module) in KIND_OF_MODULE:
             (u, *_) = (*args, *kwargs.values())
             self.note(KIND_OF_MODULE[type(module)], self.names[module], type(module).__name__, module, u)
-        elif isinstance(module, Adaptive):
+        elif stands_in(module):
             self.next_place()
         self.calls.append((module, 0))
 
@@ -174,7 +183,8 @@ class _Watch(TorchFunctionMode):
         if func in KIND_OF_FUNCTION and type(caller) not in KIND_OF_MODULE and not isinstance(caller, Adaptive):
             kind, title = KIND_OF_FUNCTION[func]
             holders = [join(self.names[caller], name) for name, value in vars(caller).items() if value is func]
-            (u, *rest), options = (*args, *kwargs.values()), kwargs if args else {}
+            (u, *rest), options = (args, kwargs) if args else ((kwargs["input"],), kwargs)
+            options = {option: value for option, value in options.items() if option != "input"}
             name = holders[0] if len(holders) == 1 else None
             self.note(kind, name, title, lambda u: func(u, *rest, **options), u)
         return self.channels.call(func, args, kwargs)
