@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -453,6 +454,51 @@ def test_transformer_layers():
     assert found.replaced == [] and [one.original for one in found.kept] == ["TransformerDecoderLayer"]
 
 
+def test_a_function_that_an_attribute_merely_holds():
+    """Calls of the attribute are told from calls of the function by its own name."""
+
+    class Holding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = F.relu
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.relu(x - 1)
+
+    class Calling(Holding):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.act(x))
+
+    u = torch.randn(5, 3)
+    for kind, expected in ((Holding, ["relu"]), (Calling, ["act", "relu"])):
+        model = kind()
+        found = replace_activations(model, example_input=u)
+        assert names(found.replaced) == expected and (kind is Calling or model.act is F.relu)
+        before = outputs(model, u)
+        model.relu.p4.data += 1
+        torch.testing.assert_close(outputs(model, u), before + 1)
+
+
+def test_an_optional_argument_is_not_taken_for_given():
+    """A traced forward has it always or never; the module stays as it is then."""
+
+    class Masking(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return F.relu(x) if mask is None else F.relu(x) * mask
+
+    class Passing(nn.Module):
+        def forward(self, x: torch.Tensor, size: torch.Tensor | None = None) -> torch.Tensor:
+            return F.interpolate(F.relu(x), size, scale_factor=2)
+
+    u, mask = torch.randn(5, 3, 4), torch.ones(4)
+    for example in (u, (u, mask), {"x": u, "mask": mask}):
+        model = Masking()
+        (kept,) = replace_activations(model, example_input=example).kept
+        assert "computes something else" in kept.reason or "whether mask is given" in kept.reason
+        torch.testing.assert_close(model(u), model(u, mask))
+    assert names(replace_activations(Passing(), example_input=u).replaced) == ["relu"]
+
+
 # --- where the channels are -------------------------------------------------------------------------------------------
 
 
@@ -739,6 +785,24 @@ def test_state_dtype_and_randomness_survive():
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
 
 
+def test_hooks_survive():
+    """Each activation that replaces a use of a module has its hooks; the handles remove them where it was."""
+    seen: list[nn.Module] = []
+    block = torchvision.models.resnet.BasicBlock(3, 3)
+    handles = [
+        block.relu.register_forward_hook(lambda module, args, output: seen.append(module)),
+        block.relu.register_forward_pre_hook(lambda module, args, kwargs: seen.append(module), with_kwargs=True),
+        block.relu.register_full_backward_hook(lambda module, before, after: seen.append(module)),
+    ]
+    assert names(replace_activations(block, example_input=IMAGES).replaced) == ["relu", "relu_2"]
+    for expected in ([3, 3], [0, 3]):
+        seen.clear()
+        block(IMAGES).sum().backward()
+        assert [seen.count(module) for module in (block.relu, block.relu_2)] == expected and len(seen) == sum(expected)
+        for handle in handles:
+            handle.remove()
+
+
 def test_parameters_lie_as_the_inputs_lie():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).to(memory_format=torch.channels_last)
     replace_activations(model, example_input=IMAGES.contiguous(memory_format=torch.channels_last))
@@ -891,6 +955,25 @@ def test_examples_of_every_kind():
         found = replace_activations(model, example_input=example)
         assert names(found.replaced) == ["relu"] and 0 <= found.difference < 1e-5
         torch.testing.assert_close(model(a, b)["sum"][0], torch.relu(a + b), rtol=1e-5, atol=1e-5)
+
+
+def test_outputs_of_every_kind():
+    @dataclass
+    class Output:
+        score: torch.Tensor
+        parts: dict[str, torch.Tensor]
+
+    class Scoring(nn.Module):
+        def forward(self, x: torch.Tensor) -> Output:
+            y = F.relu(x)
+            return Output(F.tanh(y), {"y": y})
+
+    model, u = Scoring(), torch.randn(5, 3)
+    found = replace_activations(model, example_input=u)
+    assert names(found.replaced) == ["relu", "tanh"] and 0 < found.difference < 1e-5
+    torch.testing.assert_close(model(u).score, F.tanh(F.relu(u)))
+    found = replace_activations(Scoring(), nn.Identity, example_input=u)
+    assert found.difference == (u - F.relu(u)).abs().max().clamp(min=(u - F.tanh(F.relu(u))).abs().max())
 
 
 def test_bad_arguments_are_told():

@@ -4,7 +4,7 @@ import copy
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from leaf.activations import Adaptive
+from leaf.channels import parts
 from leaf.replacements import Replacement, replacement
 from leaf.rewriting import activation_nodes, misread, rewrite, trace
 from leaf.uses import KIND_OF_MODULE, Input, Use, Uses, evaluating, find_uses, join, run
@@ -286,7 +287,7 @@ def _install(model: nn.Module, sites: list[_Site], wanted: Replacement) -> list[
     """Build the activations and put them where they belong."""
     replaced = []
     calls: dict[str, dict[int, str]] = {}
-    layers = [wanted.build(site.use.kind, site.inputs[0]) for site in sites]  # nothing is changed yet if one fails
+    layers = [_build(model, site, wanted) for site in sites]  # nothing is changed yet if one fails
     for site, layer in zip(sites, layers, strict=True):
         use = site.use
         if site.name is None:
@@ -304,6 +305,21 @@ def _install(model: nn.Module, sites: list[_Site], wanted: Replacement) -> list[
         rewrite(model.get_submodule(caller), its_calls)
     _turn_fused_evaluation_off(model)
     return replaced
+
+
+def _build(model: nn.Module, site: _Site, wanted: Replacement) -> nn.Module:
+    layer = wanted.build(site.use.kind, site.inputs[0])
+    if site.use.name is not None:
+        place, _, name = site.use.name.rpartition(".")
+        _take_hooks(layer, getattr(model.get_submodule(place), name), site.name is not None)
+    return layer
+
+
+def _take_hooks(layer: nn.Module, original: Any, in_its_place: bool) -> None:
+    """Give a new module the hooks of what it replaces; one that comes in its place obeys its hooks' handles too."""
+    if isinstance(original, nn.Module):
+        hooks = {name: held for name, held in vars(original).items() if "hook" in name and "state_dict" not in name}
+        vars(layer).update(hooks if in_its_place else {name: copy.copy(held) for name, held in hooks.items()})
 
 
 def _turn_fused_evaluation_off(model: nn.Module) -> None:
@@ -345,10 +361,7 @@ def _difference(before: Any, after: Any) -> tuple[float, float]:
         if not before.numel():
             return 0.0, 0.0
         return (after.double() - before.double()).abs().max().item(), before.double().abs().max().item()
-    if isinstance(before, Mapping):
-        before, after = before.values(), after.values()
-    elif not isinstance(before, list | tuple):
-        return 0.0, 0.0
+    before, after = parts(before) or [], parts(after) or []
     if len(before) != len(after):
         return math.inf, 0.0
     pairs = [_difference(*pair) for pair in zip(before, after, strict=True)]

@@ -1,8 +1,9 @@
 """Where a model applies activation functions: found by running it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -141,6 +142,7 @@ def find_uses(model: nn.Module, example: Any) -> Uses:
                 module.register_forward_hook(watch.leave, always_call=True),
             ):
                 stack.callback(handle.remove)
+            stack.callback(vars(module).update, watch.mark(module))
         stack.enter_context(watch)
         try:
             output = run(model, example)
@@ -159,6 +161,24 @@ class _Watch(TorchFunctionMode):
         self.uses: dict[tuple[str, int, str, str | None], Use] = {}
         self.applied: dict[str, int] = {}
         self.channels = Channels()
+        self.held: str | None = None  # attribute whose function is at work
+
+    def mark(self, module: nn.Module) -> dict[str, Any]:
+        """Let a module's attributes that hold activation functions say so when they are called; returns the old ones.
+
+        The code of a module may call such a function by its own name too.
+        """
+        held = {name: value for name, value in vars(module).items() if _is_activation(value)}
+        for name, function in held.items():
+            vars(module)[name] = partial(self.call_held, join(self.names[module], name), function)
+        return held
+
+    def call_held(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.held = name
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.held = None
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if type(module) in KIND_OF_MODULE:
@@ -182,11 +202,9 @@ class _Watch(TorchFunctionMode):
         caller = self.calls[-1][0]
         if func in KIND_OF_FUNCTION and type(caller) not in KIND_OF_MODULE and not isinstance(caller, Adaptive):
             kind, title = KIND_OF_FUNCTION[func]
-            holders = [join(self.names[caller], name) for name, value in vars(caller).items() if value is func]
             (u, *rest), options = (args, kwargs) if args else ((kwargs["input"],), kwargs)
             options = {option: value for option, value in options.items() if option != "input"}
-            name = holders[0] if len(holders) == 1 else None
-            self.note(kind, name, title, lambda u: func(u, *rest, **options), u)
+            self.note(kind, self.held, title, lambda u: func(u, *rest, **options), u)
         return self.channels.call(func, args, kwargs)
 
     def next_place(self) -> tuple[str, int]:
@@ -203,6 +221,10 @@ class _Watch(TorchFunctionMode):
                 tuple(u.shape[1:]), u.dtype, u.device, self.channels.of(u), channels_last, isinstance(u, nn.Parameter)
             )
         )
+
+
+def _is_activation(value: Any) -> bool:
+    return isinstance(value, Hashable) and value in KIND_OF_FUNCTION
 
 
 def join(module: str, name: str) -> str:
