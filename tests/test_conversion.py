@@ -486,6 +486,10 @@ def test_an_optional_argument_is_not_taken_for_given():
         def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
             return F.relu(x) if mask is None else F.relu(x) * mask
 
+    class Doubling(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return F.relu(x) * (1 if mask is None else 2)
+
     class Passing(nn.Module):
         def forward(self, x: torch.Tensor, size: torch.Tensor | None = None) -> torch.Tensor:
             return F.interpolate(F.relu(x), size, scale_factor=2)
@@ -496,6 +500,8 @@ def test_an_optional_argument_is_not_taken_for_given():
         (kept,) = replace_activations(model, example_input=example).kept
         assert "computes something else" in kept.reason or "whether mask is given" in kept.reason
         torch.testing.assert_close(model(u), model(u, mask))
+    (kept,) = replace_activations(Doubling(), example_input=(u, mask)).kept
+    assert kept.reason == "its forward depends on whether mask is given"
     assert names(replace_activations(Passing(), example_input=u).replaced) == ["relu"]
 
 
@@ -986,13 +992,19 @@ def test_bad_arguments_are_told():
         replace_activations(model, example_input=u, sharing="row")
     with pytest.raises(ValueError, match=r"does not run on example_input: RuntimeError: .*shapes"):
         replace_activations(model, example_input=torch.randn(2, 5))
-    with pytest.raises(ValueError, match="is itself an activation, ReLU"):
-        replace_activations(nn.ReLU(), example_input=u)
+    for activation in (nn.ReLU(), LEAF((4,), "relu")):
+        with pytest.raises(ValueError, match=f"is itself an activation, {type(activation).__name__}"):
+            replace_activations(activation, example_input=u)
     for options in ({"sharing": "layer"}, {"channel_dim": -1}, {"nearest": True}):
         with pytest.raises(ValueError, match="are for the families of learnable activations alone"):
             replace_activations(model, nn.PReLU, example_input=u, **options)
-    with pytest.raises(TypeError, match="with_ is a family's name, a class or a function that makes a module, not 3"):
-        replace_activations(model, 3, example_input=u)
+    for with_ in (3, nn.PReLU()):
+        with pytest.raises(
+            TypeError, match="with_ is a family's name, a class or a function that makes a module, not "
+        ):
+            replace_activations(model, with_, example_input=u)
+    with pytest.raises(TypeError, match=r"function of shape and form where the class needs arguments: .*in_features"):
+        replace_activations(model, nn.Linear, example_input=u)
     with pytest.raises(TypeError, match="with_ made 'relu' in place of relu, which is no torch module"):
         replace_activations(model, lambda shape, form: form, example_input=u)
     with pytest.raises(TypeError, match="sharing is one of element, channel, layer, not 1"):

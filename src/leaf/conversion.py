@@ -16,7 +16,7 @@ from leaf.activations import Adaptive
 from leaf.channels import parts
 from leaf.replacements import Replacement, replacement
 from leaf.rewriting import activation_nodes, misread, rewrite, trace
-from leaf.uses import KIND_OF_MODULE, Input, Use, Uses, evaluating, find_uses, join, run
+from leaf.uses import KIND_OF_MODULE, Input, Use, Uses, evaluating, find_uses, join, run, stands_in
 
 SEALED: dict[type[nn.Module], str] = {
     nn.RNNBase: "its activations are inside",
@@ -154,7 +154,7 @@ def replace_activations(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a torch module, not {model!r}")
-    if type(model) in KIND_OF_MODULE:
+    if type(model) in KIND_OF_MODULE or stands_in(model):
         raise ValueError(f"the model is itself an activation, {type(model).__name__}: it has no place to replace it in")
     wanted = replacement(with_, sharing, channel_dim, nearest)
     _separate(model)

@@ -64,7 +64,7 @@ def replacement(with_: Any, sharing: str | None, channel_dim: int | None, neares
         if with_ not in known:
             raise ValueError(f"there is no family {with_!r}; there are: {', '.join(known)}")
         with_ = known[with_]
-    if not callable(with_):
+    if not callable(with_) or isinstance(with_, nn.Module):
         raise TypeError(f"with_ is a family's name, a class or a function that makes a module, not {with_!r}")
     if not isinstance(channel_dim, int | None) or isinstance(channel_dim, bool):
         raise TypeError(f"channel_dim is 1 or -1, or None to infer it, not {channel_dim!r}")
@@ -171,11 +171,19 @@ class Made:
         _check_shapes(inputs, lambda shape: shape)
 
     def build(self, kind: str, given: Input) -> nn.Module:
-        made: Any = self.make() if isinstance(self.make, type) else self.make(given.shape, kind)
+        made: Any = self._made_of_class() if isinstance(self.make, type) else self.make(given.shape, kind)
         if not isinstance(made, nn.Module):
             raise TypeError(f"with_ made {made!r} in place of {kind}, which is no torch module")
         vars(made)[STANDS_IN] = kind
         return made.to(given.device, given.dtype)
+
+    def _made_of_class(self) -> nn.Module:
+        try:
+            return self.make()
+        except TypeError as error:
+            raise TypeError(
+                f"with_ is a function of shape and form where the class needs arguments: {error}"
+            ) from error
 
     def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
         return None

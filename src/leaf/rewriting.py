@@ -83,7 +83,7 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
         module.__class__ = _written_class(module)
         vars(module).update(attributes_then)
         graph = _Tracer().trace(module)
-        asked = [name for name in _optional(module) if not _same_without(name, graph, module)]
+        asked = [name for name in _optional(module) if _asks_for(name, graph, module)]
         kept = [name for name, value in vars(module).items() if value is not attributes_then.get(name, ...)]
     except Exception as error:
         raise ValueError(f"its forward cannot be traced: {str(error).splitlines()[0]}") from error
@@ -107,15 +107,20 @@ def _optional(module: nn.Module) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.default is None]
 
 
-def _same_without(name: str, graph: fx.Graph, module: nn.Module) -> bool:
-    """Whether a ``forward`` does the same if an optional argument is not given: its code may ask for that."""
+def _asks_for(name: str, graph: fx.Graph, module: nn.Module) -> bool:
+    """Whether a ``forward`` does something else if an optional argument is not given."""
     without = _Tracer().trace(module, concrete_args={name: None})
-    return _steps(without) == _steps(graph)
+    return _steps(without, name) != _steps(graph, name)
 
 
-def _steps(graph: fx.Graph) -> list[tuple[str, Any]]:
-    steps = [(node.op, node.target) for node in graph.nodes if node.op != "placeholder"]
-    return [step for step in steps if getattr(step[1], "__name__", "") != "_assert_is_none"]
+def _steps(graph: fx.Graph, absent: str) -> list[tuple[Any, ...]]:
+    """What a graph does, as values that compare, with ``None`` for one of its arguments."""
+
+    def told(argument: Any) -> str:
+        return repr(fx.map_arg(argument, lambda node: None if node.target == absent else node.name))
+
+    steps = [node for node in graph.nodes if node.op != "placeholder" and "_assert_is_none" not in node.name]
+    return [(node.op, node.target, told(node.args), told(node.kwargs)) for node in steps]
 
 
 def _redirect(module: nn.Module, graph: fx.Graph, calls: Mapping[int, str]) -> None:

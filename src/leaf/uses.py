@@ -224,7 +224,7 @@ class _Watch(TorchFunctionMode):
 
 
 def _is_activation(value: Any) -> bool:
-    return isinstance(value, Hashable) and value in KIND_OF_FUNCTION
+    return callable(value) and isinstance(value, Hashable) and value in KIND_OF_FUNCTION
 
 
 def join(module: str, name: str) -> str:
