@@ -1,4 +1,4 @@
-"""Replace the activations of any torch module by AHAF or LEAF, one at each place where one is applied."""
+"""Replace the activations of any torch module by learnable ones, one at each place where one is applied."""
 
 import copy
 import itertools
@@ -112,7 +112,7 @@ def replace_activations(
     Each place where an activation is applied gets one of its own, also where one module is used at several, as in the
     blocks of a ResNet, or a function such as ``F.relu`` is called. The model is changed in place: its other modules,
     their classes, parameters and names stay (``copy.deepcopy`` it first to keep the original). Optimizers are to be
-    made afterwards. ReLU's form is u·σ(2^16 u), off by up to 4.3e-6 next to 0; the others are exact but for rounding.
+    made afterwards. Hooks of a replaced module go over to the new one. ReLU's form is u·σ(2^16 u), off by up to 4.3e-6 next to 0; the others are exact but for rounding.
 
     What the example reaches in evaluation is replaced. A model's own code is followed by torch's tracer only in modules
     that use an activation twice or call it as a function, and what it reads there from attributes is fixed then; if it
@@ -132,7 +132,7 @@ def replace_activations(
             element for LEAF and AHAF, a channel for PReLU, a layer for Swish and the rational function.
         channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``. By
             default it follows, at each activation, from the layers before it: 1 after a convolution, -1 after a linear
-            layer. Only sharing per channel uses it.
+            layer. Activations for which it cannot be told are kept. Only sharing per channel uses it.
         nearest: whether to replace GELU, hard-swish and hard-sigmoid too, where the family cannot start as them, by the
             form that comes nearest.
 
