@@ -800,7 +800,10 @@ def test_hooks_survive():
         block.relu.register_forward_pre_hook(lambda module, args, kwargs: seen.append(module), with_kwargs=True),
         block.relu.register_full_backward_hook(lambda module, before, after: seen.append(module)),
     ]
+    shapes = []
+    handles.append(block.relu.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape)))
     assert names(replace_activations(block, example_input=IMAGES).replaced) == ["relu", "relu_2"]
+    assert set(shapes) == {IMAGES.shape}, "hooks see the example alone"
     for expected in ([3, 3], [0, 3]):
         seen.clear()
         block(IMAGES).sum().backward()
@@ -1003,7 +1006,7 @@ def test_bad_arguments_are_told():
             TypeError, match="with_ is a family's name, a class or a function that makes a module, not "
         ):
             replace_activations(model, with_, example_input=u)
-    with pytest.raises(TypeError, match=r"function of shape and form where the class needs arguments: .*in_features"):
+    with pytest.raises(TypeError, match=r"in_features.*; with_ may also be a function of shape and form"):
         replace_activations(model, nn.Linear, example_input=u)
     with pytest.raises(TypeError, match="with_ made 'relu' in place of relu, which is no torch module"):
         replace_activations(model, lambda shape, form: form, example_input=u)

@@ -111,8 +111,11 @@ def replace_activations(
 
     Each place where an activation is applied gets one of its own, also where one module is used at several, as in the
     blocks of a ResNet, or a function such as ``F.relu`` is called. The model is changed in place: its other modules,
-    their classes, parameters and names stay (``copy.deepcopy`` it first to keep the original). Optimizers are to be
-    made afterwards. Hooks of a replaced module go over to the new one. ReLU's form is u·σ(2^16 u), off by up to 4.3e-6 next to 0; the others are exact but for rounding.
+    their classes, parameters and names stay (``copy.deepcopy`` it first to keep the original). A new module takes over
+    the hooks of the module that it replaces. Make optimizers afterwards.
+
+    LEAF, AHAF, Swish and the affine functions start exactly as what they replace but for rounding, and ReLU's form,
+    u·σ(2^16 u), is off by up to 4.3e-6 next to 0. The report gives the error of any other start.
 
     What the example reaches in evaluation is replaced. A model's own code is followed by torch's tracer only in modules
     that use an activation twice or call it as a function, and what it reads there from attributes is fixed then; if it
@@ -288,7 +291,8 @@ def _install(model: nn.Module, sites: list[_Site], wanted: Replacement) -> list[
     replaced = []
     calls: dict[str, dict[int, str]] = {}
     layers = [_build(model, site, wanted) for site in sites]  # nothing is changed yet if one fails
-    for site, layer in zip(sites, layers, strict=True):
+    errors = [wanted.error(site.use.kind, site.use.function) for site in sites]
+    for site, layer, error in zip(sites, layers, errors, strict=True):
         use = site.use
         if site.name is None:
             place, name = use.caller, _new_name(model.get_submodule(use.caller), use)
@@ -299,7 +303,6 @@ def _install(model: nn.Module, sites: list[_Site], wanted: Replacement) -> list[
         setattr(parent, name, layer.train(parent.training))
         size = sum(parameter.numel() for parameter in layer.parameters())
         form = layer.form if isinstance(layer, Adaptive) else type(layer).__name__
-        error = wanted.error(use.kind, use.function)
         replaced.append(Replaced(join(place, name), use.original, form, site.inputs[0].shape, size, error))
     for caller, its_calls in calls.items():
         rewrite(model.get_submodule(caller), its_calls)
@@ -311,15 +314,17 @@ def _build(model: nn.Module, site: _Site, wanted: Replacement) -> nn.Module:
     layer = wanted.build(site.use.kind, site.inputs[0])
     if site.use.name is not None:
         place, _, name = site.use.name.rpartition(".")
-        _take_hooks(layer, getattr(model.get_submodule(place), name), site.name is not None)
+        original = getattr(model.get_submodule(place), name)
+        if isinstance(original, nn.Module):
+            _take_hooks(layer, original, in_its_place=site.name is not None)
     return layer
 
 
-def _take_hooks(layer: nn.Module, original: Any, in_its_place: bool) -> None:
-    """Give a new module the hooks of what it replaces; one that comes in its place obeys its hooks' handles too."""
-    if isinstance(original, nn.Module):
-        hooks = {name: held for name, held in vars(original).items() if "hook" in name and "state_dict" not in name}
-        vars(layer).update(hooks if in_its_place else {name: copy.copy(held) for name, held in hooks.items()})
+def _take_hooks(layer: nn.Module, original: nn.Module, in_its_place: bool) -> None:
+    """Give a new module the hooks of what it replaces; one that comes in its place obeys their handles too."""
+    for name, held in vars(original).items():
+        if "hook" in name and "state_dict" not in name and held and not vars(layer).get(name):
+            vars(layer)[name] = held if in_its_place else copy.copy(held)
 
 
 def _turn_fused_evaluation_off(model: nn.Module) -> None:

@@ -181,9 +181,7 @@ class Made:
         try:
             return self.make()
         except TypeError as error:
-            raise TypeError(
-                f"with_ is a function of shape and form where the class needs arguments: {error}"
-            ) from error
+            raise TypeError(f"{error}; with_ may also be a function of shape and form that makes a module") from error
 
     def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
         return None

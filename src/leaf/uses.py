@@ -183,7 +183,7 @@ class _Watch(TorchFunctionMode):
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if type(module) in KIND_OF_MODULE:
             (u, *_) = (*args, *kwargs.values())
-            self.note(KIND_OF_MODULE[type(module)], self.names[module], type(module).__name__, module, u)
+            self.note(KIND_OF_MODULE[type(module)], self.names[module], type(module).__name__, module.forward, u)
         elif stands_in(module):
             self.next_place()
         self.calls.append((module, 0))
