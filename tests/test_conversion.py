@@ -623,6 +623,7 @@ class Moving(nn.Module):
         (lambda x: x.permute(0, 2, 1, 3), None),  # (N, H, C, W)
         (lambda x: x.unflatten(1, (2, 3)), None),
         (lambda x: x @ x.mT, None),
+        (lambda x: torch.cdist(x[..., 0].mT[:, [0, 1, 2, 3, 0, 1]], x[..., 0].mT[:, [0, 1, 2, 3, 0, 1]]), None),  # 6×6
         (lambda x: x.flatten(2) + x.flatten(2).mT.reshape(x.shape[0], 20, 6).mT.contiguous(), 1),
         (lambda x: F.linear(x, torch.ones(5, 5)) + x, None),  # two sources disagree
     ],

@@ -26,7 +26,7 @@ FIRST = {"batch_norm", "group_norm", "instance_norm", "interpolate", "local_resp
 SPATIAL = re.compile(r"(?:conv|conv_transpose|\w*pool)([123])d")
 """Functions whose output has its channels before that many spatial dimensions."""
 
-PRODUCTS = {"matmul", "__matmul__", "bmm", "baddbmm", "einsum", "tensordot"}
+PRODUCTS = {"__matmul__", "__rmatmul__", "baddbmm", "bmm", "cdist", "einsum", "inner", "matmul", "tensordot"}
 """Functions whose output may have the shape of an input, but not its dimensions."""
 
 MOVES = {
