@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.functional import cross_entropy
 
 from leaf import AHAF, LEAF, replace_activations
-from leaf.activations import SHARING, Adaptive
+from leaf.activations import ACTIVATIONS, SHARING, Adaptive, learnable
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -118,7 +119,10 @@ def test_mobilenet():
     assert [one.original for one in found.replaced] == ["ReLU"] * 14
     kept = [(one.original, one.reason) for one in found.kept]
     for name, form in (("Hardswish", "silu"), ("Hardsigmoid", "sigmoid")):
-        reason = f"LEAF has no such form; nearest=True would take a {form} in its place"
+        reason = (
+            f"LEAF cannot start as {name.lower()}; it starts as: relu, silu, tanh, sigmoid;"
+            f" nearest=True takes {form}, which comes near"
+        )
         assert kept.count((name, reason)) == counts[name]
     assert len(kept) == 28
     found = replace_activations(model, example_input=IMAGES, nearest=True)
@@ -173,7 +177,8 @@ def test_functions():
     ahaf = replace_activations(Functional(), "ahaf", example_input=IMAGES)
     assert len(ahaf.replaced) == 3
     assert [str(one) for one in ahaf.kept] == [
-        "tanh: torch.tanh, AHAF has no such form", "sigmoid: Tensor.sigmoid, AHAF has no such form"
+        "tanh: torch.tanh, AHAF cannot start as tanh; it starts as: relu, silu",
+        "sigmoid: Tensor.sigmoid, AHAF cannot start as sigmoid; it starts as: relu, silu",
     ]  # fmt: skip
 
 
@@ -207,10 +212,12 @@ def test_what_cannot_be_replaced():
     for place, name in enumerate(("LSTMCell", "GRUCell", "RNNCell")):
         assert reasons.pop(f"cells.{place}") == (name, "its activations are inside")
     for place in range(12):
-        assert reasons.pop(f"formless.{place}")[1] == "LEAF has no such form"
+        assert reasons.pop(f"formless.{place}")[1].startswith("LEAF cannot start as ")
     assert "nearest=True" in reasons.pop("formless.12")[1]
     assert reasons.pop("unused") == ("ReLU", "the example does not reach it in evaluation")
-    assert reasons.pop("leaky_relu") == ("F.leaky_relu", "LEAF has no such form")
+    assert reasons.pop("leaky_relu") == (
+        "F.leaky_relu", "LEAF cannot start as leaky_relu; it starts as: relu, silu, tanh, sigmoid"
+    )  # fmt: skip
     assert reasons.pop("sigmoid") == ("torch.sigmoid", "its input is a parameter of the model")
     assert [one.reason for one in found.kept if one.name == "relu"] == [
         "its input is torch.int64", "its input has no axis but the batch's"
@@ -447,6 +454,329 @@ def test_transformer_layers():
     assert found.replaced == [] and [one.original for one in found.kept] == ["TransformerDecoderLayer"]
 
 
+def test_a_function_that_an_attribute_merely_holds():
+    """Calls of the attribute are told from calls of the function by its own name."""
+
+    class Holding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = F.relu
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.relu(x - 1)
+
+    class Calling(Holding):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.act(x))
+
+    u = torch.randn(5, 3)
+    for kind, expected in ((Holding, ["relu"]), (Calling, ["act", "relu"])):
+        model = kind()
+        found = replace_activations(model, example_input=u)
+        assert names(found.replaced) == expected and (kind is Calling or model.act is F.relu)
+        before = outputs(model, u)
+        model.relu.p4.data += 1
+        torch.testing.assert_close(outputs(model, u), before + 1)
+
+
+def test_an_optional_argument_is_not_taken_for_given():
+    """A traced forward has it always or never; the module stays as it is then."""
+
+    class Masking(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return F.relu(x) if mask is None else F.relu(x) * mask
+
+    class Doubling(nn.Module):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return F.relu(x) * (1 if mask is None else 2)
+
+    class Passing(nn.Module):
+        def forward(self, x: torch.Tensor, size: torch.Tensor | None = None) -> torch.Tensor:
+            return F.interpolate(F.relu(x), size, scale_factor=2)
+
+    u, mask = torch.randn(5, 3, 4), torch.ones(4)
+    for example in (u, (u, mask), {"x": u, "mask": mask}):
+        model = Masking()
+        (kept,) = replace_activations(model, example_input=example).kept
+        assert "computes something else" in kept.reason or "whether mask is given" in kept.reason
+        torch.testing.assert_close(model(u), model(u, mask))
+    (kept,) = replace_activations(Doubling(), example_input=(u, mask)).kept
+    assert kept.reason == "its forward depends on whether mask is given"
+    assert names(replace_activations(Passing(), example_input=u).replaced) == ["relu"]
+
+
+# --- where the channels are -------------------------------------------------------------------------------------------
+
+
+def converted_per_channel(
+    model: nn.Module, example: torch.Tensor, *others: torch.Tensor, channel_dim: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The shape of each new activation's parameters; the model computes what it did, on inputs of other sizes too."""
+    for parameter in model.parameters():  # torchvision zeroes some, which would hide all that lies before
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.5)
+    original = copy.deepcopy(model)
+    found = replace_activations(model, example_input=example, sharing="channel", channel_dim=channel_dim, nearest=True)
+    assert found.kept == []
+    for u in (example, *others):
+        before = outputs(original, u)
+        tolerance = 0.05 if any(one.error for one in found.replaced) else 1e-5
+        assert (outputs(model, u) - before).abs().max() < tolerance * before.abs().max()
+        assert before.abs().max() > 0.01
+    return {name: next(iter(layer.parameters())).shape for name, layer in adaptive(model).items()}
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_channels_of_a_transformer_layer(batch_first):
+    """One parameter set per feature: the layer takes sequences of any length."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=batch_first)
+    found = converted_per_channel(layer, torch.randn(2, 5, 16), torch.randn(3, 9, 16))
+    assert found == {"activation": (1, 32)}
+
+
+class Mixer(nn.Module):
+    """A block of an MLP-Mixer (Tolstikhin et al., 2021) on patches: one MLP over the tokens, one over the features."""
+
+    def __init__(self, tokens: int, features: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, features, 8, 8)
+        self.norms = nn.ModuleList([nn.LayerNorm(features), nn.LayerNorm(features)])
+        self.over_tokens = nn.Sequential(nn.Linear(tokens, 12), nn.GELU(), nn.Linear(12, tokens))
+        self.over_features = nn.Sequential(nn.Linear(features, 20), nn.GELU(), nn.Linear(20, features))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.patches(x).flatten(2)).mT
+        x = x + self.over_tokens(self.norms[0](x).transpose(1, 2)).transpose(1, 2)
+        return torch.tanh(x + self.over_features(self.norms[1](x)))
+
+
+def test_channels_of_an_mlp_mixer():
+    """Mixing over tokens makes features of tokens."""
+    found = converted_per_channel(Mixer(16, 6), IMAGES)
+    assert found == {"relu": (6, 1), "over_tokens.1": (1, 12), "over_features.1": (1, 20), "tanh": (1, 6)}
+
+
+def vision_transformer() -> nn.Module:
+    return torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 24, num_classes=5)
+
+
+def swin() -> nn.Module:
+    return torchvision.models.SwinTransformer([2, 2], 8, [1, 1], [2, 2], [4, 4], num_classes=5)
+
+
+def convnext() -> nn.Module:
+    """It computes in ``(N, H, W, C)`` inside its blocks."""
+    blocks = [torchvision.models.convnext.CNBlockConfig(*sizes) for sizes in ((8, 16, 1), (16, None, 1))]
+    return torchvision.models.ConvNeXt(blocks, layer_scale=1.0, num_classes=5)
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (vision_transformer, {f"encoder.layers.encoder_layer_{layer}.mlp.1": (1, 24) for layer in (0, 1)}),
+        (swin, {"features.1.0.mlp.1": (1, 1, 32), "features.3.0.mlp.1": (1, 1, 64)}),
+        (convnext, {"features.1.0.block.4": (1, 1, 32), "features.3.0.block.4": (1, 1, 64)}),
+    ],
+)
+def test_channels_of_vision_models(build, expected):
+    larger = () if build is vision_transformer else (torch.randn(1, 3, 48, 40),)
+    assert converted_per_channel(build(), IMAGES, *larger) == expected
+
+
+def test_channels_after_convolutions():
+    signal = nn.Sequential(
+        nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.MaxPool1d(2), nn.Tanh(), nn.Flatten(2), nn.Dropout(),
+        nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(24, 5), nn.Sigmoid(),
+    )  # fmt: skip
+    found = converted_per_channel(signal, torch.randn(2, 2, 40), torch.randn(3, 2, 33))
+    assert found == {"2": (6, 1), "4": (6, 1), "10": (5,)}
+    volume = nn.Sequential(nn.ConvTranspose3d(2, 3, 2), nn.GroupNorm(1, 3), nn.SiLU(), nn.Flatten(), nn.ReLU())
+    assert converted_per_channel(volume, torch.randn(2, 2, 3, 3, 3)) == {"2": (3, 1, 1, 1), "4": (192,)}
+
+
+class Moving(nn.Module):
+    """Applies a function to ``(N, 6, 4, 5)`` with six channels, and then an activation."""
+
+    def __init__(self, move) -> None:
+        super().__init__()
+        self.conv, self.move, self.relu = nn.Conv2d(3, 6, 1), move, nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.relu(self.move(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    ("move", "channels"),
+    [
+        (lambda x: x.permute(0, 2, 3, 1), -1),
+        (lambda x: torch.movedim(x, 1, -1), -1),
+        (lambda x: x.flatten(2).transpose(1, 2), -1),
+        (lambda x: x.reshape(x.shape[0], 2, 3, 4, 5).transpose(1, 2).reshape(x.shape), 1),  # shuffles the channels
+        (lambda x: x.flatten(2).mT.unflatten(2, (3, 2)).flatten(2) + 1, -1),  # attention's heads
+        (lambda x: torch.cat((*x.chunk(2, dim=1)[::-1], x), dim=1), 1),
+        (lambda x: torch.stack([x, x], 2).mean(2), 1),
+        (lambda x: F.pad(x, (1, 1))[:, :, 0].contiguous(), 1),
+        (lambda x: x.flatten(2).transpose_(1, 2), -1),
+        (lambda x: x.mean((2, 3), keepdim=True) * x, 1),
+        (lambda x: x.mT @ torch.ones(4, 7), -1),
+        (lambda x: x.permute(2, 0, 3, 1), -1),
+        (lambda x: x.permute(0, 2, 1, 3), None),  # (N, H, C, W)
+        (lambda x: x.unflatten(1, (2, 3)), None),
+        (lambda x: x @ x.mT, None),
+        (lambda x: torch.cdist(x[..., 0].mT[:, [0, 1, 2, 3, 0, 1]], x[..., 0].mT[:, [0, 1, 2, 3, 0, 1]]), None),  # 6×6
+        (lambda x: x.flatten(2) + x.flatten(2).mT.reshape(x.shape[0], 20, 6).mT.contiguous(), 1),
+        (lambda x: F.linear(x, torch.ones(5, 5)) + x, None),  # two sources disagree
+    ],
+)
+def test_channels_where_dimensions_move(move, channels):
+    model, u = Moving(move), torch.randn(2, 3, 4, 5)
+    found = replace_activations(copy.deepcopy(model), example_input=u, sharing="channel")
+    if channels is None:
+        (kept,) = found.kept
+        assert kept.reason == "cannot tell which dimension holds the channels; pass channel_dim"
+    else:
+        assert [layer.channel_dim for layer in adaptive(found.model).values()] == [channels]
+
+
+def test_channels_that_cannot_be_told_are_asked_for():
+    """What comes in has no source; an answer goes for all activations."""
+    model = nn.Sequential(nn.ReLU(), nn.Linear(4, 4), nn.Tanh())
+    found = replace_activations(copy.deepcopy(model), example_input=torch.randn(2, 3, 4), sharing="channel")
+    assert names(found.replaced) == ["2"] and [str(one) for one in found.kept] == [
+        "0: ReLU, cannot tell which dimension holds the channels; pass channel_dim"
+    ]
+    u, longer = torch.randn(2, 3, 4), torch.randn(2, 7, 4)
+    assert converted_per_channel(copy.deepcopy(model), u, longer, channel_dim=-1) == {"0": (1, 4), "2": (1, 4)}
+    assert converted_per_channel(model, u, channel_dim=1) == {"0": (3, 1), "2": (3, 1)}
+
+
+def test_channels_pass_activations_that_learn():
+    model = nn.Sequential(nn.Linear(4, 6), LEAF((5, 6), "silu"), AHAF((5, 6), "relu"), nn.ReLU())
+    assert replace_activations(model, example_input=torch.randn(2, 5, 4), sharing="channel").kept == []
+    assert model[3].p1.shape == (1, 6)
+
+
+# --- what takes their place -------------------------------------------------------------------------------------------
+
+
+class Curves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.relu, self.silu, self.tanh = nn.Linear(4, 6), nn.ReLU(), nn.SiLU(), nn.Tanh()
+        self.gelu, self.hard = nn.GELU(), nn.Hardtanh()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.hard(self.gelu(self.tanh(self.silu(self.relu(self.linear(x))))))
+
+
+@pytest.mark.parametrize(
+    ("family", "replaced", "parameters", "exact"),
+    [
+        ("leaf", "relu silu tanh", 4 * 6, True),
+        ("ahaf", "relu silu", 2 * 6, True),
+        ("affine", "relu silu tanh", 2 * 6, True),
+        ("prelu", "relu", 6, False),
+        ("swish", "silu", 1, True),
+        ("rational", "relu", 7, False),
+        ("fneuron", "tanh hard", 18 * 6, False),
+    ],
+)
+def test_every_registered_family(family, replaced, parameters, exact):
+    """Parameters are shared as the family usually does; what it cannot start as is kept."""
+    u = torch.randn(3, 4)
+    model = Curves()
+    found = replace_activations(copy.deepcopy(model), family, example_input=u)
+    assert names(found.replaced) == replaced.split()
+    assert {one.parameters for one in found.replaced} == {parameters}
+    assert all((one.error is None) == exact for one in found.replaced)
+    if exact:
+        torch.testing.assert_close(outputs(found.model, u), outputs(model, u), rtol=1e-5, atol=1e-5)
+    forms = ", ".join(adaptive(found.model)[found.replaced[0].name].forms)
+    for one in found.kept:
+        assert f"{found.family} cannot start as {one.original.lower()}; it starts as: {forms}" in one.reason
+
+
+def test_the_error_of_a_start_is_measured():
+    found = replace_activations(Curves(), "prelu", example_input=torch.randn(3, 4))
+    assert found.replaced[0].error == pytest.approx(0.25 * 15)
+    found = replace_activations(Curves(), "swish", example_input=torch.randn(3, 4), nearest=True)
+    u = torch.linspace(-15, 15, 100_001, dtype=torch.float64)
+    error = (F.gelu(u) - u * torch.sigmoid(1.702 * u)).abs().max().item()
+    assert [(one.name, one.error) for one in found.replaced] == [("silu", None), ("gelu", pytest.approx(error))]
+
+
+class Steep(Adaptive):
+    """A family of a user's own, not registered at first."""
+
+    family = "steep"
+    usual_sharing = "channel"
+    parameter_names = ("slope",)
+    forms = {"hardtanh": (1.0,)}
+
+    def formula(self, u: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        return (parameters[0] * u).clamp(-1, 1)
+
+
+def test_families_of_ones_own(monkeypatch):
+    for with_ in (Steep, "steep"):
+        if with_ == "steep":
+            monkeypatch.setitem(ACTIVATIONS, "steep", learnable(Steep, "hardtanh"))
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Hardtanh(), nn.Hardtanh(-2, 2), nn.ReLU())
+        found = replace_activations(model, with_, example_input=IMAGES)
+        assert found.family == "Steep" and [(one.name, one.parameters) for one in found.replaced] == [
+            ("1", 5),
+            ("2", 5),
+        ]
+        assert [one.error for one in found.replaced] == [None, 1.0], "the second one has other bounds"
+        assert names(found.kept) == ["3"]
+
+
+def test_modules_of_any_class():
+    """A class is called without arguments, a function with the shape and the name of what is replaced."""
+    u, asked = torch.randn(3, 4), []
+
+    def make(shape: tuple[int, ...], form: str) -> nn.Module:
+        asked.append((shape, form))
+        return nn.PReLU(shape[0])
+
+    model = nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 6), nn.GLU()).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = replace_activations(model, make, example_input=u.double())
+    assert asked == [((6,), "gelu")] and model[1].weight.dtype == torch.float64
+    assert [str(one) for one in found.replaced] == ["1: GELU → PReLU, 6, 6 parameters"]
+    assert [str(one) for one in found.kept] == ["3: GLU, its output is half as large as its input"]
+    model = Functional()
+    original = copy.deepcopy(model)
+    found = replace_activations(model, nn.Identity, example_input=IMAGES)
+    assert len(found.replaced) == 5 and found.parameters == 0 and found.difference > 0.1
+    assert all(type(getattr(model, one.name)) is nn.Identity for one in found.replaced)
+    features = original.conv(IMAGES).mean((2, 3))
+    for linear, scale in zip(original.linears, (2, 1, 1, 1), strict=True):
+        features = scale * linear(features)
+    for converted in (model, copy.deepcopy(model)):
+        torch.testing.assert_close(outputs(converted, IMAGES), features)
+
+
+def test_converting_again_counts_modules_of_any_class():
+    class Three(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.gelu(F.softplus(F.relu(x)))
+
+    class Softplus(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 3
+
+    model, u = Three(), torch.randn(5, 3)
+    replace_activations(model, "ahaf", example_input=u)
+    replace_activations(model, lambda shape, form: Softplus() if form == "softplus" else nn.GELU(), example_input=u)
+    expected = F.gelu(F.relu(u) + 3)
+    torch.testing.assert_close(model(u), expected)
+    replace_activations(model, "leaf", example_input=u, nearest=True)
+    for converted in (model, copy.deepcopy(model)):
+        assert (outputs(converted, u) - expected).abs().max() < 0.03
+
+
 # --- what survives ----------------------------------------------------------------------------------------------------
 
 
@@ -460,6 +790,27 @@ def test_state_dtype_and_randomness_survive():
     assert torch.equal(torch.get_rng_state(), chance)
     assert {p.dtype for p in model.parameters()} == {torch.float64} and not model[2]._forward_hooks
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+def test_hooks_survive():
+    """Each activation that replaces a use of a module has its hooks; the handles remove them where it was."""
+    seen: list[nn.Module] = []
+    block = torchvision.models.resnet.BasicBlock(3, 3)
+    handles = [
+        block.relu.register_forward_hook(lambda module, args, output: seen.append(module)),
+        block.relu.register_forward_pre_hook(lambda module, args, kwargs: seen.append(module), with_kwargs=True),
+        block.relu.register_full_backward_hook(lambda module, before, after: seen.append(module)),
+    ]
+    shapes = []
+    handles.append(block.relu.register_forward_pre_hook(lambda module, args: shapes.append(args[0].shape)))
+    assert names(replace_activations(block, example_input=IMAGES).replaced) == ["relu", "relu_2"]
+    assert set(shapes) == {IMAGES.shape}, "hooks see the example alone"
+    for expected in ([3, 3], [0, 3]):
+        seen.clear()
+        block(IMAGES).sum().backward()
+        assert [seen.count(module) for module in (block.relu, block.relu_2)] == expected and len(seen) == sum(expected)
+        for handle in handles:
+            handle.remove()
 
 
 def test_parameters_lie_as_the_inputs_lie():
@@ -616,17 +967,58 @@ def test_examples_of_every_kind():
         torch.testing.assert_close(model(a, b)["sum"][0], torch.relu(a + b), rtol=1e-5, atol=1e-5)
 
 
+def test_outputs_of_every_kind():
+    @dataclass
+    class Output:
+        score: torch.Tensor
+        parts: dict[str, torch.Tensor]
+
+    class Scoring(nn.Module):
+        def forward(self, x: torch.Tensor) -> Output:
+            y = F.relu(x)
+            return Output(F.tanh(y), {"y": y})
+
+    model, u = Scoring(), torch.randn(5, 3)
+    found = replace_activations(model, example_input=u)
+    assert names(found.replaced) == ["relu", "tanh"] and 0 < found.difference < 1e-5
+    torch.testing.assert_close(model(u).score, F.tanh(F.relu(u)))
+    found = replace_activations(Scoring(), nn.Identity, example_input=u)
+    assert found.difference == (u - F.relu(u)).abs().max().clamp(min=(u - F.tanh(F.relu(u))).abs().max())
+
+
 def test_bad_arguments_are_told():
     model, u = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(2, 4)
-    with pytest.raises(ValueError, match="there is no family 'relu'; there are: ahaf, leaf"):
+    with pytest.raises(
+        ValueError, match="there is no family 'relu'; there are: ahaf, leaf, affine, prelu, swish, rational, fneuron"
+    ):
         replace_activations(model, "relu", example_input=u)
     with pytest.raises(ValueError, match="there is no sharing 'row'; there are: element, channel, layer"):
         replace_activations(model, example_input=u, sharing="row")
     with pytest.raises(ValueError, match=r"does not run on example_input: RuntimeError: .*shapes"):
         replace_activations(model, example_input=torch.randn(2, 5))
-    with pytest.raises(ValueError, match="is itself an activation, ReLU"):
-        replace_activations(nn.ReLU(), example_input=u)
+    for activation in (nn.ReLU(), LEAF((4,), "relu")):
+        with pytest.raises(ValueError, match=f"is itself an activation, {type(activation).__name__}"):
+            replace_activations(activation, example_input=u)
+    for options in ({"sharing": "layer"}, {"channel_dim": -1}, {"nearest": True}):
+        with pytest.raises(ValueError, match="are for the families of learnable activations alone"):
+            replace_activations(model, nn.PReLU, example_input=u, **options)
+    for with_ in (3, nn.PReLU()):
+        with pytest.raises(
+            TypeError, match="with_ is a family's name, a class or a function that makes a module, not "
+        ):
+            replace_activations(model, with_, example_input=u)
+    with pytest.raises(TypeError, match=r"in_features.*; with_ may also be a function of shape and form"):
+        replace_activations(model, nn.Linear, example_input=u)
+    with pytest.raises(TypeError, match="with_ made 'relu' in place of relu, which is no torch module"):
+        replace_activations(model, lambda shape, form: form, example_input=u)
+    with pytest.raises(TypeError, match="sharing is one of element, channel, layer, not 1"):
+        replace_activations(model, example_input=u, sharing=1)
+    with pytest.raises(TypeError, match="channel_dim is 1 or -1, or None to infer it, not 'last'"):
+        replace_activations(model, example_input=u, channel_dim="last")
+    with pytest.raises(TypeError, match="model is a torch module, not <function relu"):
+        replace_activations(F.relu, example_input=u)
     assert not any(module._forward_hooks for module in model.modules()) and model.training and not adaptive(model)
+    assert type(model[1]) is nn.ReLU
     (kept,) = replace_activations(model, example_input=u, sharing="channel", channel_dim=3).kept
     assert kept.reason == "its input has no dimension 3 for channels after the batch"
 

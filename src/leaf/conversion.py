@@ -1,10 +1,10 @@
-"""Replace the activations of any torch module by AHAF or LEAF, one at each place where one is applied."""
+"""Replace the activations of any torch module by learnable ones, one at each place where one is applied."""
 
 import copy
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from leaf.activations import AHAF, LEAF, SHARING, Adaptive
+from leaf.activations import Adaptive
+from leaf.channels import parts
+from leaf.replacements import Replacement, replacement
 from leaf.rewriting import activation_nodes, misread, rewrite, trace
-from leaf.uses import KIND_OF_MODULE, Input, Use, Uses, evaluating, find_uses, join, run
-
-FAMILIES: dict[str, type[Adaptive]] = {"ahaf": AHAF, "leaf": LEAF}
-
-GATE_SLOPE = {"ahaf": "gamma", "leaf": "p3"}
-
-NEAREST = {"gelu": ("silu", 1.702), "hardswish": ("silu", 1.0), "hardsigmoid": ("sigmoid", 1.0)}
-"""For functions that have no form: the form that comes near, and the slope of its gate.
-
-GELU(u) ≈ u·σ(1.702 u) is Hendrycks & Gimpel's (arXiv 1606.08415); the other two were made to imitate u·σ(u) and σ(u)
-(Howard et al., arXiv 1905.02244).
-"""
+from leaf.uses import KIND_OF_MODULE, Input, Use, Uses, evaluating, find_uses, join, run, stands_in
 
 SEALED: dict[type[nn.Module], str] = {
     nn.RNNBase: "its activations are inside",
@@ -43,10 +34,10 @@ class Replaced:
     Attributes:
         name: of the new module in the model.
         original: what it replaces, such as ``ReLU`` or ``F.relu``.
-        form: the function it starts as.
+        form: the function it starts as; the module's class if it is not an ``Adaptive``.
         shape: of one sample's input.
         parameters: how many it has.
-        error: where the form is the nearest only: the largest difference from the original on [-15, 15].
+        error: where the module does not start exactly as the original: the largest difference on [-15, 15].
     """
 
     name: str
@@ -80,7 +71,7 @@ class Conversion:
 
     Attributes:
         model: the model that was given, changed.
-        family: ``"AHAF"`` or ``"LEAF"``.
+        family: what replaced them, such as ``"LEAF"``.
         replaced, kept: what became of each activation, in the order in which the example meets them.
         difference: by how much the model's output on the example changed at most, in evaluation.
     """
@@ -109,19 +100,22 @@ class Conversion:
 
 def replace_activations(
     model: nn.Module,
-    with_: str = "leaf",
+    with_: str | Callable[..., nn.Module] = "leaf",
     *,
     example_input: Any,
-    sharing: str = "element",
-    channel_dim: int = 1,
+    sharing: str | None = None,
+    channel_dim: int | None = None,
     nearest: bool = False,
 ) -> Conversion:
     """Replace a model's activations by learnable ones that start as what they replace.
 
     Each place where an activation is applied gets one of its own, also where one module is used at several, as in the
     blocks of a ResNet, or a function such as ``F.relu`` is called. The model is changed in place: its other modules,
-    their classes, parameters and names stay (``copy.deepcopy`` it first to keep the original). Optimizers are to be
-    made afterwards. ReLU's form is u·σ(2^16 u), off by up to 4.3e-6 next to 0; the others are exact but for rounding.
+    their classes, parameters and names stay (``copy.deepcopy`` it first to keep the original). A new module takes over
+    the hooks of the module that it replaces. Make optimizers afterwards.
+
+    LEAF, AHAF, Swish and the affine functions start exactly as what they replace but for rounding, and ReLU's form,
+    u·σ(2^16 u), is off by up to 4.3e-6 next to 0. The report gives the error of any other start.
 
     What the example reaches in evaluation is replaced. A model's own code is followed by torch's tracer only in modules
     that use an activation twice or call it as a function, and what it reads there from attributes is fixed then; if it
@@ -129,21 +123,28 @@ def replace_activations(
 
     Args:
         model: any module that is not itself an activation. Give a part of a model to convert that part alone.
-        with_: ``"leaf"`` or ``"ahaf"``.
+        with_: a family of learnable activations: ``"leaf"``, ``"ahaf"``, ``"prelu"``, ``"swish"``, ``"rational"`` or
+            any other whose activations are in ``leaf.ACTIVATIONS``, or a class derived from ``Adaptive``. Also another
+            module class, such as ``nn.PReLU``, which is called without arguments, or a function that makes a module
+            from the shape of one sample's input and the name of the replaced function, such as ``(64, 8, 8)`` and
+            ``"relu"``. These two replace every activation, whatever it computes.
         example_input: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones. The
             first axis of what activations see counts as the batch.
-        sharing: what gets a parameter set of its own: every ``"element"``, as in the paper (the model then takes inputs
-            of the example's size only), every ``"channel"``, or the
-            whole ``"layer"``.
-        channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``.
-        nearest: whether to replace GELU, hard-swish and hard-sigmoid too, which have no form, by the form that comes
-            nearest.
+        sharing: what gets a parameter set of its own: every ``"element"`` (the model then takes inputs of the example's
+            size only), every ``"channel"``, or the whole ``"layer"``. By default as the family's source does: an
+            element for LEAF and AHAF, a channel for PReLU, a layer for Swish and the rational function.
+        channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``. By
+            default it follows, at each activation, from the layers before it: 1 after a convolution, -1 after a linear
+            layer. Activations for which it cannot be told are kept. Only sharing per channel uses it.
+        nearest: whether to replace GELU, hard-swish and hard-sigmoid too, where the family cannot start as them, by the
+            form that comes nearest.
 
     Returns:
         What was replaced and what was not, and why.
 
     Raises:
-        ValueError: if an argument is no such thing, or the model does not run on the example.
+        TypeError: if an argument is of another type, or ``with_`` makes something else than a module.
+        ValueError: if there is no such family or sharing, or the model does not run on the example.
 
     Example:
         >>> model = torchvision.models.resnet18()
@@ -154,14 +155,11 @@ def replace_activations(
           layer1.0.relu_2: ReLU → relu, 64×8×8, 256 parameters
           …
     """
-    if with_ not in FAMILIES:
-        raise ValueError(f"there is no family {with_!r}; there are: {', '.join(FAMILIES)}")
-    sharing = "layer" if sharing == "shared" else sharing
-    if sharing not in SHARING:
-        raise ValueError(f"there is no sharing {sharing!r}; there are: {', '.join(SHARING)}")
-    if type(model) in KIND_OF_MODULE:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a torch module, not {model!r}")
+    if type(model) in KIND_OF_MODULE or stands_in(model):
         raise ValueError(f"the model is itself an activation, {type(model).__name__}: it has no place to replace it in")
-    wanted = _Wanted(with_, sharing, channel_dim, nearest)
+    wanted = replacement(with_, sharing, channel_dim, nearest)
     _separate(model)
     with evaluating(model):
         found = find_uses(model, example_input)
@@ -169,72 +167,14 @@ def replace_activations(
     replaced = _install(model, sites, wanted)
     with evaluating(model), _plainly(model):
         difference, size = _difference(found.output, run(model, example_input))
-    if not difference <= 1e-3 + 0.01 * size and all(one.error is None for one in replaced):
+    faithful = wanted.faithful and all(one.error is None for one in replaced)
+    if faithful and not difference <= 1e-3 + 0.01 * size:
         warnings.warn(
             f"the output on the example changed by {difference:.2g}: either the model is random in evaluation, or"
             " it counts on an activation changing its input in place",
             stacklevel=2,
         )
-    return Conversion(model, FAMILIES[with_].__name__, replaced, kept, difference)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What ``replace_activations`` was asked for."""
-
-    family: str
-    sharing: str
-    channel_dim: int
-    nearest: bool
-
-    def form(self, kind: str) -> tuple[str, float | None]:
-        """The form that stands in for an activation, and the slope of its gate if the form is the nearest only.
-
-        Raises:
-            ValueError: if there is none.
-        """
-        family = FAMILIES[self.family]
-        if kind in family.forms:
-            return kind, None
-        form, slope = NEAREST.get(kind, ("", 0.0))
-        if form not in family.forms:
-            raise ValueError(f"{family.__name__} has no such form")
-        if not self.nearest:
-            raise ValueError(f"{family.__name__} has no such form; nearest=True would take a {form} in its place")
-        return form, slope
-
-    def check(self, inputs: list[Input]) -> None:
-        """Whether one activation can be for all of some inputs.
-
-        Raises:
-            ValueError: if not.
-        """
-        shapes = dict.fromkeys(one.shape for one in inputs)
-        if any(one.parameter for one in inputs):
-            raise ValueError("its input is a parameter of the model")
-        if not inputs[0].dtype.is_floating_point:
-            raise ValueError(f"its input is {inputs[0].dtype}")
-        if () in shapes:
-            raise ValueError("its input has no axis but the batch's")
-        if self.sharing == "channel" and any(
-            self.channel_dim not in (*range(1, len(s) + 1), *range(-len(s), 0)) for s in shapes
-        ):
-            raise ValueError(f"its input has no dimension {self.channel_dim} for channels after the batch")
-        same = {
-            "element": lambda shape: shape,
-            "channel": lambda shape: (len(shape), (0, *shape)[self.channel_dim]),
-            "layer": len,
-        }
-        if len({same[self.sharing](shape) for shape in shapes}) > 1:
-            raise ValueError(f"it is applied to inputs of shapes {', '.join(map(str, shapes))}")
-
-    def build(self, form: str, slope: float | None, given: Input) -> Adaptive:
-        """The activation for some input."""
-        layer = FAMILIES[self.family](given.shape, form, self.sharing, self.channel_dim)
-        if slope is not None:
-            nn.init.constant_(getattr(layer, GATE_SLOPE[self.family]), slope)
-        layer.to(given.device, given.dtype)
-        return layer.to(memory_format=torch.channels_last) if given.channels_last else layer
+    return Conversion(model, wanted.title, replaced, kept, difference)
 
 
 def _separate(model: nn.Module) -> None:
@@ -257,7 +197,7 @@ class _Site:
     name: str | None
 
 
-def _plan(model: nn.Module, found: Uses, example: Any, wanted: _Wanted) -> tuple[list[_Site], list[Kept]]:
+def _plan(model: nn.Module, found: Uses, example: Any, wanted: Replacement) -> tuple[list[_Site], list[Kept]]:
     """What to put where, and what to leave; nothing is changed yet."""
     groups: dict[Any, list[Use]] = {}  # all uses of one module, or a single one of a function that the code names
     for use in found.uses:
@@ -266,7 +206,7 @@ def _plan(model: nn.Module, found: Uses, example: Any, wanted: _Wanted) -> tuple
     kept, formed = _out_of_reach(model, found), []
     for uses in groups.values():
         try:
-            wanted.form(uses[0].kind)
+            wanted.check(uses[0].kind)
         except ValueError as error:
             kept.append(_kept(uses[0], str(error)))
         else:
@@ -285,7 +225,7 @@ def _plan(model: nn.Module, found: Uses, example: Any, wanted: _Wanted) -> tuple
             continue
         try:
             for site in new:
-                wanted.check(site.inputs)
+                wanted.check_inputs(site.inputs)
         except ValueError as error:
             kept.append(_kept(first, "; ".join([str(error), *faulty])))
         else:
@@ -346,14 +286,14 @@ def _graph(module: nn.Module, name: str, found: Uses) -> fx.Graph:
     return graph
 
 
-def _install(model: nn.Module, sites: list[_Site], wanted: _Wanted) -> list[Replaced]:
+def _install(model: nn.Module, sites: list[_Site], wanted: Replacement) -> list[Replaced]:
     """Build the activations and put them where they belong."""
     replaced = []
     calls: dict[str, dict[int, str]] = {}
-    for site in sites:
+    layers = [_build(model, site, wanted) for site in sites]  # nothing is changed yet if one fails
+    errors = [wanted.error(site.use.kind, site.use.function) for site in sites]
+    for site, layer, error in zip(sites, layers, errors, strict=True):
         use = site.use
-        form, slope = wanted.form(use.kind)
-        layer = wanted.build(form, slope, site.inputs[0])
         if site.name is None:
             place, name = use.caller, _new_name(model.get_submodule(use.caller), use)
             calls.setdefault(place, {})[use.place] = name
@@ -362,12 +302,29 @@ def _install(model: nn.Module, sites: list[_Site], wanted: _Wanted) -> list[Repl
         parent = model.get_submodule(place)
         setattr(parent, name, layer.train(parent.training))
         size = sum(parameter.numel() for parameter in layer.parameters())
-        error = None if slope is None else _error(use.function, wanted.build(form, slope, _PROBE))
-        replaced.append(Replaced(join(place, name), use.original, form, layer.shape, size, error))
+        form = layer.form if isinstance(layer, Adaptive) else type(layer).__name__
+        replaced.append(Replaced(join(place, name), use.original, form, site.inputs[0].shape, size, error))
     for caller, its_calls in calls.items():
         rewrite(model.get_submodule(caller), its_calls)
     _turn_fused_evaluation_off(model)
     return replaced
+
+
+def _build(model: nn.Module, site: _Site, wanted: Replacement) -> nn.Module:
+    layer = wanted.build(site.use.kind, site.inputs[0])
+    if site.use.name is not None:
+        place, _, name = site.use.name.rpartition(".")
+        original = getattr(model.get_submodule(place), name)
+        if isinstance(original, nn.Module):
+            _take_hooks(layer, original, in_its_place=site.name is not None)
+    return layer
+
+
+def _take_hooks(layer: nn.Module, original: nn.Module, in_its_place: bool) -> None:
+    """Give a new module the hooks of what it replaces; one that comes in its place obeys their handles too."""
+    for name, held in vars(original).items():
+        if "hook" in name and "state_dict" not in name and held and not vars(layer).get(name):
+            vars(layer)[name] = held if in_its_place else copy.copy(held)
 
 
 def _turn_fused_evaluation_off(model: nn.Module) -> None:
@@ -386,16 +343,6 @@ def _new_name(module: nn.Module, use: Use) -> str:
     base = (use.name or use.kind).rpartition(".")[2]
     names = (base if number == 1 else f"{base}_{number}" for number in itertools.count(1))
     return next(name for name in names if not hasattr(module, name))
-
-
-_PROBE = Input((1,), torch.float64, torch.device("cpu"))
-
-
-def _error(original: Callable[[Tensor], Tensor], layer: Adaptive) -> float:
-    """The largest difference of an activation from what it replaces, on [-15, 15]."""
-    u = torch.linspace(-15, 15, 100_001, dtype=torch.float64)[:, None]
-    with torch.no_grad():
-        return (layer(u) - original(u)).abs().max().item()
 
 
 @contextmanager
@@ -419,10 +366,7 @@ def _difference(before: Any, after: Any) -> tuple[float, float]:
         if not before.numel():
             return 0.0, 0.0
         return (after.double() - before.double()).abs().max().item(), before.double().abs().max().item()
-    if isinstance(before, Mapping):
-        before, after = before.values(), after.values()
-    elif not isinstance(before, list | tuple):
-        return 0.0, 0.0
+    before, after = parts(before) or [], parts(after) or []
     if len(before) != len(after):
         return math.inf, 0.0
     pairs = [_difference(*pair) for pair in zip(before, after, strict=True)]

@@ -6,6 +6,7 @@ the object it is, and of its class: it becomes an instance of a subclass that di
 
 import copy
 import functools
+import inspect
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from leaf.activations import Adaptive
-from leaf.uses import KIND_OF_FUNCTION, KIND_OF_MODULE, run
+from leaf.channels import parts
+from leaf.uses import KIND_OF_FUNCTION, KIND_OF_MODULE, run, stands_in
 
 Forward = Callable[..., Any]
 
@@ -82,6 +83,7 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
         module.__class__ = _written_class(module)
         vars(module).update(attributes_then)
         graph = _Tracer().trace(module)
+        asked = [name for name in _optional(module) if _asks_for(name, graph, module)]
         kept = [name for name, value in vars(module).items() if value is not attributes_then.get(name, ...)]
     except Exception as error:
         raise ValueError(f"its forward cannot be traced: {str(error).splitlines()[0]}") from error
@@ -89,12 +91,36 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
         vars(module).clear()
         vars(module).update(attributes)
         module.__class__ = own_class
+    if asked:
+        raise ValueError(f"its forward depends on whether {', '.join(asked)} is given")
     if kept:
         raise ValueError("its forward makes or keeps tensors that do not come from its input")
     if _drawn_since(chance):
         raise ValueError("its forward draws random numbers")
     _redirect(module, graph, calls)
     return graph
+
+
+def _optional(module: nn.Module) -> list[str]:
+    """The arguments of a module's ``forward`` that are ``None`` if they are not given."""
+    parameters = inspect.signature(type(module).forward).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.default is None]
+
+
+def _asks_for(name: str, graph: fx.Graph, module: nn.Module) -> bool:
+    """Whether a ``forward`` does something else if an optional argument is not given."""
+    without = _Tracer().trace(module, concrete_args={name: None})
+    return _steps(without, name) != _steps(graph, name)
+
+
+def _steps(graph: fx.Graph, absent: str) -> list[tuple[Any, ...]]:
+    """What a graph does, as values that compare, with ``None`` for one of its arguments."""
+
+    def told(argument: Any) -> str:
+        return repr(fx.map_arg(argument, lambda node: None if node.target == absent else node.name))
+
+    steps = [node for node in graph.nodes if node.op != "placeholder" and "_assert_is_none" not in node.name]
+    return [(node.op, node.target, told(node.args), told(node.kwargs)) for node in steps]
 
 
 def _redirect(module: nn.Module, graph: fx.Graph, calls: Mapping[int, str]) -> None:
@@ -108,13 +134,13 @@ def _redirect(module: nn.Module, graph: fx.Graph, calls: Mapping[int, str]) -> N
 
 
 def activation_nodes(module: nn.Module, graph: fx.Graph) -> list[tuple[str, fx.Node]]:
-    """The activations that a traced forward applies, in order: a name in ``KINDS``, ``""`` for a learnable one."""
+    """The activations that a traced forward applies, in order: a name in ``KINDS``, ``""`` for one that was put in."""
     found: list[tuple[str, fx.Node]] = []
     for node in graph.nodes:
         target = str(node.target)
         if node.op == "call_module":
             child = module.get_submodule(target)
-            if isinstance(child, Adaptive) or type(child) in KIND_OF_MODULE:
+            if type(child) in KIND_OF_MODULE or stands_in(child):
                 found.append((KIND_OF_MODULE.get(type(child), ""), node))
         elif node.op in ("call_function", "call_method"):
             function = getattr(Tensor, target, None) if node.op == "call_method" else node.target
@@ -171,10 +197,12 @@ def _alike(found: Any, expected: Any) -> bool:
     if isinstance(expected, Tensor):
         same_kind = found.shape == expected.shape and found.dtype == expected.dtype
         return same_kind and torch.allclose(found, expected, equal_nan=True)
-    if isinstance(expected, Mapping):
-        found, expected = [*found.items()], [*expected.items()]
-    if isinstance(expected, list | tuple):
-        return len(found) == len(expected) and all(map(_alike, found, expected))
+    if isinstance(expected, Mapping) and list(found) != list(expected):
+        return False
+    held = parts(expected)
+    if held is not None:
+        held_by_found = parts(found) or []
+        return len(held_by_found) == len(held) and all(map(_alike, held_by_found, held))
     return bool(found == expected)
 
 

@@ -1,8 +1,9 @@
 """Where a model applies activation functions: found by running it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from leaf.activations import BASE_FUNCTIONS, Adaptive
+from leaf.channels import Channels
 
 KINDS: dict[str, type[nn.Module]] = BASE_FUNCTIONS | {
     "celu": nn.CELU, "elu": nn.ELU, "gelu": nn.GELU, "glu": nn.GLU, "hardshrink": nn.Hardshrink,
@@ -34,12 +36,25 @@ KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
 """For each function what it computes, and how it is written."""
 
 
+STANDS_IN = "_stands_in_for"
+"""Attribute of modules of other classes than ``Adaptive`` that were put in place of an activation."""
+
+
+def stands_in(module: nn.Module) -> bool:
+    """Whether a module is a learnable activation, or was put in place of an activation."""
+    return isinstance(module, Adaptive) or STANDS_IN in vars(module)
+
+
 class Input(NamedTuple):
-    """What an activation got: the shape of one sample, and what kind of tensor it was."""
+    """What an activation got: the shape of one sample, and what kind of tensor it was.
+
+    ``channel_dim`` is the dimension that holds the channels, 1 or -1; ``None`` if that cannot be told.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    channel_dim: int | None = None
     channels_last: bool = False
     parameter: bool = False
 
@@ -127,6 +142,7 @@ def find_uses(model: nn.Module, example: Any) -> Uses:
                 module.register_forward_hook(watch.leave, always_call=True),
             ):
                 stack.callback(handle.remove)
+            stack.callback(vars(module).update, watch.mark(module))
         stack.enter_context(watch)
         try:
             output = run(model, example)
@@ -144,12 +160,31 @@ class _Watch(TorchFunctionMode):
         self.calls: list[tuple[nn.Module, int]] = []  # modules at work, and how many activations each has applied
         self.uses: dict[tuple[str, int, str, str | None], Use] = {}
         self.applied: dict[str, int] = {}
+        self.channels = Channels()
+        self.held: str | None = None  # attribute whose function is at work
+
+    def mark(self, module: nn.Module) -> dict[str, Any]:
+        """Let a module's attributes that hold activation functions say so when they are called; returns the old ones.
+
+        The code of a module may call such a function by its own name too.
+        """
+        held = {name: value for name, value in vars(module).items() if _is_activation(value)}
+        for name, function in held.items():
+            vars(module)[name] = partial(self.call_held, join(self.names[module], name), function)
+        return held
+
+    def call_held(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.held = name
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.held = None
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if type(module) in KIND_OF_MODULE:
             (u, *_) = (*args, *kwargs.values())
-            self.note(KIND_OF_MODULE[type(module)], self.names[module], type(module).__name__, module, u)
-        elif isinstance(module, Adaptive):
+            self.note(KIND_OF_MODULE[type(module)], self.names[module], type(module).__name__, module.forward, u)
+        elif stands_in(module):
             self.next_place()
         self.calls.append((module, 0))
 
@@ -157,6 +192,8 @@ class _Watch(TorchFunctionMode):
         name, applied = self.names[module], self.calls.pop()[1]
         if self.applied.setdefault(name, applied) != applied:
             self.applied[name] = -1
+        if isinstance(module, Adaptive):  # its kernels are no functions of torch
+            self.channels.keep(args, output)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -165,11 +202,10 @@ class _Watch(TorchFunctionMode):
         caller = self.calls[-1][0]
         if func in KIND_OF_FUNCTION and type(caller) not in KIND_OF_MODULE and not isinstance(caller, Adaptive):
             kind, title = KIND_OF_FUNCTION[func]
-            holders = [join(self.names[caller], name) for name, value in vars(caller).items() if value is func]
-            (u, *rest), options = (*args, *kwargs.values()), kwargs if args else {}
-            name = holders[0] if len(holders) == 1 else None
-            self.note(kind, name, title, lambda u: func(u, *rest, **options), u)
-        return func(*args, **kwargs)
+            (u, *rest), options = (args, kwargs) if args else ((kwargs["input"],), kwargs)
+            options = {option: value for option, value in options.items() if option != "input"}
+            self.note(kind, self.held, title, lambda u: func(u, *rest, **options), u)
+        return self.channels.call(func, args, kwargs)
 
     def next_place(self) -> tuple[str, int]:
         caller, place = self.calls.pop()
@@ -180,7 +216,15 @@ class _Watch(TorchFunctionMode):
         caller, place = self.next_place()
         use = self.uses.setdefault((caller, place, kind, name), Use(kind, caller, place, name, original, function))
         channels_last = u.ndim == 4 and not u.is_contiguous() and u.is_contiguous(memory_format=torch.channels_last)
-        use.inputs.append(Input(tuple(u.shape[1:]), u.dtype, u.device, channels_last, isinstance(u, nn.Parameter)))
+        use.inputs.append(
+            Input(
+                tuple(u.shape[1:]), u.dtype, u.device, self.channels.of(u), channels_last, isinstance(u, nn.Parameter)
+            )
+        )
+
+
+def _is_activation(value: Any) -> bool:
+    return callable(value) and isinstance(value, Hashable) and value in KIND_OF_FUNCTION
 
 
 def join(module: str, name: str) -> str:
