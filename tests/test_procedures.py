@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import leaf
-from leaf.procedures import OPTIMIZERS, training_stages, training_step
+from leaf.experiment.procedures import OPTIMIZERS, training_stages
+from leaf.procedures import training_step
 
 IMAGES = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(6)

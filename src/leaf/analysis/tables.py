@@ -7,9 +7,9 @@ from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Activation
 from leaf.analysis.collection import MISSING, Records, Variant
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.datasets import DATASETS
+from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE
 from leaf.networks import NETWORKS
-from leaf.procedures import OPTIMIZERS, PROCEDURES
 
 STATUSES = (DONE, DIVERGED, STALE, MISSING, DAMAGED)
 FULLY_CONNECTED = "fully connected part"
