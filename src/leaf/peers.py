@@ -7,8 +7,7 @@ the rational function have one set for each layer; LEAF and AHAF one for each el
 from torch import Tensor, nn, ones_like
 from torch.nn.functional import prelu
 
-from leaf.activations import ACTIVATIONS, Adaptive, learnable, plain
-from leaf.kernels import gated_line
+from leaf.activations import ACTIVATIONS, Adaptive, GatedLine, learnable, plain
 
 
 class PReLU(Adaptive):
@@ -32,7 +31,7 @@ class PReLU(Adaptive):
         return prelu(u, *parameters)
 
 
-class Swish(Adaptive):
+class Swish(GatedLine):
     r"""Swish with a slope that learns, :math:`u\,\sigma(\beta u)`.
 
     Args:
@@ -45,14 +44,13 @@ class Swish(Adaptive):
     """
 
     family = "swish"
-    fused = True
     usual_sharing = "layer"
     parameter_names = ("beta",)
     forms = {"silu": (1.0,)}
 
-    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        (beta,) = self.parameters_for(u)
-        return gated_line(u, ones_like(beta), None, beta, None, pooled, self.plain)
+    def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        (beta,) = parameters
+        return ones_like(beta), None, beta, None
 
 
 class Rational(Adaptive):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrize import is_parametrized
 
 from leaf.activations import Adaptive
 from leaf.networks import Network
@@ -45,7 +46,8 @@ def parameter_groups(
     """A model's parameters as groups for any of torch's optimizers, LEAF's ``p2`` and ``p4`` slow as in P24Sl.
 
     Args:
-        model: any module; what is in it of AHAF and LEAF is found.
+        model: any module; what is in it of AHAF and LEAF is found, also pruned (``torch.nn.utils.prune``) or
+            parametrized (``torch.nn.utils.parametrize``).
         learning_rate: of all parameters but ``p2`` and ``p4``.
         slow_learning_rate: of these; a thousandth of the other if not given, as the paper has it with Adam (a tenth
             with RMSprop). The same as ``learning_rate`` makes it the procedure Classic.
@@ -70,7 +72,7 @@ def parameter_groups(
         slow_learning_rate = learning_rate / SLOWDOWN
     layers = [layer for layer in model.modules() if isinstance(layer, Adaptive)]
     activation = {parameter for layer in layers for parameter in layer.parameters()}
-    slow = {getattr(layer, name) for layer in layers for name in layer.slow_parameters}
+    slow = {parameter for layer in layers for name in layer.slow_parameters for parameter in _behind(layer, name)}
     groups: dict[tuple[float, float | None], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         rate = slow_learning_rate if parameter in slow else learning_rate
@@ -81,6 +83,15 @@ def parameter_groups(
         {"params": parameters, "lr": rate} | ({} if decay is None else {"weight_decay": decay})
         for (rate, decay), parameters in groups.items()
     ]
+
+
+def _behind(layer: Adaptive, name: str) -> list[nn.Parameter]:
+    """The parameters that one of a layer's values is, or is computed from if it is pruned or parametrized."""
+    if is_parametrized(layer, name):
+        return list(layer.get_submodule(f"parametrizations.{name}").parameters())
+    own = dict(layer.named_parameters(recurse=False))
+    # What pruning, spectral_norm and weight_norm of torch.nn.utils call them.
+    return [own[key] for key in (name, f"{name}_orig", f"{name}_g", f"{name}_v") if key in own]
 
 
 def two_stages(activations: torch.optim.Optimizer, others: torch.optim.Optimizer) -> list[Stage]:
