@@ -14,7 +14,7 @@ from leaf import variants as variants
 from leaf.activations import ACTIVATIONS, AHAF, LEAF
 from leaf.conversion import Conversion, Kept, Replaced, replace_activations
 from leaf.errors import UserError
-from leaf.networks import KerasNet, LeNet5
+from leaf.networks import NETWORKS, KerasNet, LeNet5
 from leaf.procedures import parameter_groups, two_stage_step
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "ACTIVATIONS",
     "AHAF",
     "LEAF",
+    "NETWORKS",
     "Conversion",
     "Kept",
     "KerasNet",

@@ -4,17 +4,21 @@ Source: Bodyanskiy & Kostiuk, "Learnable Extended Activation Function for Deep N
 International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from leaf.errors import UserError
 from leaf.kernels import gated_line
 from leaf.kernels.plain import in_memory_order
+from leaf.registry import Registry
 
 BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -22,6 +26,7 @@ BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+"""The paper's base functions, by the names that they have in ``ACTIVATIONS``."""
 
 SHARING = ("element", "channel", "layer")
 """What can own a set of parameters. ``"shared"`` is an older name of ``"layer"``."""
@@ -356,14 +361,65 @@ def learnable(family: type[Adaptive], form: str, sharing: str | None = None, sta
     return Activation(name, title, form, make, True, family.slow_parameters, family.fused, start, layer=family)
 
 
-def _by_name(kinds: Iterable[Activation]) -> dict[str, Activation]:
-    return {kind.form if kind.family == "base" else f"{kind.family}-{kind.form}": kind for kind in kinds}
+PROBED_SHAPES = ((2, 4, 6), (3,))
+"""Shapes of one sample's input, after a convolution and after a linear layer, that an activation is tried on."""
 
 
-ACTIVATIONS: dict[str, Activation] = _by_name([
-    *(plain(name, function) for name, function in BASE_FUNCTIONS.items()),
-    *(learnable(family, form) for family in (AHAF, LEAF, Affine) for form in family.forms),
-    *(learnable(family, form, "channel") for family in (AHAF, LEAF) for form in family.forms),
-])  # fmt: skip
+def _check(name: str, kind: Any) -> None:
+    """See that an activation can be registered.
+
+    Raises:
+        UserError: if not.
+    """
+    if not isinstance(kind, Activation):
+        raise UserError(f"activation {name!r} is no Activation; make one with plain(…) or learnable(…)")
+    if kind.family == "base":
+        if kind.form != name:
+            raise UserError(f"activation {name!r}: a plain function's form is its own name, not {kind.form!r}")
+    elif kind.form not in ACTIVATIONS or ACTIVATIONS[kind.form].family != "base":
+        raise UserError(f"activation {name!r}: its form {kind.form!r} is no plain function in ACTIVATIONS")
+    same = [n for n, k in ACTIVATIONS.items() if (k.family, k.form) == (kind.family, kind.form) and n != name]
+    if same:
+        raise UserError(f"activation {name!r}: family {kind.family!r} as {kind.form!r} is {same[0]!r} already")
+    if kind.layer is not None:
+        try:
+            signature(kind.layer).bind((3,), kind.form, sharing="layer", channel_dim=1, device=None, dtype=None)
+        except TypeError as error:
+            raise UserError(
+                f"activation {name!r}: {kind.layer.__name__} lacks arguments of Adaptive: {error}"
+            ) from None
+    for shape in PROBED_SHAPES:
+        _probe(name, kind, shape)
+
+
+@torch.no_grad()
+def _probe(name: str, kind: Activation, shape: tuple[int, ...]) -> None:
+    """See that the module of an activation is what it is said to be and keeps its input's shape."""
+    module = kind.build(shape)
+    learns = any(True for _ in module.parameters())
+    if (learns and not kind.adaptive) or (kind.adaptive and not learns and not kind.fully_connected_only):
+        raise UserError(f"activation {name!r}: adaptive is {kind.adaptive}, but its parameters say otherwise")
+    if learns and not isinstance(module, kind.layer or Adaptive):
+        raise UserError(f"activation {name!r}: a learnable activation is a leaf.activations.Adaptive")
+    if isinstance(module, Adaptive):
+        module.plain = True  # importing the package compiles no kernel
+    inputs = torch.linspace(-3, 3, 5 * math.prod(shape)).reshape(5, *shape)
+    outputs = module(inputs)
+    if not isinstance(outputs, Tensor) or outputs.shape != inputs.shape or not outputs.is_floating_point():
+        found = f"{list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise UserError(
+            f"activation {name!r}: gives {found} for inputs of shape {list(inputs.shape)}, not the same shape"
+        )
+
+
+ACTIVATIONS: Registry[Activation] = Registry("activation", _check)
 """Every activation that a network can be built with, by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and controls
 for capacity: ``affine-tanh``, ``channel-leaf-tanh``, …"""
+
+for _name, _function in BASE_FUNCTIONS.items():
+    ACTIVATIONS.register(_name, plain(_name, _function))
+for _families, _sharing in (((AHAF, LEAF, Affine), "element"), ((AHAF, LEAF), "channel")):
+    for _family in _families:
+        for _form in _family.forms:
+            _kind = learnable(_family, _form, _sharing)
+            ACTIVATIONS.register(f"{_kind.family}-{_form}", _kind)

@@ -77,7 +77,9 @@ class Rational(Adaptive):
         return (((a3 * u + a2) * u + a1) * u + a0) / ((b2 * u + b1) * u + b0)
 
 
-ACTIVATIONS["gelu"] = plain("gelu", nn.GELU)  # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; the exact one
-ACTIVATIONS["prelu"] = learnable(PReLU, "relu", start="leaky ReLU")
-ACTIVATIONS["swish"] = learnable(Swish, "silu")
-ACTIVATIONS["rational"] = learnable(Rational, "relu", start="ReLU (nearly)")
+ACTIVATIONS.register(
+    "gelu", plain("gelu", nn.GELU)
+)  # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; the exact one
+ACTIVATIONS.register("prelu", learnable(PReLU, "relu", start="leaky ReLU"))
+ACTIVATIONS.register("swish", learnable(Swish, "silu"))
+ACTIVATIONS.register("rational", learnable(Rational, "relu", start="ReLU (nearly)"))
