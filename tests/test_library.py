@@ -29,3 +29,16 @@ def test_user_errors_are_value_errors():
     with pytest.raises(ValueError, match="unknown network 'lenet'") as error:
         leaf.build_network("lenet", "cifar10", "relu")
     assert type(error.value) is leaf.UserError
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_import_leaf_starts_no_threads():
+    """A process that is forked from one with torch's threads hangs when it computes."""
+    code = (
+        "import os, torch\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "import leaf\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "0\n"
