@@ -286,7 +286,7 @@ MISTAKES = {
             "    def formula",
             "    def __init__(self, shape, form, sharing=''):\n        super().__init__(shape, form)\n    def formula",
         ),
-        "activation 'mine': Mine does not take the arguments of Adaptive: got an unexpected keyword .* 'channel_dim'",
+        "activation 'mine': Mine lacks arguments of Adaptive: got an unexpected keyword .* 'channel_dim'",
     ),
     "a name for no path": (
         PLAIN + 'ACTIVATIONS["a/b"] = plain("a/b", nn.Mish)\n',
