@@ -179,12 +179,16 @@ def test_a_layer_takes_any_shape(family, size):
 @pytest.mark.parametrize(
     ("layer", "size", "message"),
     [
-        (LEAF((8,), "tanh"), (2, 8, 5), r"LEAF of shape \(8,\) takes inputs \(\*, 8\), not \(2, 8, 5\)"),
-        (LEAF((8,), "tanh"), (), r"takes inputs \(\*, 8\), not \(\)"),
-        (AHAF((4, 6), "silu"), (6,), r"AHAF of shape \(4, 6\) takes inputs \(\*, 4, 6\), not \(6,\)"),
-        (LEAF((8,), "tanh", "channel"), (2, 5, 8), r"with 8 channels in dimension 1, not \(2, 5, 8\)"),
-        (LEAF((8,), "tanh", "channel"), (8,), r"with 8 channels in dimension 1, not \(8,\)"),
-        (LEAF((1, 5, 5), "tanh", "channel"), (2, 3, 5, 5), r"with 1 channels in dimension 1, not \(2, 3, 5, 5\)"),
+        (LEAF((8,), "tanh"), (2, 8, 5), r"LEAF of shape \(8,\) takes inputs \(\*, 8\), not of size \(2, 8, 5\)"),
+        (LEAF((8,), "tanh"), (), r"takes inputs \(\*, 8\), not of size \(\)"),
+        (AHAF((4, 6), "silu"), (6,), r"AHAF of shape \(4, 6\) takes inputs \(\*, 4, 6\), not of size \(6,\)"),
+        (LEAF((8,), "tanh", "channel"), (2, 5, 8), r"with 8 channels in dimension 1, not of size \(2, 5, 8\)"),
+        (LEAF((8,), "tanh", "channel"), (8,), r"with 8 channels in dimension 1, not of size \(8,\)"),
+        (
+            LEAF((1, 5, 5), "tanh", "channel"),
+            (2, 3, 5, 5),
+            r"with 1 channels in dimension 1, not of size \(2, 3, 5, 5\)",
+        ),
     ],
 )
 def test_sizes_that_are_refused(layer, size, message):

@@ -160,7 +160,9 @@ class Adaptive(nn.Module):
         return u if self.channel_dim % u.ndim else u[None]
 
     def _wrong_size(self, u: Tensor, wanted: str) -> RuntimeError:
-        return RuntimeError(f"{type(self).__name__} of shape {self.shape} takes inputs {wanted}, not {tuple(u.shape)}")
+        return RuntimeError(
+            f"{type(self).__name__} of shape {self.shape} takes inputs {wanted}, not of size {tuple(u.shape)}"
+        )
 
     def parameters_for(self, u: Tensor) -> tuple[Tensor, ...]:
         """The parameters as the elements of each of ``u``'s samples see them; ``u`` is what ``samples`` gives."""
