@@ -64,4 +64,4 @@ class GRU(Network):
         self.linear = nn.Linear(HIDDEN, classes)
 
 
-NETWORKS["gru"] = GRU
+NETWORKS.register("gru", GRU)

@@ -9,9 +9,8 @@ from torch.nn.functional import softplus
 
 from leaf.activations import ACTIVATIONS, Adaptive, learnable, plain
 
-ACTIVATIONS["mish"] = plain(
-    "mish", nn.Mish
-)  # Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019
+# Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019
+ACTIVATIONS.register("mish", plain("mish", nn.Mish))
 
 
 class BetaMish(Adaptive):
@@ -26,4 +25,4 @@ class BetaMish(Adaptive):
         return u * torch.tanh(softplus(beta * u))
 
 
-ACTIVATIONS["beta-mish"] = learnable(BetaMish, "mish")
+ACTIVATIONS.register("beta-mish", learnable(BetaMish, "mish"))

@@ -31,17 +31,20 @@ def read(directory: Path | None) -> Arrays:
     return arrays
 
 
-DATASETS["shoes"] = Dataset(
-    title="Shoes",
-    image_shape=(1, 28, 28),
-    classes=3,
-    images={"train": 18_000, "test": 3_000},
-    # Leave these empty at first: `leaf fetch shoes` tells what they are.
-    sha256={
-        "train_images": "0c391ff6d77d8e075915003cc5b0d6483ed6f1a5a367ff72ff34e764e308a6dd",
-        "train_labels": "5c10b335464c2efc4198ad146a3daba19ac72437a2bee675ce67ce9bfacd86dd",
-        "test_images": "80a85dabfde1cf1efcc2777bbccd026a4882b0c61167bdb65a8eb3a54d9ec493",
-        "test_labels": "e2c5029d44ee9ee564eef6f543df0c63fc13a5b30598f54b68ba66ed6238d568",
-    },
-    read=read,
+DATASETS.register(
+    "shoes",
+    Dataset(
+        title="Shoes",
+        image_shape=(1, 28, 28),
+        classes=3,
+        images={"train": 18_000, "test": 3_000},
+        # Leave these empty at first: `leaf fetch shoes` tells what they are.
+        sha256={
+            "train_images": "0c391ff6d77d8e075915003cc5b0d6483ed6f1a5a367ff72ff34e764e308a6dd",
+            "train_labels": "5c10b335464c2efc4198ad146a3daba19ac72437a2bee675ce67ce9bfacd86dd",
+            "test_images": "80a85dabfde1cf1efcc2777bbccd026a4882b0c61167bdb65a8eb3a54d9ec493",
+            "test_labels": "e2c5029d44ee9ee564eef6f543df0c63fc13a5b30598f54b68ba66ed6238d568",
+        },
+        read=read,
+    ),
 )

@@ -23,4 +23,4 @@ class MLP(Network):
         self.linear3 = nn.Linear(128, classes)
 
 
-NETWORKS["mlp"] = MLP
+NETWORKS.register("mlp", MLP)

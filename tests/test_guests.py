@@ -12,7 +12,7 @@ from project_copy import Copy
 from test_networks import weights_digest
 
 from leaf import build_network
-from leaf.activations import ACTIVATIONS
+from leaf.activations import ACTIVATIONS, plain
 from leaf.analysis.collection import read_records
 from leaf.analysis.tables import paper_table
 from leaf.cli import main
@@ -190,7 +190,7 @@ def test_a_state_of_another_guest_is_passed_over(project, monkeypatch):
     assert read_run(directory)["sha256"]["model.safetensors"] != first["sha256"]["model.safetensors"]
     built_in = ACTIVATIONS["beta-mish"]
     dismiss_guests()
-    monkeypatch.setitem(ACTIVATIONS, "mish", ACTIVATIONS["silu"])
+    monkeypatch.setitem(ACTIVATIONS, "mish", plain("mish", torch.nn.Mish))
     monkeypatch.setitem(ACTIVATIONS, "beta-mish", built_in)  # as if a newer version of the package had it
     assert "state.pt: made with other guests, passed over" in train(cell)[0]
 
@@ -255,13 +255,39 @@ MISTAKES = {
     "an exception": ("x = 1\n\n1 / 0\n", r"ZeroDivisionError: division by zero \(line 3\)"),
     "an exit": ("import sys\nsys.exit('I leave')\n", r"SystemExit: I leave \(line 2\)"),
     "a missing package": ("import nowhere_to_be_found\n", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
-    "nothing brought": ("x = 1\n", "brings nothing; it should put something into ACTIVATIONS, NETWORKS or DATASETS"),
+    "nothing brought": ("x = 1\n", "brings nothing; it should register something in ACTIVATIONS, NETWORKS or DATASETS"),
     "no text": (b"\xff\xfe\x00", "SyntaxError: "),
     "a name that exists": (
         PLAIN + 'ACTIVATIONS["relu"] = plain("relu", nn.Mish)\n',
         "activation 'relu' exists already; choose another name",
     ),
-    "a name taken away": (PLAIN + 'ACTIVATIONS["a"] = ACTIVATIONS.pop("relu")\n', "activation 'relu' exists already"),
+    "a name registered again": (
+        PLAIN + 'ACTIVATIONS.register("relu", plain("relu", nn.Mish))\n',
+        "activation 'relu' exists already; choose another name",
+    ),
+    "another name for what exists": (
+        PLAIN + 'ACTIVATIONS["a"] = ACTIVATIONS.pop("relu")\n',
+        "activation 'a': a plain function's form is its own name, not 'relu'",
+    ),
+    "a name taken away": (
+        PLAIN + 'ACTIVATIONS.pop("relu")\nACTIVATIONS.register("mish", plain("mish", nn.Mish))\n',
+        "takes the activation 'relu' away, which it did not bring",
+    ),
+    "a name that is replaced": (
+        PLAIN + 'ACTIVATIONS.pop("relu")\nACTIVATIONS.register("relu", plain("relu", nn.Mish))\n',
+        "takes the activation 'relu' away",
+    ),
+    "no name": (
+        PLAIN + 'ACTIVATIONS.register(nn.Mish, plain("a", nn.Mish))\n',
+        "activation <class .*: names are made of",
+    ),
+    "arguments that it does not take": (
+        LEARNABLE.replace("FORMULA", "a * u").replace(
+            "    def formula",
+            "    def __init__(self, shape, form, sharing=''):\n        super().__init__(shape, form)\n    def formula",
+        ),
+        "activation 'mine': Mine lacks arguments of Adaptive: got an unexpected keyword .* 'channel_dim'",
+    ),
     "a name for no path": (
         PLAIN + 'ACTIVATIONS["a/b"] = plain("a/b", nn.Mish)\n',
         "activation 'a/b': names are made of",

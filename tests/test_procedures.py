@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import parametrize, prune
 
 import leaf
-from leaf.procedures import OPTIMIZERS, training_stages, training_step
+from leaf.experiment.procedures import OPTIMIZERS, training_stages
+from leaf.procedures import training_step
 
 IMAGES = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(6)
@@ -52,6 +54,32 @@ def test_parameter_groups():
     assert len(leaf.parameter_groups(nn.Linear(3, 3), 0.5)) == 1
     with pytest.raises(ValueError, match="no parameters of 'weights'; there are: all, activations, others"):
         leaf.parameter_groups(model, 0.5, of="weights")
+
+
+class Doubled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(5))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return 2 * values + self.offset
+
+
+def test_what_is_slow_stays_slow_when_pruned_or_parametrized():
+    model = small_model()
+    prune.l1_unstructured(model[1], "p2", amount=2)
+    prune.l1_unstructured(model[1], "p1", amount=2)
+    parametrize.register_parametrization(model[1], "p4", Doubled())
+    parametrize.register_parametrization(model[4], "gamma", Doubled())
+    found = settings(model, leaf.parameter_groups(model, 0.5, weight_decay=0.1))
+    slow = {name for name, (rate, _) in found.items() if rate == pytest.approx(0.5 / 1000)}
+    assert slow == {"1.p2_orig", "1.parametrizations.p4.original", "1.parametrizations.p4.0.offset"}
+    assert found["1.p1_orig"] == found["1.p3"] == found["4.parametrizations.gamma.original"] == (0.5, 0.0)
+    assert {decay for name, (_, decay) in found.items() if name[0] not in "14"} == {0.1}
+    assert {decay for name, (_, decay) in found.items() if name[0] in "14"} == {0.0}
+    torch.optim.Adam(leaf.parameter_groups(model, 0.5))
+    model(torch.randn(6, 4)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -16,11 +16,12 @@ from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.cells import Cell
 from leaf.experiment.config import read_config
 from leaf.experiment.datasets import Data
+from leaf.experiment.procedures import training_stages
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, initial_network
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import TRAINING_VERSION, Training
 from leaf.networks import Network
-from leaf.procedures import training_stages, training_step
+from leaf.procedures import training_step
 
 EXACT = {"dtype": torch.float64, "memory_format": torch.contiguous_format}
 """Where comparisons with recorded numbers can be exact: rounding is far below what they are about."""

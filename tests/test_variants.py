@@ -16,11 +16,11 @@ from leaf.analysis.tables import activation_title, paper_table, summary_table
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
 from leaf.experiment.job import is_current, train_cell
+from leaf.experiment.procedures import PROCEDURES, training_stages
 from leaf.experiment.random_streams import initial_network
 from leaf.experiment.records import read_run, write_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import Training
-from leaf.procedures import PROCEDURES, training_stages
 
 SETTINGS = Settings(epochs=3, train_images=256, test_images=100)
 

@@ -4,16 +4,21 @@ Source: Bodyanskiy & Kostiuk, "Learnable Extended Activation Function for Deep N
 International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from leaf.errors import UserError
 from leaf.kernels import gated_line
 from leaf.kernels.plain import in_memory_order
+from leaf.registry import Registry
 
 BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -21,6 +26,7 @@ BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+"""The paper's base functions, by the names that they have in ``ACTIVATIONS``."""
 
 SHARING = ("element", "channel", "layer")
 """What can own a set of parameters. ``"shared"`` is an older name of ``"layer"``."""
@@ -29,13 +35,25 @@ SHARING = ("element", "channel", "layer")
 STEP_SLOPE = 2.0**16
 
 
+def _sizes(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape of one sample's input, checked."""
+    sizes = (shape,) if isinstance(shape, Integral) else shape
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise TypeError(f"{name}: shape is that of one sample's input, such as (500,), not {shape!r}")
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes):
+        raise TypeError(f"{name}: shape is made of whole numbers, not {shape!r}")
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"{name}: shape has one positive size or more, not {shape!r}")
+    return tuple(map(int, sizes))
+
+
 class Adaptive(nn.Module):
     """What learnable activations share: parameters, each of one number per element, that start as a known function.
 
     A family of them names its parameters and their initial values, and gives its ``formula``.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
         form: the function it starts as, one of the keys of ``forms``.
         sharing: what has a parameter set of its own: every ``"element"`` as in the paper, every ``"channel"``, or
             the whole ``"layer"``.
@@ -43,10 +61,14 @@ class Adaptive(nn.Module):
             ``(N, tokens, features)``. Only sharing per channel uses it.
         device, dtype: of the parameters, as in ``torch.nn``.
 
-    Per channel, inputs may differ from ``shape`` in every dimension but that of the channels; per layer, in all.
+    Shape: input and output ``(*, *shape)``, where ``*`` is any number of dimensions, also none. Per channel, only the
+    size of dimension ``channel_dim`` must be that of ``shape``; per layer, inputs may have any shape.
 
     Raises:
-        ValueError: if the family has no such form, there is no such sharing, or the input no such dimension.
+        ValueError: if the family has no such form, there is no such sharing, a size is not positive, or inputs
+            ``(N, *shape)`` have no dimension ``channel_dim``.
+        TypeError: if an argument has another type, or an input is not a dense floating-point tensor.
+        RuntimeError: if an input has another size.
     """
 
     family: ClassVar[str]
@@ -64,7 +86,7 @@ class Adaptive(nn.Module):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: int | Sequence[int],
         form: str,
         sharing: str = "element",
         channel_dim: int = 1,
@@ -73,14 +95,17 @@ class Adaptive(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        for option, value, kind in (("form", form, str), ("sharing", sharing, str), ("channel_dim", channel_dim, int)):
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{name}: {option} is of type {kind.__name__}, not {value!r}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"{name}: parameters are floating point, not {dtype}")
         sharing = "layer" if sharing == "shared" else sharing
         if form not in self.forms:
             raise ValueError(f"{name} has no form {form!r}; its forms are: {', '.join(self.forms)}")
         if sharing not in SHARING:
             raise ValueError(f"{name} has no sharing {sharing!r}; there are: {', '.join(SHARING)}")
-        if not isinstance(shape, Sequence):
-            raise ValueError(f"{name}: shape is that of one sample's input, such as (500,), not {shape!r}")
-        self.shape, self.form, self.sharing, self.channel_dim = tuple(shape), form, sharing, channel_dim
+        self.shape, self.form, self.sharing, self.channel_dim = _sizes(name, shape), form, sharing, channel_dim
         own = self.shape if sharing == "element" else tuple(1 for _ in self.shape)
         if sharing == "channel":
             dimensions = len(own) + 1
@@ -88,10 +113,15 @@ class Adaptive(nn.Module):
                 raise ValueError(f"{name}: inputs (N, *{self.shape}) have no dimension {channel_dim} for channels")
             channels = channel_dim % dimensions - 1
             own = tuple(size if axis == channels else 1 for axis, size in enumerate(self.shape))
-        for name, value in zip(self.parameter_names, self.forms[form], strict=True):
-            largest = torch.finfo(dtype or torch.get_default_dtype()).max  # ReLU's slope overflows in float16
-            start = torch.full(own, min(value, largest), device=device, dtype=dtype)
-            self.register_parameter(name, nn.Parameter(start))
+        for name in self.parameter_names:
+            self.register_parameter(name, nn.Parameter(torch.empty(own, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make it the function that it starts as."""
+        for name, value in zip(self.parameter_names, self.forms[self.form], strict=True):
+            parameter = getattr(self, name)
+            nn.init.constant_(parameter, min(value, torch.finfo(parameter.dtype).max))
 
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
         """The function itself, elementwise.
@@ -103,15 +133,47 @@ class Adaptive(nn.Module):
         raise NotImplementedError
 
     def forward(self, u: Tensor) -> Tensor:
-        return in_memory_order(self.formula, u, *(p.expand(u.shape[1:]) for p in self.parameters_for(u)))
+        samples = self.samples(u)
+        y = in_memory_order(self.formula, samples, *(p.expand(samples.shape[1:]) for p in self.parameters_for(samples)))
+        return y if samples is u else y.reshape(u.shape)
+
+    def samples(self, u: Tensor) -> Tensor:
+        """The input as a batch of what parameters belong to, ``(N, *rest)``; usually the input itself."""
+        if not isinstance(u, Tensor) or not u.is_floating_point() or u.layout is not torch.strided or u.is_nested:
+            raise TypeError(f"{type(self).__name__} takes dense floating-point tensors, not {_described(u)}")
+        usual = u.ndim == len(self.shape) + 1
+        if usual and (torch.compiler.is_exporting() or torch.jit.is_tracing()):  # type: ignore[attr-defined]
+            return u  # sizes are symbols there
+        if self.sharing == "element":
+            if u.shape[-len(self.shape) :] != self.shape:
+                raise self._wrong_size(u, f"(*, {', '.join(map(str, self.shape))})")
+            return u if usual else u.reshape(-1, *self.shape)
+        if self.sharing == "layer":
+            return u if u.ndim > 1 else u.reshape(1, -1)
+        channels = self.shape[self.channel_dim % (len(self.shape) + 1) - 1]
+        if not -u.ndim <= self.channel_dim < u.ndim or u.shape[self.channel_dim] != channels:
+            raise self._wrong_size(u, f"with {channels} channels in dimension {self.channel_dim}")
+        if usual:
+            return u
+        if self.channel_dim == -1:
+            return u.reshape(-1, channels)
+        return u if self.channel_dim % u.ndim else u[None]
+
+    def _wrong_size(self, u: Tensor, wanted: str) -> RuntimeError:
+        return RuntimeError(
+            f"{type(self).__name__} of shape {self.shape} takes inputs {wanted}, not of size {tuple(u.shape)}"
+        )
 
     def parameters_for(self, u: Tensor) -> tuple[Tensor, ...]:
-        """The parameters as the elements of each of ``u``'s samples see them."""
+        """The parameters as the elements of each of ``u``'s samples see them; ``u`` is what ``samples`` gives."""
         parameters = tuple(getattr(self, name) for name in self.parameter_names)
+        if self.sharing != "element" and u.ndim != len(self.shape) + 1:
+            sizes = [1] * u.ndim
+            if self.sharing == "channel":
+                sizes[self.channel_dim] = -1
+            parameters = tuple(p.reshape(sizes[1:]) for p in parameters)
         if torch.compiler.is_exporting():  # an exported graph need not hold copies
             return parameters
-        if self.sharing == "element" and u.shape[1:] != self.shape:
-            raise RuntimeError(f"{type(self).__name__} of shape {self.shape} got inputs of size {tuple(u.shape[1:])}")
         return tuple(p if p.shape == u.shape[1:] else p.expand(u.shape[1:]) for p in parameters)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
@@ -135,45 +197,75 @@ class Adaptive(nn.Module):
         return f"shape={self.shape}, form={self.form!r}{sharing}{channels}"
 
 
-class AHAF(Adaptive):
+def _described(value: Any) -> str:
+    """What a module was given, in a few words."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.is_nested:
+        return "a nested tensor"
+    return f"a tensor of {value.dtype}" if value.layout is torch.strided else f"a tensor of {value.layout}"
+
+
+class GatedLine(Adaptive):
+    r"""A family that is a case of :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, which ``leaf.kernels`` computes.
+
+    Shape: as of ``Adaptive``. With ``pooled=True``, 2×2 max-pooling follows in the same pass: input ``(N, C, H, W)``,
+    output ``(N, C, H // 2, W // 2)``.
+    """
+
+    fused = True
+
+    def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """The parameters p1 to p4 that the family's own ones stand for; ``None`` stands for a constant 0."""
+        raise NotImplementedError
+
+    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
+        samples = self.samples(u)
+        if pooled and (u.ndim != 4 or samples is not u):
+            raise self._wrong_size(u, "(N, C, H, W) with pooled=True")
+        y = gated_line(samples, *self.line(*self.parameters_for(samples)), pooled, self.plain)
+        return y if samples is u else y.reshape(u.shape)
+
+
+class AHAF(GatedLine):
     r"""Adaptive Hybrid Activation Function, :math:`\beta u\,\sigma(\gamma u)`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
         form: the function it starts as: ``"relu"`` or ``"silu"``.
-        sharing, channel_dim, device, dtype: as in ``Adaptive``.
+        sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
 
-    Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
+    Shape: input and output ``(*, *shape)``, as in ``Adaptive``; with ``pooled=True``, 2×2 max-pooling of inputs
+    ``(N, C, H, W)`` follows in the same pass.
     Source: Bodyanskiy & Kostiuk (2023); introduced by the same authors in 2022.
     """
 
     family = "ahaf"
-    fused = True
     parameter_names = ("beta", "gamma")
     forms = {"relu": (1.0, STEP_SLOPE), "silu": (1.0, 1.0)}
 
     beta: nn.Parameter
     gamma: nn.Parameter
 
-    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        beta, gamma = self.parameters_for(u)
-        return gated_line(u, beta, None, gamma, None, pooled, self.plain)
+    def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        beta, gamma = parameters
+        return beta, None, gamma, None
 
 
-class LEAF(Adaptive):
+class LEAF(GatedLine):
     r"""Learnable Extended Activation Function, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
         form: the function it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
-        sharing, channel_dim, device, dtype: as in ``Adaptive``.
+        sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
 
-    Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
+    Shape: input and output ``(*, *shape)``, as in ``Adaptive``; with ``pooled=True``, 2×2 max-pooling of inputs
+    ``(N, C, H, W)`` follows in the same pass.
     Source: Bodyanskiy & Kostiuk (2023).
     """
 
     family = "leaf"
-    fused = True
     parameter_names = ("p1", "p2", "p3", "p4")
     forms = {
         "relu": (1.0, 0.0, STEP_SLOPE, 0.0),
@@ -188,9 +280,9 @@ class LEAF(Adaptive):
     p3: nn.Parameter
     p4: nn.Parameter
 
-    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        p1, p2, p3, p4 = self.parameters_for(u)
-        return gated_line(u, p1, p2, p3, p4, pooled, self.plain)
+    def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        p1, p2, p3, p4 = parameters
+        return p1, p2, p3, p4
 
 
 class Affine(Adaptive):
@@ -199,26 +291,23 @@ class Affine(Adaptive):
     The control for capacity: as many parameters as AHAF, none of which changes the function's form.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; one parameter set per element.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
         form: the function, and what it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
+        sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: input and output ``(*, *shape)``, as in ``Adaptive``.
     """
 
     family = "affine"
     parameter_names = ("scale", "shift")
-    forms = dict.fromkeys(BASE_FUNCTIONS, (1.0, 0.0))
+    forms = dict.fromkeys(("relu", "silu", "tanh", "sigmoid"), (1.0, 0.0))
 
     scale: nn.Parameter
     shift: nn.Parameter
 
-    def __init__(self, shape: Sequence[int], form: str, *arguments: Any, **options: Any) -> None:
-        super().__init__(shape, form, *arguments, **options)
-        self.function = BASE_FUNCTIONS[form]()
-
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
         scale, shift = parameters
-        return torch.addcmul(shift, scale, self.function(u))
+        return torch.addcmul(shift, scale, BASE_FUNCTIONS[self.form]()(u))
 
 
 @dataclass(frozen=True)
@@ -274,14 +363,67 @@ def learnable(family: type[Adaptive], form: str, sharing: str | None = None, sta
     return Activation(name, title, form, make, True, family.slow_parameters, family.fused, start, layer=family)
 
 
-def _by_name(kinds: Iterable[Activation]) -> dict[str, Activation]:
-    return {kind.form if kind.family == "base" else f"{kind.family}-{kind.form}": kind for kind in kinds}
+PROBED_SHAPES = ((2, 4, 6), (3,))
+"""Shapes of one sample's input, after a convolution and after a linear layer, that an activation is tried on."""
 
 
-ACTIVATIONS: dict[str, Activation] = _by_name([
-    *(plain(name, function) for name, function in BASE_FUNCTIONS.items()),
-    *(learnable(family, form) for family in (AHAF, LEAF, Affine) for form in family.forms),
-    *(learnable(family, form, "channel") for family in (AHAF, LEAF) for form in family.forms),
-])  # fmt: skip
+def _check(name: str, kind: Any) -> None:
+    """See that an activation can be registered.
+
+    Raises:
+        UserError: if not.
+    """
+    if not isinstance(kind, Activation):
+        raise UserError(f"activation {name!r} is no Activation; make one with plain(…) or learnable(…)")
+    if kind.family == "base":
+        if kind.form != name:
+            raise UserError(f"activation {name!r}: a plain function's form is its own name, not {kind.form!r}")
+    elif kind.form not in ACTIVATIONS or ACTIVATIONS[kind.form].family != "base":
+        raise UserError(f"activation {name!r}: its form {kind.form!r} is no plain function in ACTIVATIONS")
+    same = [n for n, k in ACTIVATIONS.items() if (k.family, k.form) == (kind.family, kind.form) and n != name]
+    if same:
+        raise UserError(f"activation {name!r}: family {kind.family!r} as {kind.form!r} is {same[0]!r} already")
+    if kind.layer is not None:
+        try:
+            signature(kind.layer).bind((3,), kind.form, sharing="layer", channel_dim=1, device=None, dtype=None)
+        except TypeError as error:
+            raise UserError(
+                f"activation {name!r}: {kind.layer.__name__} lacks arguments of Adaptive: {error}"
+            ) from None
+    for shape in PROBED_SHAPES:
+        _probe(name, kind, shape)
+
+
+@torch.no_grad()
+def _probe(name: str, kind: Activation, shape: tuple[int, ...]) -> None:
+    """See that the module of an activation is what it is said to be and keeps its input's shape."""
+    module = kind.build(shape)
+    learns = any(True for _ in module.parameters())
+    if (learns and not kind.adaptive) or (kind.adaptive and not learns and not kind.fully_connected_only):
+        raise UserError(f"activation {name!r}: adaptive is {kind.adaptive}, but its parameters say otherwise")
+    if learns and not isinstance(module, kind.layer or Adaptive):
+        raise UserError(f"activation {name!r}: a learnable activation is a leaf.activations.Adaptive")
+    inputs = torch.linspace(-3, 3, 5 * math.prod(shape)).reshape(5, *shape)
+    try:
+        # Shapes alone where they suffice: operations would start torch's threads, and forked processes hang then.
+        outputs = kind.build(shape).to("meta")(inputs.to("meta"))
+    except Exception:
+        outputs = module(inputs)
+    if not isinstance(outputs, Tensor) or outputs.shape != inputs.shape or not outputs.is_floating_point():
+        found = f"{list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise UserError(
+            f"activation {name!r}: gives {found} for inputs of shape {list(inputs.shape)}, not the same shape"
+        )
+
+
+ACTIVATIONS: Registry[Activation] = Registry("activation", _check)
 """Every activation that a network can be built with, by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and controls
 for capacity: ``affine-tanh``, ``channel-leaf-tanh``, …"""
+
+for _name, _function in BASE_FUNCTIONS.items():
+    ACTIVATIONS.register(_name, plain(_name, _function))
+for _families, _sharing in (((AHAF, LEAF, Affine), "element"), ((AHAF, LEAF), "channel")):
+    for _family in _families:
+        for _form in _family.forms:
+            _kind = learnable(_family, _form, _sharing)
+            ACTIVATIONS.register(f"{_kind.family}-{_form}", _kind)

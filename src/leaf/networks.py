@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from leaf.activations import ACTIVATIONS, Adaptive
+from leaf.errors import UserError
+from leaf.registry import Registry
 
 ImageShape = tuple[int, int, int]
 """Channels, height and width of one image."""
@@ -137,5 +139,20 @@ class KerasNet(Network):
         self.linear2 = nn.Linear(512, classes)
 
 
-NETWORKS: dict[str, type[Network]] = {"lenet5": LeNet5, "kerasnet": KerasNet}
+def _check(name: str, kind: Any) -> None:
+    """See that a network can be registered.
+
+    Raises:
+        UserError: if not.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Network)):
+        raise UserError(f"network {name!r} is no class that derives from leaf.networks.Network")
+    if not isinstance(getattr(kind, "title", None), str):
+        raise UserError(f"network {name!r}: the class has no title, its name in tables")
+
+
+NETWORKS: Registry[type[Network]] = Registry("network", _check)
 """Every network of the grid, by name."""
+
+NETWORKS.register("lenet5", LeNet5)
+NETWORKS.register("kerasnet", KerasNet)

@@ -7,8 +7,7 @@ the rational function have one set for each layer; LEAF and AHAF one for each el
 from torch import Tensor, nn, ones_like
 from torch.nn.functional import prelu
 
-from leaf.activations import ACTIVATIONS, Adaptive, learnable, plain
-from leaf.kernels import gated_line
+from leaf.activations import ACTIVATIONS, Adaptive, GatedLine, learnable, plain
 
 
 class PReLU(Adaptive):
@@ -32,7 +31,7 @@ class PReLU(Adaptive):
         return prelu(u, *parameters)
 
 
-class Swish(Adaptive):
+class Swish(GatedLine):
     r"""Swish with a slope that learns, :math:`u\,\sigma(\beta u)`.
 
     Args:
@@ -45,14 +44,13 @@ class Swish(Adaptive):
     """
 
     family = "swish"
-    fused = True
     usual_sharing = "layer"
     parameter_names = ("beta",)
     forms = {"silu": (1.0,)}
 
-    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
-        (beta,) = self.parameters_for(u)
-        return gated_line(u, ones_like(beta), None, beta, None, pooled, self.plain)
+    def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        (beta,) = parameters
+        return ones_like(beta), None, beta, None
 
 
 class Rational(Adaptive):
@@ -79,7 +77,9 @@ class Rational(Adaptive):
         return (((a3 * u + a2) * u + a1) * u + a0) / ((b2 * u + b1) * u + b0)
 
 
-ACTIVATIONS["gelu"] = plain("gelu", nn.GELU)  # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; the exact one
-ACTIVATIONS["prelu"] = learnable(PReLU, "relu", start="leaky ReLU")
-ACTIVATIONS["swish"] = learnable(Swish, "silu")
-ACTIVATIONS["rational"] = learnable(Rational, "relu", start="ReLU (nearly)")
+ACTIVATIONS.register(
+    "gelu", plain("gelu", nn.GELU)
+)  # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; the exact one
+ACTIVATIONS.register("prelu", learnable(PReLU, "relu", start="leaky ReLU"))
+ACTIVATIONS.register("swish", learnable(Swish, "silu"))
+ACTIVATIONS.register("rational", learnable(Rational, "relu", start="ReLU (nearly)"))

@@ -1,98 +1,23 @@
-"""Training procedures: which parameters learn when, and how fast.
+"""Training by P24Sl and DSPT in any training loop.
 
-- Classic: one optimizer over all parameters.
-- P24Sl: parameters ``p2`` and ``p4`` of LEAF learn more slowly than the rest.
+- P24Sl: the parameters ``p2`` and ``p4`` of LEAF learn more slowly than the rest: ``parameter_groups``.
 - DSPT (the published code's "2SPU-4"): two stages for every minibatch. First only the activation parameters learn;
-  then, on the same minibatch and with the activations just updated, only the others do.
-- Tuning: only the activation parameters learn.
-
-Each of them can also take over a base network that was trained up to some epoch (the published code's "patch base").
+  then, on the same minibatch and with the activations just updated, only the others do: ``two_stage_step``.
 """
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrize import is_parametrized
 
 from leaf.activations import Adaptive
 from leaf.networks import Network
 
-
-@dataclass(frozen=True)
-class Procedure:
-    """A training procedure.
-
-    Attributes:
-        title: its name in tables.
-        two_stage: whether activation parameters learn in a stage of their own.
-        slow: whether ``p2`` and ``p4`` are slow.
-        weights_rest: whether only activation parameters learn.
-        start: the epochs that a base network has behind it when the procedure takes it over; 0 for a new network.
-        stop: the epochs after which it ends, if that isn't with the scale's last.
-    """
-
-    title: str
-    two_stage: bool = False
-    slow: bool = False
-    weights_rest: bool = False
-    start: int = 0
-    stop: int | None = None
-
-
-class Procedures(dict[str, Procedure]):
-    """Procedures by name. Two more of each are there when asked for, for any epoch: ``first50-…``, which ends after its
-    first 50 epochs, and ``patch50-…``, which takes over a base network with 50 epochs behind it.
-    """
-
-    PREFIX = r"(?:(?:first|patch)[1-9]\d*-)?"
-    NOTE = "; and of each firstK-… and patchK-…, K an epoch"
-
-    def plain_name(self, name: str) -> str:
-        """A procedure's name without the epoch at which it stops or starts."""
-        return re.sub(f"^{self.PREFIX}", "", name)
-
-    def __missing__(self, name: str) -> Procedure:
-        found = re.fullmatch(r"(first|patch)([1-9]\d*)-(.+)", name)
-        if not found or not super().__contains__(found[3]):
-            raise KeyError(name)
-        plan, epoch = self[found[3]], int(found[2])
-        if found[1] == "first":
-            return replace(plan, title=f"{plan.title}, first {epoch} epochs", stop=epoch)
-        return replace(plan, title=f"patched at epoch {epoch}, {plan.title}", start=epoch)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(self.plain_name(name))
-
-
-PROCEDURES = Procedures(
-    {
-        "classic": Procedure("Classic"),
-        "dspt": Procedure("DSPT", two_stage=True),
-        "p24sl": Procedure("P24Sl", slow=True),
-        "dspt-p24sl": Procedure("DSPT, P24Sl", two_stage=True, slow=True),
-        "tune": Procedure("activations alone", weights_rest=True),
-    }
-)
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """An optimizer of the experiment: its class, its settings, and P24Sl's learning rate for ``p2`` and ``p4``."""
-
-    title: str
-    kind: Callable[..., torch.optim.Optimizer]
-    settings: dict[str, Any]
-    slow_learning_rate: float
-
-
-OPTIMIZERS: dict[str, Optimizer] = {
-    "adam": Optimizer("Adam", torch.optim.Adam, {"lr": 1e-3}, 1e-6),
-    "rmsprop": Optimizer("RMSprop", torch.optim.RMSprop, {"lr": 1e-4, "alpha": 0.9, "eps": 1e-7}, 1e-5),
-}
+SLOWDOWN = 1000
+"""By how much P24Sl slows parameters down if no rate is given: the paper's ratio with Adam."""
 
 
 class Stage:
@@ -121,7 +46,8 @@ def parameter_groups(
     """A model's parameters as groups for any of torch's optimizers, LEAF's ``p2`` and ``p4`` slow as in P24Sl.
 
     Args:
-        model: any module; what is in it of AHAF and LEAF is found.
+        model: any module; what is in it of AHAF and LEAF is found, also pruned (``torch.nn.utils.prune``) or
+            parametrized (``torch.nn.utils.parametrize``).
         learning_rate: of all parameters but ``p2`` and ``p4``.
         slow_learning_rate: of these; a thousandth of the other if not given, as the paper has it with Adam (a tenth
             with RMSprop). The same as ``learning_rate`` makes it the procedure Classic.
@@ -143,11 +69,10 @@ def parameter_groups(
     if of not in ("all", "activations", "others"):
         raise ValueError(f"there are no parameters of {of!r}; there are: all, activations, others")
     if slow_learning_rate is None:
-        published = OPTIMIZERS["adam"]
-        slow_learning_rate = learning_rate * published.slow_learning_rate / published.settings["lr"]
+        slow_learning_rate = learning_rate / SLOWDOWN
     layers = [layer for layer in model.modules() if isinstance(layer, Adaptive)]
     activation = {parameter for layer in layers for parameter in layer.parameters()}
-    slow = {getattr(layer, name) for layer in layers for name in layer.slow_parameters}
+    slow = {parameter for layer in layers for name in layer.slow_parameters for parameter in _behind(layer, name)}
     groups: dict[tuple[float, float | None], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         rate = slow_learning_rate if parameter in slow else learning_rate
@@ -160,38 +85,13 @@ def parameter_groups(
     ]
 
 
-def training_stages(network: Network, procedure: str, optimizer: str) -> list[Stage]:
-    """The stages of one training step of ``network``, in order.
-
-    Args:
-        procedure: a name in ``PROCEDURES``.
-        optimizer: a name in ``OPTIMIZERS``.
-
-    Raises:
-        ValueError: if the network has nothing that the procedure is about.
-    """
-    adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
-    plan, choice = PROCEDURES[procedure], OPTIMIZERS[optimizer]
-    if (plan.two_stage or plan.weights_rest) and not adaptive:
-        raise ValueError(f"{plan.title} trains activation parameters by themselves, this network has none")
-    if plan.slow and not any(layer.slow_parameters for layer in adaptive):
-        raise ValueError(f"{plan.title} slows parameters p2 and p4 down, which only LEAF has")
-    rate = choice.settings["lr"]
-    slow_rate = choice.slow_learning_rate if plan.slow else rate
-    on_gpu = next(network.parameters()).is_cuda
-
-    def optimize(of: str) -> torch.optim.Optimizer:
-        groups = parameter_groups(network, rate, slow_learning_rate=slow_rate, weight_decay=0.0, of=of)
-        # The published code's default implementation, on a GPU in the form that a CUDA graph can hold: there the bias
-        # corrections of Adam are float32, up to 1e-5 of a step off. The fused one would save 4% of a step, but rounds
-        # otherwise: it takes the second epoch of LeNet-5 with ReLU further from the published one than a reproduction
-        # may be.
-        return choice.kind(groups, foreach=False, capturable=on_gpu, **choice.settings)
-
-    if not plan.two_stage and not plan.weights_rest:
-        return [Stage(optimize("all"), [])]
-    stages = two_stages(optimize("activations"), optimize("others"))
-    return stages[:1] if plan.weights_rest else stages
+def _behind(layer: Adaptive, name: str) -> list[nn.Parameter]:
+    """The parameters that one of a layer's values is, or is computed from if it is pruned or parametrized."""
+    if is_parametrized(layer, name):
+        return list(layer.get_submodule(f"parametrizations.{name}").parameters())
+    own = dict(layer.named_parameters(recurse=False))
+    # What pruning, spectral_norm and weight_norm of torch.nn.utils call them.
+    return [own[key] for key in (name, f"{name}_orig", f"{name}_g", f"{name}_v") if key in own]
 
 
 def two_stages(activations: torch.optim.Optimizer, others: torch.optim.Optimizer) -> list[Stage]:

@@ -55,9 +55,9 @@ def in_fully_connected_part(kind: Activation) -> Activation:
     return replace(kind, family=f"{kind.family}@ffn", make=make, fully_connected_only=True)
 
 
-ACTIVATIONS["hardtanh"] = plain("hardtanh", nn.Hardtanh)
-ACTIVATIONS["hardsigmoid"] = plain("hardsigmoid", nn.Hardsigmoid)
+ACTIVATIONS.register("hardtanh", plain("hardtanh", nn.Hardtanh))
+ACTIVATIONS.register("hardsigmoid", plain("hardsigmoid", nn.Hardsigmoid))
 for family, title in ((AHAF, "AHAF"), (LEAF, "LEAF"), (FNeuron, "F-neuron")):
     for form in family.forms:
         kind = replace(learnable(family, form), title=title)
-        ACTIVATIONS[f"{family.family}-{form}@ffn"] = in_fully_connected_part(kind)
+        ACTIVATIONS.register(f"{family.family}-{form}@ffn", in_fully_connected_part(kind))

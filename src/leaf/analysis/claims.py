@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from leaf.analysis.collection import Records
+from leaf.analysis.forms import natural
 from leaf.analysis.layout import BENCHMARK
 from leaf.analysis.matching import FUNCTIONS
 from leaf.analysis.statistics import judged_by, paired_interval
@@ -209,7 +210,8 @@ def _convolutional_shares(records: Records, cell: str) -> list[float]:
     """The share of units nearest to SiLU in each convolutional layer of a cell."""
     matches = {name: values for name, values in records.forms.get(cell, {}).items() if name.startswith("matches/")}
     silu = FUNCTIONS.index("silu")
-    return [float(matches[name][silu, 0]) for name in sorted(matches)[:-1]]  # the last one is fully connected
+    *convolutional, _ = sorted(matches, key=natural)  # the last one is fully connected
+    return [float(matches[name][silu, 0]) for name in convolutional]
 
 
 def relu_stability(records: Records) -> Finding:

@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import safetensors
 import safetensors.numpy
 
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.forms import Forms, read_forms
+from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.cells import CHOICES, Cell, sort_cells
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
@@ -22,6 +24,9 @@ from leaf.experiment.records import read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
 from leaf.experiment.training import TRAINING_VERSION, EpochRecord
+
+UNNAMED_FUNCTIONS = "relu silu tanh sigmoid linear"
+"""What curves are matched with in files that don't name it, which were written before they did."""
 
 MISSING = "missing"
 """The status of a cell without outputs; others are told as ``leaf.experiment.status.outcome`` and ``DAMAGED`` say."""
@@ -167,6 +172,12 @@ def merge(old: Records, new: Records) -> Records:
     )
 
 
+def _in_order(matches: np.ndarray, functions: Sequence[str]) -> np.ndarray:
+    """Matches with some functions in the order of ``FUNCTIONS``, NaN for those that curves were not matched with."""
+    rows = dict(zip(functions, matches, strict=True))
+    return np.stack([rows.get(name, np.full(2, np.nan, np.float32)) for name in FUNCTIONS])
+
+
 def _results(metrics: pd.DataFrame, run: dict[str, Any], status: str) -> dict[str, Any]:
     accuracy, validation = metrics["test_accuracy"], metrics["validation_accuracy"]
     chosen = validation.argmax() if validation.notna().all() else None  # the earliest maximum, as below
@@ -205,7 +216,8 @@ def write_records(records: Records, directory: Path) -> None:
     forms = {f"{cell}/{name}": values for cell, forms in records.forms.items() for name, values in forms.items()}
     write_whole(directory / "cells.csv", lambda part: records.cells.to_csv(part, index=False))
     write_whole(directory / "epochs.csv", lambda part: records.epochs.to_csv(part, index=False))
-    write_whole(directory / "forms.safetensors", lambda part: safetensors.numpy.save_file(forms, part))
+    functions = {"functions": " ".join(FUNCTIONS)}
+    write_whole(directory / "forms.safetensors", lambda part: safetensors.numpy.save_file(forms, part, functions))
 
 
 def read_records(directory: Path) -> Records:
@@ -217,7 +229,9 @@ def read_records(directory: Path) -> Records:
     try:
         cells = _typed(_read_csv(directory / "cells.csv"))
         epochs = _read_csv(directory / "epochs.csv")
-        tensors = safetensors.numpy.load_file(directory / "forms.safetensors")
+        with safetensors.safe_open(directory / "forms.safetensors", framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            functions = ((file.metadata() or {}).get("functions") or UNNAMED_FUNCTIONS).split()
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{directory}: no collected records ({error}); make them with 'leaf collect'") from None
     for field, known in CHOICES.items():
@@ -226,9 +240,13 @@ def read_records(directory: Path) -> Records:
                 f"{directory}: has records of the {field} {unknown[0]!r}, which is not known here; if a guest brings"
                 " it, name the guest's file in the configuration (guests)"
             )
+    if unknown := [name for name in functions if name not in FUNCTIONS]:
+        raise UserError(f"{directory}: curves are matched with {', '.join(unknown)}, which this version does not know")
     forms: dict[str, Forms] = {}
     for name, values in tensors.items():
         cell, kind, key = name.rsplit("/", 2)
+        if kind == "matches":
+            values = _in_order(values, functions)
         forms.setdefault(cell, {})[f"{kind}/{key}"] = values
     cells["experiments"] = cells["experiments"].fillna("")
     of_another = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] != TRAINING_VERSION)

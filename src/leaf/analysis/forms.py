@@ -1,5 +1,6 @@
 """The learned curves: what a cell's activation parameters look like as functions, and what inputs they see."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def read_forms(cell: Cell, directory: Path) -> Forms:
     """What ``forms.safetensors`` in a cell's directory shows, small enough to ship."""
     with safetensors.safe_open(directory / "forms.safetensors", framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        layers = sorted({name.split("/")[1] for name in tensors if name.startswith("inputs/")})
+        layers = sorted({name.split("/")[1] for name in tensors if name.startswith("inputs/")}, key=natural)
     forms: Forms = {}
     generator = np.random.default_rng(UNITS_SEED)
     for layer in layers:
@@ -88,7 +89,12 @@ def base_curve(form: str) -> np.ndarray:
 
 def layers(forms: Forms) -> list[str]:
     """The layers with learned curves, in order."""
-    return sorted(name.split("/")[1] for name in forms if name.startswith("curves/"))
+    return sorted((name.split("/")[1] for name in forms if name.startswith("curves/")), key=natural)
+
+
+def natural(name: str) -> list[tuple[str, int]]:
+    """A sort key by which ``activation2`` comes before ``activation10``."""
+    return [(word, int(number or 0)) for word, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def parameter_quantiles(forms: Forms, layer: str) -> dict[str, np.ndarray]:

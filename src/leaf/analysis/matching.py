@@ -11,8 +11,9 @@ import torch
 
 from leaf.activations import BASE_FUNCTIONS
 
-FUNCTIONS = (*BASE_FUNCTIONS, "linear")
-"""The known functions, in the order of every array here."""
+FUNCTIONS = ("relu", "silu", "tanh", "sigmoid", "linear")
+"""The known functions, in the order of every array here; collected files name theirs. Written out, since a function
+more would change every curve's match."""
 
 SCALES = np.concatenate([-np.geomspace(0.05, 20, 61)[::-1], np.geomspace(0.05, 20, 61)])
 """Input scales that are tried: a curve may be a known function mirrored, squeezed or stretched."""

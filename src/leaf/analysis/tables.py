@@ -5,11 +5,12 @@ import pandas as pd
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Activation
 from leaf.analysis.collection import MISSING, Records, Variant
+from leaf.analysis.forms import natural
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.datasets import DATASETS
+from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE
 from leaf.networks import NETWORKS
-from leaf.procedures import OPTIMIZERS, PROCEDURES
 
 STATUSES = (DONE, DIVERGED, STALE, MISSING, DAMAGED)
 FULLY_CONNECTED = "fully connected part"
@@ -141,7 +142,7 @@ def matches_table(records: Records) -> pd.DataFrame:
     several_optimizers = len(records.unique("optimizer")) > 1
     for variant, cells in records.variants():
         for cell in cells.to_dict("records"):
-            for name, values in sorted(records.forms.get(cell["cell"], {}).items()):
+            for name, values in sorted(records.forms.get(cell["cell"], {}).items(), key=lambda item: natural(item[0])):
                 kind, layer = name.split("/")
                 if kind == "matches":
                     share, left = values.astype(float).T

@@ -9,11 +9,11 @@ from leaf.analysis.collection import Records
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import Data
 from leaf.experiment.errors import UserError
+from leaf.experiment.procedures import PROCEDURES
 from leaf.experiment.rounding import reach_of_rounding, train_epochs
 from leaf.experiment.status import DIVERGED, DONE
 from leaf.experiment.training import TRAINING_VERSION
 from leaf.kernels import kernel_for
-from leaf.procedures import PROCEDURES
 
 COMPARED = ["train_loss", "train_loss_variance", "test_loss", "test_accuracy"]
 """The columns that a computer of the same kind gives bit for bit."""

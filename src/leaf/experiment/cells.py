@@ -11,9 +11,9 @@ from typing import Any
 from leaf.activations import ACTIVATIONS
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
+from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
 from leaf.experiment.scales import Scale
 from leaf.networks import NETWORKS, Network
-from leaf.procedures import OPTIMIZERS, PROCEDURES
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "network": NETWORKS,

@@ -7,9 +7,9 @@ were met since, and a cell beside other work on them took 4.6 times as long.
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import DATASETS
+from leaf.experiment.procedures import PROCEDURES
 from leaf.experiment.scales import Settings
 from leaf.networks import NETWORKS
-from leaf.procedures import PROCEDURES
 
 START_MINUTES = 10
 """For Snakemake, Python and the data set to load from a file system that is shared with others."""

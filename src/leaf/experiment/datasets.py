@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from leaf.experiment.errors import UserError
 from leaf.networks import ImageShape
+from leaf.registry import Registry
 
 Arrays = dict[str, np.ndarray]
-"""uint8 arrays ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``."""
+"""uint8 arrays by the names in ``ARRAYS``."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,32 @@ class Dataset:
     read: Callable[[Path | None], Arrays] | None = None
 
 
-DATASETS: dict[str, Dataset] = {
-    "fashion_mnist": Dataset(
+FETCHED = ("fashion_mnist", "cifar10")
+"""The data sets whose sources ``leaf.experiment.fetching`` knows; any other brings a ``read`` of its own."""
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def _check(name: str, kind: Any) -> None:
+    """See that a data set can be registered.
+
+    Raises:
+        UserError: if not.
+    """
+    if not isinstance(kind, Dataset):
+        raise UserError(f"dataset {name!r} is no Dataset")
+    if kind.read is None and name not in FETCHED:
+        raise UserError(f"dataset {name!r} has no read, which would give its arrays")
+    if set(kind.images) != {"train", "test"} or set(kind.sha256) != set(ARRAYS):
+        raise UserError(f"dataset {name!r}: images needs the keys train and test, sha256 {', '.join(ARRAYS)}")
+
+
+DATASETS: Registry[Dataset] = Registry("dataset", _check)
+"""Every data set of the grid, by name."""
+
+DATASETS.register(
+    "fashion_mnist",
+    Dataset(
         title="Fashion-MNIST",
         image_shape=(1, 28, 28),
         classes=10,
@@ -57,7 +83,10 @@ DATASETS: dict[str, Dataset] = {
             "test_labels": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
         },
     ),
-    "cifar10": Dataset(
+)
+DATASETS.register(
+    "cifar10",
+    Dataset(
         title="CIFAR-10",
         image_shape=(3, 32, 32),
         classes=10,
@@ -69,8 +98,7 @@ DATASETS: dict[str, Dataset] = {
             "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
         },
     ),
-}
-"""Every data set of the grid, by name."""
+)
 
 DIRECTORY = Path("resources/datasets")
 

@@ -1,8 +1,6 @@
-"""What goes wrong by a user's hand and is told in one line, without a traceback."""
+"""Errors of the experiment that are reported in one line, without a traceback."""
 
-
-class UserError(Exception):
-    """A mistake in a configuration, a name, a file or a data set; the message says what is wrong and what is right."""
+from leaf.errors import UserError as UserError
 
 
 class DamagedError(UserError):

@@ -1,13 +1,11 @@
 """Guests: activations, networks and data sets of a user's own, in Python files that the configuration names.
 
-A guest file puts what it brings into ``ACTIVATIONS``, ``NETWORKS`` or ``DATASETS``, where the built-in ones stand, and
-is one of the house from then on. Its SHA-256 is part of what makes the cells that use it: a changed file is another
-guest.
+A guest file registers what it brings in ``ACTIVATIONS``, ``NETWORKS`` or ``DATASETS``, as the package does with its
+own. Its SHA-256 is part of what makes the cells that use it: a changed file is another guest.
 """
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,23 +14,17 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
 
-from leaf.activations import ACTIVATIONS, Activation, Adaptive
+from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import Cell, build_network
-from leaf.experiment.datasets import DATASETS, Dataset
+from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.scales import Settings
-from leaf.networks import NETWORKS, Network
+from leaf.networks import NETWORKS
+from leaf.registry import Registry
 
-REGISTRIES: dict[str, dict[str, Any]] = {"activation": ACTIVATIONS, "network": NETWORKS, "dataset": DATASETS}
+REGISTRIES: dict[str, Registry[Any]] = {registry.kind: registry for registry in (ACTIVATIONS, NETWORKS, DATASETS)}
 """Where guests register, by the cell's field that then knows their names."""
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z]+)?")
-"""What a guest may be called: it becomes a part of paths."""
-
-PROBED_SHAPES = ((2, 4, 6), (3,))
-"""Shapes of one sample's input, after a convolution and after a linear layer, that an activation is tried on."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ def _dismiss(place: Path) -> None:
 
 
 def _run(file: str, source: bytes) -> list[tuple[str, str]]:
-    """Run a guest file and check what it brings; if that fails the registries are as before."""
+    """Run a guest file, whose registrations are checked; if that fails the registries are as before."""
     before = {field: dict(registry) for field, registry in REGISTRIES.items()}
     module = ModuleType(f"leaf_guest_{Path(file).stem}")
     module.__file__ = file
@@ -98,13 +90,9 @@ def _run(file: str, source: bytes) -> list[tuple[str, str]]:
         for field, registry in REGISTRIES.items():
             for name in before[field]:
                 if registry.get(name) is not before[field][name]:
-                    raise UserError(f"{field} {name!r} exists already; choose another name")
+                    raise UserError(f"takes the {field} {name!r} away, which it did not bring")
         if not brought:
-            raise UserError("brings nothing; it should put something into ACTIVATIONS, NETWORKS or DATASETS")
-        for field, name in brought:
-            if not NAME.fullmatch(name):
-                raise UserError(f"{field} {name!r}: names are made of a to z, 0 to 9, _ and -")
-            CHECKS[field](name, REGISTRIES[field][name])
+            raise UserError("brings nothing; it should register something in ACTIVATIONS, NETWORKS or DATASETS")
     except (Exception, SystemExit) as error:
         for field, registry in REGISTRIES.items():
             registry.clear()
@@ -123,63 +111,6 @@ def _in_a_line(error: BaseException, file: str) -> str:
         trace = trace.tb_next
     where = f" (line {line})" if line else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
-
-
-# --- what a guest must be ---------------------------------------------------------------------------------------------
-
-
-def _check_activation(name: str, kind: Any) -> None:
-    if not isinstance(kind, Activation):
-        raise UserError(f"activation {name!r} is no Activation; make one with plain(…) or learnable(…)")
-    base = ACTIVATIONS.get(kind.form)
-    if base is None or base.family != "base" or (kind.family == "base" and kind.form != name):
-        raise UserError(
-            f"activation {name!r}: its form {kind.form!r} is no plain function in ACTIVATIONS"
-            if kind.family != "base"
-            else f"activation {name!r}: a plain function's form is its own name, not {kind.form!r}"
-        )
-    same = [n for n, k in ACTIVATIONS.items() if (k.family, k.form) == (kind.family, kind.form) and n != name]
-    if same:
-        raise UserError(f"activation {name!r}: family {kind.family!r} as {kind.form!r} is {same[0]!r} already")
-    modules = {shape: kind.build(shape) for shape in PROBED_SHAPES}
-    with_parameters = [module for module in modules.values() if any(True for _ in module.parameters())]
-    if kind.adaptive != bool(with_parameters):
-        raise UserError(f"activation {name!r}: adaptive is {kind.adaptive}, but its parameters say otherwise")
-    if not all(isinstance(module, Adaptive) for module in with_parameters):
-        raise UserError(f"activation {name!r}: a learnable activation is a leaf.activations.Adaptive")
-    for shape, module in modules.items():
-        _check_output(name, module, shape)
-
-
-def _check_output(name: str, module: nn.Module, shape: tuple[int, ...]) -> None:
-    """See that an activation keeps its input's shape."""
-    inputs = torch.linspace(-3, 3, 5 * torch.Size(shape).numel()).reshape(5, *shape)
-    outputs = module(inputs)
-    if not isinstance(outputs, torch.Tensor) or outputs.shape != inputs.shape or not outputs.is_floating_point():
-        found = f"{list(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise UserError(
-            f"activation {name!r}: gives {found} for inputs of shape {list(inputs.shape)}, not the same shape"
-        )
-
-
-def _check_network(name: str, kind: Any) -> None:
-    if not (isinstance(kind, type) and issubclass(kind, Network)):
-        raise UserError(f"network {name!r} is no class that derives from leaf.networks.Network")
-    if not isinstance(getattr(kind, "title", None), str):
-        raise UserError(f"network {name!r}: the class has no title, its name in tables")
-
-
-def _check_dataset(name: str, kind: Any) -> None:
-    if not isinstance(kind, Dataset):
-        raise UserError(f"dataset {name!r} is no Dataset")
-    if kind.read is None:
-        raise UserError(f"dataset {name!r} has no read, which would give its arrays")
-    arrays = ("train_images", "train_labels", "test_images", "test_labels")
-    if set(kind.images) != {"train", "test"} or set(kind.sha256) != set(arrays):
-        raise UserError(f"dataset {name!r}: images needs the keys train and test, sha256 {', '.join(arrays)}")
-
-
-CHECKS = {"activation": _check_activation, "network": _check_network, "dataset": _check_dataset}
 
 
 def check_cell(cell: Cell) -> None:

@@ -20,10 +20,11 @@ from leaf.experiment.datasets import Data
 from leaf.experiment.graphs import Step, recorded
 from leaf.experiment.guests import guests_of
 from leaf.experiment.observations import first_nonfinite_layer, gradient_norms, parameter_quantiles
+from leaf.experiment.procedures import training_stages
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, epoch_order, initial_network
 from leaf.experiment.scales import Settings
 from leaf.networks import Network
-from leaf.procedures import training_stages, training_step
+from leaf.procedures import training_step
 
 TRAINING_VERSION = 1
 """Raised when a change of code changes results, as the golden test sees it. History:
