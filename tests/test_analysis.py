@@ -27,9 +27,8 @@ from leaf.experiment import job
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.job import train_cell
-from leaf.experiment.records import write_metrics, write_run, write_tensors
+from leaf.experiment.records import TRAINING_VERSION, EpochRecord, write_metrics, write_run, write_tensors
 from leaf.experiment.scales import Settings
-from leaf.experiment.training import TRAINING_VERSION, EpochRecord
 
 SETTINGS = Settings(epochs=3)
 STATISTICS = {"metric": "best_accuracy", "confidence": 0.95}

@@ -18,10 +18,9 @@ from leaf.analysis.forms import Forms, read_forms
 from leaf.experiment.cells import CHOICES, Cell, sort_cells
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
-from leaf.experiment.records import read_run
+from leaf.experiment.records import TRAINING_VERSION, EpochRecord, read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
-from leaf.experiment.training import TRAINING_VERSION, EpochRecord
 
 MISSING = "missing"
 """The status of a cell without outputs; others are told as ``leaf.experiment.status.outcome`` and ``DAMAGED`` say."""

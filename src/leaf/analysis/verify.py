@@ -9,9 +9,9 @@ from leaf.analysis.collection import Records
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import Data
 from leaf.experiment.errors import UserError
+from leaf.experiment.records import TRAINING_VERSION
 from leaf.experiment.rounding import reach_of_rounding, train_epochs
 from leaf.experiment.status import DIVERGED, DONE
-from leaf.experiment.training import TRAINING_VERSION
 from leaf.kernels import kernel_for
 from leaf.procedures import PROCEDURES
 

@@ -27,10 +27,10 @@ from leaf.experiment.lock import hold
 from leaf.experiment.outputs import write_outputs
 from leaf.experiment.progress import BEAT, Progress, drop_progress, note_failure, write_progress
 from leaf.experiment.provenance import device_name, timestamp
-from leaf.experiment.records import read_run
+from leaf.experiment.records import TRAINING_VERSION, read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import Run, Tracking, Watch
-from leaf.experiment.training import TRAINING_VERSION, Training
+from leaf.experiment.training import Training
 from leaf.kernels import kernel_for
 
 CellProgress = Callable[[int, int, int], None]

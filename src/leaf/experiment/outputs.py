@@ -16,8 +16,8 @@ from leaf.experiment.observations import (
     weighted_layers,
 )
 from leaf.experiment.provenance import git, peak_memory, versions
-from leaf.experiment.records import write_metrics, write_run, write_tensors
-from leaf.experiment.training import TEST_BATCH_SIZE, TRAINING_VERSION, Training
+from leaf.experiment.records import TRAINING_VERSION, write_metrics, write_run, write_tensors
+from leaf.experiment.training import TEST_BATCH_SIZE, Training
 
 
 def write_outputs(directory: Path, cell: Cell, training: Training, about: Mapping[str, Any]) -> None:

@@ -12,8 +12,9 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,44 @@ from torch import Tensor
 from leaf.experiment.cells import OUTPUTS
 from leaf.experiment.errors import DamagedError
 from leaf.experiment.files import write_text, write_whole
-from leaf.experiment.training import EpochRecord
+
+TRAINING_VERSION = 1
+"""Raised when a change of the code changes results; the golden test checks that. History:
+
+1. The first one.
+"""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of ``metrics.csv``.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss: mean of the minibatches' losses; each weighs the same, the short last one too.
+        train_loss_variance: their unbiased variance; NaN if there is but one.
+        test_loss: mean cross-entropy over the test images.
+        test_accuracy: share of test images classified correctly, in [0, 1].
+        validation_accuracy: the same of the validation images; ``None`` if there are none.
+        learning_rate: of all parameters but the slow ones.
+        slow_learning_rate: of the parameters that P24Sl slows down; ``None`` without it.
+        train_seconds: wall time of the epoch's training, without testing.
+    """
+
+    epoch: int
+    train_loss: float
+    train_loss_variance: float
+    test_loss: float
+    test_accuracy: float
+    validation_accuracy: float | None
+    learning_rate: float
+    slow_learning_rate: float | None
+    train_seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss of the epoch was NaN or infinite."""
+        return not math.isfinite(self.train_loss)
 
 
 def write_metrics(file: Path, records: Iterable[EpochRecord]) -> None:

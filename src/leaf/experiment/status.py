@@ -14,9 +14,8 @@ from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.guests import changed_guests
 from leaf.experiment.job import is_current
 from leaf.experiment.progress import Progress, is_training, read_progress
-from leaf.experiment.records import read_run
+from leaf.experiment.records import TRAINING_VERSION, read_run
 from leaf.experiment.scales import Settings
-from leaf.experiment.training import TRAINING_VERSION
 from leaf.procedures import PROCEDURES
 
 RUNNING, INTERRUPTED, FAILED, DAMAGED = "running", "interrupted", "failed", "damaged"
