@@ -18,7 +18,9 @@ from leaf.analysis.forms import Forms, read_forms
 from leaf.experiment.cells import CHOICES, Cell, sort_cells
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
-from leaf.experiment.records import TRAINING_VERSION, EpochRecord, read_run
+from leaf.experiment.identity import Identity
+from leaf.experiment.records import TRAINING_VERSION, EpochRecord
+from leaf.experiment.runs import Run, read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
 
@@ -126,7 +128,7 @@ def collect(
             run, row["status"] = None, DAMAGED
         if run:
             metrics = _read_csv(directory / "metrics.csv").reindex(columns=METRICS)  # a stale cell may lack some
-            row |= _results(metrics, run, outcome(run, settings))
+            row |= _results(metrics, run, outcome(run, Identity.of(cell, scale, settings)))
             epochs.append(metrics.assign(cell=cell.name))
             if with_forms:
                 forms[cell.name] = read_forms(cell, directory)
@@ -166,7 +168,7 @@ def merge(old: Records, new: Records) -> Records:
     )
 
 
-def _results(metrics: pd.DataFrame, run: dict[str, Any], status: str) -> dict[str, Any]:
+def _results(metrics: pd.DataFrame, run: Run, status: str) -> dict[str, Any]:
     accuracy, validation = metrics["test_accuracy"], metrics["validation_accuracy"]
     chosen = validation.argmax() if validation.notna().all() else None  # the earliest maximum, as below
     return {
@@ -179,11 +181,9 @@ def _results(metrics: pd.DataFrame, run: dict[str, Any], status: str) -> dict[st
         "chosen_epoch": None if chosen is None else metrics["epoch"].iloc[chosen],
         "final_train_loss": metrics["train_loss"].iloc[-1],
         "seconds_per_epoch": metrics["train_seconds"].mean(),
-        "diverged_at": run["diverged_at"],
-        "commit": run["git"].get("commit"),
-        "clean": run["git"].get("clean"),
-        "torch": run["versions"]["torch"],
-        **{key: run[key] for key in ("epochs", "training_version", "device", "threads", "kernel", "precision")},
+        "training_version": run.identity.training_version,
+        **{key: getattr(run, key) for key in ("epochs", "diverged_at", "device", "torch", "commit", "clean")},
+        **asdict(run.execution),
     }
 
 

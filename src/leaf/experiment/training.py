@@ -91,7 +91,7 @@ class Training:
                 layer.plain = kernel == "plain"
         compute_in(precision, self.network, device)
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
-        self.may_record = not guests_of(vars(cell))  # what a guest does besides, a record would leave out
+        self.may_record = not guests_of(cell)  # what a guest does besides, a record would leave out
         self.take_step = self._recorded_step()
         self.records: list[EpochRecord] = []
         self.partial: PartialEpoch | None = None
