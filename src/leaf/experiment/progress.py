@@ -82,7 +82,8 @@ def read_progress(directory: Path) -> Progress | None:
     """What a cell's ``status.json`` tells; ``None`` if there is none that can be read."""
     try:
         values = json.loads((directory / STATUS).read_text(encoding="utf-8"))
-        progress = Progress(**{**values, "identity": _identity(values)})
+        identity = _identity(values)
+        progress = Progress(**{**values, "identity": identity})
         datetime.fromisoformat(progress.updated)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
