@@ -82,4 +82,5 @@ def comparable_results(directory: Path) -> dict[str, Any]:
         "model.safetensors": (directory / "model.safetensors").read_bytes(),
         "forms.safetensors": (directory / "forms.safetensors").read_bytes(),
         "run.json": {key: value for key, value in vars(run).items() if key not in where_and_when},
+        "made by": (run.device, run.sessions[-1].versions),
     }

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ class Identity:
     """
 
     cell: str | None
-    settings: Mapping[str, Any]
+    settings: dict[str, Any]
     training_version: int | None
-    data: Mapping[str, str] | None = None
+    data: dict[str, str] | None = None
     device: str | None = None
-    guests: Mapping[str, str] | None = None
+    guests: dict[str, str] | None = None
     parent: str | None = None
 
     @classmethod
@@ -56,7 +56,23 @@ class Identity:
 
     def differences(self, made: "Identity") -> list[str]:
         """How results that were made earlier differ from these, in words that follow "made with"; empty if current."""
-        return list(self._differences(made))
+        names = ("cell", "training_version", "device")
+        known = [(name, getattr(made, name), getattr(self, name)) for name in names]
+        settings = [(name, made.settings.get(name), self.settings.get(name)) for name in self.settings | made.settings]
+        values = [*(one for one in known if None not in one), *settings]
+        words = [
+            f"{name.replace('_', ' ')} {theirs} instead of {ours}" for name, theirs, ours in values if theirs != ours
+        ]
+        if None not in (self.data, made.data) and self.data != made.data:
+            words.append("another version of the data set")
+        if self.guests is not None and made.guests is not None:
+            ours, theirs = self.guests.values(), made.guests.values()
+            words += [f"another version of {file}" for file, digest in made.guests.items() if digest not in ours]
+            added = {file for file, digest in self.guests.items() if digest not in theirs} - made.guests.keys()
+            words += [f"no guest {file}" for file in sorted(added)]
+        if None not in (self.parent, made.parent) and self.parent != made.parent:
+            words.append("other weights of the cell that it starts from")
+        return words
 
     def obstacles(self, made: "Identity", epochs: int) -> list[str]:
         """Why training cannot go on after some epochs that were trained earlier, in words that follow "made with".
@@ -77,38 +93,13 @@ class Identity:
         """
         return _json(self.settings, self.guests or {})
 
-    def _differences(self, made: "Identity") -> Iterator[str]:
-        for name in ("cell", "training_version", "device"):
-            ours, theirs = getattr(self, name), getattr(made, name)
-            if None not in (ours, theirs) and ours != theirs:
-                yield f"{name.replace('_', ' ')} {theirs} instead of {ours}"
-        for name in {**self.settings, **made.settings}:
-            ours, theirs = self.settings.get(name), made.settings.get(name)
-            if ours != theirs:
-                yield f"{name.replace('_', ' ')} {theirs} instead of {ours}"
-        if None not in (self.data, made.data) and self.data != made.data:
-            yield "another version of the data set"
-        if self.guests is not None and made.guests is not None:
-            yield from _guest_differences(self.guests, made.guests)
-        if None not in (self.parent, made.parent) and self.parent != made.parent:
-            yield "other weights of the cell that it starts from"
-
-
-def _guest_differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[str]:
-    for file, digest in theirs.items():
-        if digest not in ours.values():
-            yield f"another version of {file}"
-    for file, digest in ours.items():
-        if digest not in theirs.values() and file not in theirs:
-            yield f"no guest {file}"
-
 
 def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
     """``Identity.to_json`` for several cells of one scale; ``guests.read_settings`` reads it."""
     return _json(asdict(settings), {file: digest for cell in cells for file, digest in guests_of(cell).items()})
 
 
-def _json(settings: Mapping[str, Any], guests: Mapping[str, str]) -> str:
+def _json(settings: dict[str, Any], guests: dict[str, str]) -> str:
     return json.dumps({**settings, **({"guests": guests} if guests else {})}, sort_keys=True, separators=(",", ":"))
 
 

@@ -1,7 +1,7 @@
 """``run.json``: what made a finished cell's outputs, with the SHA-256 of the other files."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,25 +44,25 @@ class Run:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def device(self) -> str:
+    def device(self) -> str | None:
         """The makes of all devices that the cell was trained on: they differ by rounding."""
-        return " and ".join(dict.fromkeys(session.device for session in self.sessions if session.device))
+        return _joined(session.device for session in self.sessions)
 
     @property
     def commit(self) -> str | None:
         """All commits that trained the cell, as far as they are known."""
-        return " and ".join(dict.fromkeys(one.commit for one in self.sessions if one.commit)) or None
+        return _joined(session.commit for session in self.sessions)
+
+    @property
+    def torch(self) -> str | None:
+        """All versions of torch that trained the cell, as far as they are known."""
+        return _joined(session.versions.get("torch") for session in self.sessions)
 
     @property
     def clean(self) -> bool | None:
         """Whether no session had uncommitted changes, as far as that is known."""
         known = [session.clean for session in self.sessions if session.clean is not None]
         return all(known) if known else None
-
-    @property
-    def torch(self) -> str | None:
-        """All versions of torch that trained the cell, as far as they are known."""
-        return " and ".join(dict.fromkeys(s.versions["torch"] for s in self.sessions if "torch" in s.versions)) or None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Run":
@@ -74,6 +74,11 @@ class Run:
             "sessions": [Session(**session) for session in values["sessions"]],
         }
         return cls(**{**values, **parts})
+
+
+def _joined(values: Iterable[str | None]) -> str | None:
+    """The different values that are known."""
+    return " and ".join(dict.fromkeys(filter(None, values))) or None
 
 
 def _from_flat(values: Mapping[str, Any]) -> dict[str, Any]:
