@@ -197,7 +197,7 @@ def test_a_longer_scale_goes_on_from_what_status_says(project, monkeypatch):
         shutil.rmtree(CELL.directory("longer"))
 
 
-# --- files of version 0.1.0 -------------------------------------------------------------------------------------------
+# --- files of commit 2790cbb ------------------------------------------------------------------------------------------
 
 OLD_RUN = {
     "cell": {**asdict(CELL), "name": CELL.name},

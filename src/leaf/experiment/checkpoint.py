@@ -58,7 +58,7 @@ def load_state(directory: Path, wanted: Identity) -> tuple[dict[str, Any] | None
 
 
 def _identity(values: dict[str, Any]) -> Identity:
-    """The identity in a state, in the present layout or in that of version 0.1.0: without epochs, guests as digests."""
+    """The identity in a state, also in the layout of commit 2790cbb: without epochs, guests as digests."""
     if "epochs" not in values["settings"]:
         values = {**values, "guests": {digest: digest for digest in values.get("guests", [])}}
     return Identity(**values)

@@ -91,7 +91,7 @@ def read_progress(directory: Path) -> Progress | None:
 
 
 def _identity(values: dict[str, Any]) -> Identity | None:
-    """The identity in a ``status.json``; version 0.1.0 wrote the settings and the training version only."""
+    """The identity in a ``status.json``; commit 2790cbb wrote settings and training version only."""
     settings, version = values.pop("settings", None), values.pop("training_version", None)
     if settings:
         return Identity(None, settings, version)

@@ -66,7 +66,7 @@ class Run:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Run":
-        """The run of a ``run.json``, in the present layout or in that of version 0.1.0."""
+        """The run of a ``run.json``, in the present layout or in that of commit 2790cbb."""
         values = values if "identity" in values else _from_flat(values)
         parts = {
             "identity": Identity(**values["identity"]),
@@ -82,7 +82,7 @@ def _joined(values: Iterable[str | None]) -> str | None:
 
 
 def _from_flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The present layout of a ``run.json`` that has all values on one level, as version 0.1.0 wrote them."""
+    """The present layout of a ``run.json`` with all values on one level, as commit 2790cbb wrote it."""
     *earlier, last = values["sessions"]
     kind = {"": None, "CPU": "cpu"}.get(values["device"][:3], "cuda")
     identity = {

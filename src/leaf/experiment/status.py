@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -82,12 +82,12 @@ def _look(cell: Cell, scale: str, settings: Settings, continues: str | None, dev
         run = read_run(directory)
     except DamagedError as error:
         damage = str(error)
-    wanted = Identity.of(cell, scale, settings)
-    differences = wanted.differences(run.identity) if run else []
+    wanted = Identity.of(cell, scale, settings, device)
+    of_any_device = replace(wanted, device=None)
+    differences = of_any_device.differences(run.identity) if run else []
     if run and not differences:
         seconds = sum(session.seconds for session in run.sessions) / run.epochs
-        return CellStatus(cell, outcome(run, wanted), _end(run), 0, seconds or None)
-    wanted = Identity.of(cell, scale, settings, device)
+        return CellStatus(cell, outcome(run, of_any_device), _end(run), 0, seconds or None)
     progress = read_progress(directory)
     training = is_training(directory, progress)
     if progress:
