@@ -39,8 +39,8 @@ from leaf.experiment.config import check_config
 from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import settings_json
-from leaf.experiment.training import TRAINING_VERSION
+from leaf.experiment.identity import Identity, settings_json
+from leaf.experiment.records import TRAINING_VERSION
 
 min_version("9.27")
 

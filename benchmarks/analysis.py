@@ -22,8 +22,9 @@ from leaf.experiment.config import read_config
 from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
 from leaf.experiment.observations import parameter_quantiles
 from leaf.experiment.outputs import write_outputs
+from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import SCALES, Settings
-from leaf.experiment.training import EpochRecord, Training
+from leaf.experiment.training import Training
 
 SCALE, PROJECT, IMAGES = "paper", Path(__file__).parent.parent, 250
 

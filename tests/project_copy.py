@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from leaf.experiment.config import read_config
-from leaf.experiment.records import read_run
+from leaf.experiment.runs import read_run
 
 PROJECT = Path(__file__).parent.parent
 
@@ -76,10 +76,11 @@ def comparable_results(directory: Path) -> dict[str, Any]:
     if (run := read_run(directory)) is None:
         raise FileNotFoundError(f"{directory}/run.json is missing")
     metrics = pd.read_csv(directory / "metrics.csv").drop(columns="train_seconds").to_csv()
-    where_and_when = ("scale", "sessions", "train_seconds", "peak_memory_bytes", "git", "sha256")
+    where_and_when = ("scale", "sessions", "train_seconds", "peak_memory_bytes", "sha256")
     return {
         "metrics.csv": metrics,
         "model.safetensors": (directory / "model.safetensors").read_bytes(),
         "forms.safetensors": (directory / "forms.safetensors").read_bytes(),
-        "run.json": {key: value for key, value in run.items() if key not in where_and_when},
+        "run.json": {key: value for key, value in vars(run).items() if key not in where_and_when},
+        "made by": (run.device, run.sessions[-1].versions),
     }

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,13 +23,15 @@ from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error
 from leaf.analysis.tables import overview_table, paper_table, summary_table
 from leaf.cli import main
-from leaf.experiment import job
+from leaf.experiment import identity
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import DamagedError, UserError
+from leaf.experiment.identity import Identity
 from leaf.experiment.job import train_cell
-from leaf.experiment.records import write_metrics, write_run, write_tensors
+from leaf.experiment.provenance import Execution, Session
+from leaf.experiment.records import TRAINING_VERSION, EpochRecord, write_metrics, write_tensors
+from leaf.experiment.runs import Run, write_run
 from leaf.experiment.scales import Settings
-from leaf.experiment.training import TRAINING_VERSION, EpochRecord
 
 SETTINGS = Settings(epochs=3)
 STATISTICS = {"metric": "best_accuracy", "confidence": 0.95}
@@ -69,12 +71,19 @@ def write_cell(
     write_metrics(directory / "metrics.csv", records)
     write_tensors(directory / "model.safetensors", {"weight": torch.zeros(1)})
     write_tensors(directory / "forms.safetensors", forms)
-    run = {
-        "settings": asdict(SETTINGS),
-        "training_version": version, "epochs": len(records), "diverged_at": len(records) if diverged else None,
-        "device": "CPU", "threads": 1, "kernel": "plain", "precision": "float32",
-        "versions": {"torch": "2"}, "git": {}, **made_with,
-    }  # fmt: skip
+    made_with = {"device": "CPU", "kernel": "plain", "precision": "float32", **made_with}
+    run = Run(
+        identity=replace(Identity.of(made, "tiny", SETTINGS), training_version=version),
+        scale="tiny",
+        sessions=[Session("2026-01-01T00:00:00+00:00", device=made_with.pop("device"), versions={"torch": "2"})],
+        execution=Execution(threads=1, **made_with),
+        epochs=len(records),
+        diverged_at=len(records) if diverged else None,
+        nonfinite_layer=None,
+        network_parameters=1,
+        train_seconds=1.0,
+        peak_memory_bytes=1,
+    )
     write_run(directory, run)
 
 
@@ -125,7 +134,7 @@ def test_a_cell_of_an_older_version_is_stale_though_columns_are_missing(project)
     directory = cell().directory("tiny")
     metrics = pd.read_csv(directory / "metrics.csv").drop(columns="validation_accuracy")
     metrics.to_csv(directory / "metrics.csv", index=False)
-    write_run(directory, json.loads((directory / "run.json").read_text()))
+    write_run(directory, Run.from_json(json.loads((directory / "run.json").read_text())))
     records = collect({cell(): ()}, "tiny", SETTINGS)
     assert records.cells["status"].tolist() == ["stale"] and records.epochs["validation_accuracy"].isna().all()
 
@@ -427,6 +436,6 @@ def test_collecting_by_command(data, project):
 
 def test_raising_the_training_version_is_seen(project, monkeypatch):
     write_cell(cell(), [0.5] * 3)
-    monkeypatch.setattr(job, "TRAINING_VERSION", TRAINING_VERSION + 1)
+    monkeypatch.setattr(identity, "TRAINING_VERSION", TRAINING_VERSION + 1)
     records = collect({cell(): ()}, "tiny", SETTINGS)
     assert paper_table(records).iloc[0, 0] == "50.00 (stale)"

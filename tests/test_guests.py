@@ -18,10 +18,11 @@ from leaf.analysis.tables import paper_table
 from leaf.cli import main
 from leaf.experiment.cells import CHOICES, Cell
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import dismiss_guests, load_guests, read_settings, settings_json
-from leaf.experiment.job import is_current, train_cell
+from leaf.experiment.guests import dismiss_guests, load_guests, read_settings
+from leaf.experiment.identity import Identity, settings_json
+from leaf.experiment.job import train_cell
 from leaf.experiment.random_streams import initial_network
-from leaf.experiment.records import read_run
+from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
 from leaf.networks import NETWORKS
 
@@ -88,7 +89,7 @@ def test_an_example_of_each_kind_goes_through_the_workflow(grid):
     assert "Shoes, best accuracy, %" in table and "</svg>" in picture
     assert re.search(r"\| BetaMish +\| Mish +\| Classic +\| \d\d\.\d\d", table)
     run = read_run(grid.directory / "results/tiny" / CELL)
-    assert set(run["guests"]) == {f"examples/my_{kind}.py" for kind in ("activation", "network", "dataset")}
+    assert set(run.identity.guests) == {f"examples/my_{kind}.py" for kind in ("activation", "network", "dataset")}
     assert "Nothing to be done" in grid.snakemake("-n", *TARGETS)
 
 
@@ -98,7 +99,7 @@ def test_a_changed_guest_retrains_the_cells_that_use_it_and_no_other(grid):
     assert (jobs["train"], jobs["network_tables"], jobs["forms_charts"]) == (1, 1, 1)
     status = grid.run("leaf", "status", "--configfile", "own.yaml", "--experiment", "mine").stdout
     assert "1 done, 1 stale" in status or "1 stale, 1 done" in status
-    assert re.search(rf"stale +{CELL}: made with examples/my_activation.py as it was", status)
+    assert re.search(rf"stale +{CELL}: made with another version of examples/my_activation.py", status)
 
 
 # --- what makes a cell ------------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def test_a_state_of_another_guest_is_passed_over(project, monkeypatch):
     directory = cell.directory("tiny")
     assert train(cell) == [f"{cell.name}: outputs are current, kept"]
     first = read_run(directory)
-    assert is_current(first, SETTINGS)
+    assert not Identity.of(cell, "tiny", SETTINGS).differences(first.identity)
     file = project / "examples/my_activation.py"
     (project / "examples/elsewhere.py").write_bytes(file.read_bytes())
     dismiss_guests()
@@ -185,14 +186,14 @@ def test_a_state_of_another_guest_is_passed_over(project, monkeypatch):
     file.write_text(file.read_text().replace("(1.0,)", "(2.0,)"))
     dismiss_guests()
     load_guests(["examples/my_activation.py"])
-    assert not is_current(first, SETTINGS)
-    assert "state.pt: made with other guests, passed over" in train(cell)[0]
-    assert read_run(directory)["sha256"]["model.safetensors"] != first["sha256"]["model.safetensors"]
+    assert Identity.of(cell, "tiny", SETTINGS).differences(first.identity)
+    assert "state.pt: made with another version of examples/my_activation.py, passed over" in train(cell)[0]
+    assert read_run(directory).sha256["model.safetensors"] != first.sha256["model.safetensors"]
     built_in = ACTIVATIONS["beta-mish"]
     dismiss_guests()
     monkeypatch.setitem(ACTIVATIONS, "mish", plain("mish", torch.nn.Mish))
     monkeypatch.setitem(ACTIVATIONS, "beta-mish", built_in)  # as if a newer version of the package had it
-    assert "state.pt: made with other guests, passed over" in train(cell)[0]
+    assert "state.pt: made with another version of examples/my_activation.py, passed over" in train(cell)[0]
 
 
 def test_a_file_that_changed_is_another_guest(project):

@@ -12,7 +12,7 @@ from project_copy import comparable_results
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.job import Schedule, Stopped, train_cell
-from leaf.experiment.records import read_run
+from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
 
 SETTINGS = Settings(epochs=3, train_images=1280, test_images=500)
@@ -45,7 +45,7 @@ def test_stopped_again_and_again_ends_in_the_same_bits(empty_project):
         except Stopped:
             stops += 1
     assert stops >= 4
-    assert len(read_run(CELL.directory("disturbed"))["sessions"]) == stops + 1
+    assert len(read_run(CELL.directory("disturbed")).sessions) == stops + 1
     assert comparable_results(CELL.directory("disturbed")) == comparable_results(CELL.directory("undisturbed"))
     # the handlers are gone with the training
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -18,13 +18,13 @@ from project_copy import comparable_results
 
 from leaf import build_network
 from leaf.cli import main
-from leaf.experiment import job, provenance
+from leaf.experiment import identity, job, provenance
 from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.job import Schedule, train_cell
-from leaf.experiment.records import read_run
+from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
 
 CELL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "dspt-p24sl", "adam", 42)
@@ -76,11 +76,12 @@ def test_outputs(empty_project):
     assert (forms["gradient_norms/start"] > 0).all() and len(forms["gradient_norms/end"]) == 4
 
     run = json.loads((directory / "run.json").read_text())
-    assert run["cell"]["name"] == CELL.name and run["diverged_at"] is None and run["epochs"] == 3
-    assert run["data_sha256"] == DATASETS["fashion_mnist"].sha256
-    assert (run["threads"], run["kernel"], run["precision"]) == (1, "numba", "float32")
-    assert run["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert len(run["git"].get("commit", "0" * 40)) == 40
+    assert run["identity"]["cell"] == CELL.name and run["diverged_at"] is None and run["epochs"] == 3
+    assert run["identity"]["data"] == DATASETS["fashion_mnist"].sha256
+    assert run["execution"] == {"threads": 1, "kernel": "numba", "precision": "float32"}
+    (session,) = run["sessions"]
+    assert session["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert len(session["commit"] or "0" * 40) == 40
 
 
 def results_accuracy() -> float:
@@ -92,7 +93,7 @@ def test_base_cells_have_inputs_and_gradient_norms_only(empty_project):
     train(cell)
     forms = safetensors.torch.load_file(cell.directory("tiny") / "forms.safetensors")
     assert {name.split("/")[0] for name in forms} == {"inputs", "gradient_norms"}
-    assert read_run(cell.directory("tiny"))["kernel"] == "plain"
+    assert read_run(cell.directory("tiny")).execution.kernel == "plain"
     assert pd.read_csv(cell.directory("tiny") / "metrics.csv")["slow_learning_rate"].isna().all()
 
 
@@ -118,7 +119,7 @@ def test_killed_at_any_epoch_ends_as_if_undisturbed(empty_project):
         assert (json.loads(status.read_text())["epoch"] if status.exists() else 0) == epoch - 1
     assert train()[0] == f"{CELL.name}: goes on after epoch 2"
     assert results() == expected
-    assert len(read_run(CELL.directory("tiny"))["sessions"]) == 3  # the first had nothing to leave
+    assert len(read_run(CELL.directory("tiny")).sessions) == 3  # the first had nothing to leave
 
 
 def test_whoever_resumes_computes_as_before(empty_project, monkeypatch):
@@ -136,7 +137,7 @@ def test_whoever_resumes_computes_as_before(empty_project, monkeypatch):
     ]
     assert results() == expected
     run = read_run(CELL.directory("tiny"))
-    assert (run["kernel"], run["precision"]) == ("plain", "bfloat16")
+    assert (run.execution.kernel, run.execution.precision) == ("plain", "bfloat16")
 
 
 def test_the_commit_is_the_codes_or_none(tmp_path, monkeypatch):
@@ -152,12 +153,12 @@ def test_the_commit_is_the_codes_or_none(tmp_path, monkeypatch):
 
 def test_every_device_that_a_cell_was_trained_on_is_told(empty_project, monkeypatch):
     for device, epoch in (("one", 2), ("another", 3), ("one", 4)):
-        monkeypatch.setattr(job, "device_name", lambda _, device=device: f"CPU ({device})")
+        monkeypatch.setattr(provenance, "device_name", lambda _, device=device: f"CPU ({device})")
         with suppress(Killed):
             train(progress=kill_in_epoch(epoch))
     run = read_run(CELL.directory("tiny"))
-    assert [session["device"] for session in run["sessions"]] == ["CPU (one)", "CPU (another)", "CPU (one)"]
-    assert run["device"] == "CPU (one) and CPU (another)"
+    assert [session.device for session in run.sessions] == ["CPU (one)", "CPU (another)", "CPU (one)"]
+    assert run.device == "CPU (one) and CPU (another)"
 
 
 def test_a_state_of_a_kernel_that_is_not_at_hand_is_kept_and_told(empty_project, monkeypatch):
@@ -223,8 +224,8 @@ def test_a_longer_scale_goes_on_from_the_state_of_the_shorter(empty_project):
     assert "goes on" not in train_longer(cell, "from the start", continues="nowhere")[0]
     assert comparable_results(cell.directory("longer")) == comparable_results(cell.directory("from the start"))
     assert {file: file.read_bytes() for file in cell.directory("tiny").iterdir()} == before
-    assert [read_run(cell.directory(scale))["epochs"] for scale in ("tiny", "longer")] == [3, 5]
-    assert len(read_run(cell.directory("longer"))["sessions"]) == 2
+    assert [read_run(cell.directory(scale)).epochs for scale in ("tiny", "longer")] == [3, 5]
+    assert len(read_run(cell.directory("longer")).sessions) == 2
 
 
 def test_a_longer_scale_prefers_its_own_state(empty_project):
@@ -237,7 +238,7 @@ def test_a_longer_scale_prefers_its_own_state(empty_project):
 def test_a_shorter_scales_state_that_does_not_fit_is_passed_over(empty_project):
     train(settings=Settings(epochs=1, train_images=128, test_images=100))
     said = train_longer(continues="tiny")
-    assert said[0] == f"{CELL.directory('tiny')}/state.pt: made with other settings, passed over"
+    assert said[0] == f"{CELL.directory('tiny')}/state.pt: made with train images 128 instead of 256, passed over"
     assert "goes on" not in said[1] and len(pd.read_csv(CELL.directory("longer") / "metrics.csv")) == 5
 
 
@@ -247,13 +248,13 @@ def test_states_that_do_not_fit_are_passed_over(empty_project, monkeypatch, what
     settings = SETTINGS
     if what == "settings":
         settings = Settings(epochs=3, train_images=128, test_images=100)
-        word = "made with other settings"
+        word = "made with train images 256 instead of 128"
     elif what == "training version":
-        monkeypatch.setattr(job, "TRAINING_VERSION", 10**6)
-        word = "made with other training_version"
+        monkeypatch.setattr(identity, "TRAINING_VERSION", 10**6)
+        word = "made with training version 1 instead of 1000000"
     elif what == "too long":
         settings = Settings(epochs=2, train_images=256, test_images=100)
-        word = "has 3 epochs behind it"
+        word = "made with 3 epochs instead of at most 2"
     else:
         (CELL.directory("tiny") / "run.json").unlink()
         (CELL.directory("tiny") / "state.pt").write_bytes(b"PK rubbish")
@@ -304,7 +305,7 @@ def test_divergence_is_a_result(empty_project, monkeypatch):
     said = train()
     assert said == [f"{CELL.name}: diverged at epoch 2, first in conv1, test accuracy {results_accuracy():.2%}"]
     run = read_run(CELL.directory("tiny"))
-    assert (run["diverged_at"], run["epochs"], run["nonfinite_layer"]) == (2, 2, "conv1")
+    assert (run.diverged_at, run.epochs, run.nonfinite_layer) == (2, 2, "conv1")
     metrics = pd.read_csv(CELL.directory("tiny") / "metrics.csv")
     assert metrics["epoch"].tolist() == [1, 2] and metrics["train_loss"].isna().tolist() == [False, True]
     labels = safetensors.torch.load_file("resources/datasets/fashion_mnist.safetensors")["test_labels"][:100]
@@ -348,4 +349,4 @@ def test_command_line_and_its_start(empty_project, monkeypatch):
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]" and "1 epochs, test accuracy" in done.stdout
     run = read_run(cell.directory("tiny"))
-    assert run["threads"] == 2 and run["peak_memory_bytes"] < 1.5 * 2**30
+    assert run.execution.threads == 2 and run.peak_memory_bytes < 1.5 * 2**30

@@ -15,7 +15,7 @@ from leaf.analysis.tables import activation_title, paper_table
 from leaf.experiment.cells import Cell
 from leaf.experiment.job import train_cell
 from leaf.experiment.random_streams import initial_network
-from leaf.experiment.records import read_run
+from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
 
 SHAPE = (3, 4, 6)
@@ -92,7 +92,7 @@ def trained(empty_project):
 def test_cells_like_any_other(trained):
     cells, records = trained
     assert set(records.cells["status"]) == {"done"}
-    assert [read_run(cell.directory("tiny"))["kernel"] for cell in cells] == ["plain", "numba", "plain", "plain"]
+    assert [read_run(cell.directory("tiny")).execution.kernel for cell in cells] == ["plain", "numba", "plain", "plain"]
     assert paper_table(records).index.tolist() == [
         ("PReLU", "leaky ReLU", "DSPT"), ("Rational", "ReLU (nearly)", "DSPT"), ("Swish", "SiLU", "DSPT"),
         ("GELU", "N/A", "Classic"),

@@ -12,7 +12,7 @@ from slurm import differences
 from test_job import CELL, train
 
 from leaf.experiment.cells import OUTPUTS
-from leaf.experiment.records import write_run
+from leaf.experiment.runs import Run, write_run
 
 OTHER = replace(CELL, activation="tanh", procedure="classic")
 
@@ -77,7 +77,7 @@ def test_a_wrong_result(trees, file, alter):
     """As of a training that went otherwise: whole, and sealed."""
     directory = trees[0] / OTHER.name
     alter(directory)
-    write_run(directory, json.loads((directory / "run.json").read_text()))
+    write_run(directory, Run.from_json(json.loads((directory / "run.json").read_text())))
     assert differences(*trees, names(CELL, OTHER)) == [f"{OTHER.name}: other {file}"]
 
 

@@ -19,7 +19,7 @@ from conftest import PROJECT
 from test_job import Killed, kill_in_epoch
 
 from leaf.cli import main
-from leaf.experiment import job
+from leaf.experiment import identity, job
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
 from leaf.experiment.job import Stopped, train_cell
@@ -77,7 +77,7 @@ def test_a_signal(empty_project):
     where = f"in epoch 2/3, minibatch 1/2, on {socket.gethostname()}"
     assert status() == ("interrupted", f"stopped by SIGTERM {where}; goes on after epoch 1, minibatch 1")
     other = replace(SETTINGS, train_images=128)
-    assert status(other) == ("interrupted", f"stopped by SIGTERM {where}; starts anew")
+    assert status(other) == ("interrupted", f"stopped by SIGTERM {where}; starts again")
     assert train()[0] == f"{CELL.name}: goes on after epoch 1, minibatch 1"
     assert status()[0] == "done" and not (DIRECTORY / "status.json").exists()
 
@@ -87,7 +87,7 @@ def test_failures_tell_their_reason(empty_project):
     with pytest.raises(UserError):
         train()
     assert status()[0] == "failed"
-    assert status()[1].endswith("fashion_mnist.safetensors is missing; run 'leaf fetch fashion_mnist'; starts anew")
+    assert status()[1].endswith("fashion_mnist.safetensors is missing; run 'leaf fetch fashion_mnist'; starts again")
     (empty_project / "resources").symlink_to(PROJECT / "resources")
 
     in_the_way = DIRECTORY / "state.previous.pt/in the way"
@@ -137,7 +137,7 @@ def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
     assert status() == ("failed", "the reason; goes on after epoch 1")
     say_elsewhere(minutes=10, epoch=3)
     (shorter,) = look([CELL], "tiny", replace(SETTINGS, epochs=2))
-    assert shorter.detail.endswith("; starts anew") and shorter.epochs_left == 2  # its state has three behind it
+    assert shorter.detail.endswith("; starts again") and shorter.epochs_left == 2  # its state has three behind it
     (DIRECTORY / "status.json").write_text("{}")  # no such words
     assert status() == ("interrupted", "no word of how far it was; goes on from its state")
 
@@ -172,7 +172,7 @@ def test_finished_cells(empty_project, monkeypatch):
     assert status(replace(SETTINGS, epochs=5))[0] == "failed"
     assert status()[0] == "done"  # what is current hides what was tried with other settings
     (DIRECTORY / "status.json").unlink()
-    monkeypatch.setattr(job, "TRAINING_VERSION", 0)
+    monkeypatch.setattr(identity, "TRAINING_VERSION", 0)
     assert status()[0] == "stale"
     (DIRECTORY / "metrics.csv").unlink()
     assert status() == (

@@ -20,9 +20,9 @@ from leaf import build_network
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
 from leaf.experiment.job import Schedule, Stopped, train_cell
+from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import Tracking, observe
-from leaf.experiment.training import EpochRecord
 
 CELL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "dspt-p24sl", "adam", 42)
 SETTINGS = Settings(epochs=4, train_images=256, test_images=100)

@@ -18,8 +18,9 @@ from leaf.experiment.config import read_config
 from leaf.experiment.datasets import Data
 from leaf.experiment.procedures import training_stages
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, initial_network
+from leaf.experiment.records import TRAINING_VERSION
 from leaf.experiment.scales import Settings
-from leaf.experiment.training import TRAINING_VERSION, Training
+from leaf.experiment.training import Training
 from leaf.networks import Network
 from leaf.procedures import training_step
 

@@ -15,10 +15,11 @@ from leaf.analysis.figures import evolution_chart, forms_chart
 from leaf.analysis.tables import activation_title, paper_table, summary_table
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
-from leaf.experiment.job import is_current, train_cell
+from leaf.experiment.identity import Identity
+from leaf.experiment.job import train_cell
 from leaf.experiment.procedures import PROCEDURES, training_stages
 from leaf.experiment.random_streams import initial_network
-from leaf.experiment.records import read_run, write_run
+from leaf.experiment.runs import read_run, write_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import Training
 
@@ -143,7 +144,7 @@ def test_a_patched_network_goes_on_from_its_base_network(empty_project):
     forms = safetensors.torch.load_file(patched.directory("tiny") / "forms.safetensors")
     assert forms["quantiles/activation1.p2"].shape == (3, 7) and forms["quantiles/activation1.p2"][0].unique() == 2
     run = read_run(patched.directory("tiny"))
-    assert run["epochs"] == 2 and run["parent"]["cell"] == base.name
+    assert run.epochs == 2 and run.identity.parent == read_run(base.directory("tiny")).sha256["model.safetensors"]
     chart = evolution_chart(collect({patched: ()}, "tiny", SETTINGS, with_forms=True))
     assert [line.get_label() for line in chart.axes[0].lines] == ["epoch 1", "epoch 2", "epoch 3"]
     assert chart.axes[-1].lines[0].get_xdata().tolist() == [1, 2, 3]
@@ -156,12 +157,14 @@ def test_a_patched_network_goes_on_from_its_base_network(empty_project):
     assert moved == {f"activation{i}.p{k}" for i in (1, 2, 3) for k in (1, 2, 3, 4)}
 
     # a base network that was trained to something else makes it stale, the same one again does not
-    assert train(base) == [f"{base.name}: outputs are current, kept"] and is_current(run, SETTINGS)
+    assert train(base) == [f"{base.name}: outputs are current, kept"]
+    assert not Identity.of(patched, "tiny", SETTINGS).differences(run.identity)
+    base_run = read_run(base.directory("tiny"))
     other = {name: weight + 1e-3 for name, weight in left.items()}
     safetensors.torch.save_file(other, base.directory("tiny") / "model.safetensors")
-    write_run(base.directory("tiny"), json.loads((base.directory("tiny") / "run.json").read_text()))
-    assert not is_current(run, SETTINGS)
-    assert "state.pt: made with other parent, passed over" in train(patched)[0]
+    write_run(base.directory("tiny"), base_run)
+    assert Identity.of(patched, "tiny", SETTINGS).differences(run.identity)
+    assert "state.pt: made with other weights of the cell that it starts from, passed over" in train(patched)[0]
 
 
 def test_streams_begin_anew_and_the_function_is_the_same(data):
@@ -234,7 +237,7 @@ device: cpu
     project.snakemake(target)
     run = read_run(tmp_path / f"results/tiny/{cell().name}")
     base = read_run(tmp_path / f"results/tiny/{cell().parent.name}")
-    assert run["parent"]["model_sha256"] == base["sha256"]["model.safetensors"]
+    assert run.identity.parent == base.sha256["model.safetensors"]
     assert "Nothing to be done" in project.snakemake("-n", target)
 
     project.edit("own.yaml", "epochs: 2", "epochs: 1")

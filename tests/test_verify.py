@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from leaf.analysis import verify as verification
+from leaf.analysis import collection
 from leaf.analysis.collection import collect, read_records, write_records
 from leaf.analysis.verify import verifiable, verify
 from leaf.cli import main
@@ -70,13 +70,13 @@ def test_measuring_says_nothing_of_its_own(images, recwarn):
 
 
 def test_what_cannot_be_verified_is_told(records, images, monkeypatch, capsys):
-    with pytest.raises(UserError, match="no record of the scale paper made with training version"):
+    with pytest.raises(UserError, match="no record of the scale paper made with the present training version"):
         verify(records, Cell("lenet5", "cifar10", "relu", "classic", "adam", 42), images, 1)
     assert not verifiable(replace(records, cells=records.cells.assign(scale="sound")))
     records.epochs["train_loss"] = math.nan
     with pytest.raises(UserError, match="diverged in its first epoch"):
         check(records, images)
-    monkeypatch.setattr(verification, "TRAINING_VERSION", 99)
+    monkeypatch.setattr(collection, "TRAINING_VERSION", 99)
     with pytest.raises(SystemExit, match="no cell of the scale paper made with the present training version"):
         main(["verify", "--records", "shipped"])
     with pytest.raises(SystemExit, match="no collected records"):

@@ -11,7 +11,7 @@ from playwright.sync_api import expect, sync_playwright
 from project_copy import Copy, job_counts
 
 from leaf.cli import main
-from leaf.experiment.training import TRAINING_VERSION
+from leaf.experiment.records import TRAINING_VERSION
 
 CELL = "lenet5/fashion_mnist/leaf-tanh/p24sl/adam/seed42"
 
@@ -182,7 +182,7 @@ def test_watching_retrains_nothing_and_reaches_the_job(project):
 
 def test_raising_the_training_version_reruns_no_training_but_is_seen(project):
     before = project.trained_at()
-    project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = ", "TRAINING_VERSION = 10 + ")
+    project.edit("src/leaf/experiment/records.py", "TRAINING_VERSION = ", "TRAINING_VERSION = 10 + ")
     assert "train" not in project.jobs()
     table = "reports/tiny/tables/mine/lenet5/paper.md"
     project.snakemake(table)
@@ -192,7 +192,7 @@ def test_raising_the_training_version_reruns_no_training_but_is_seen(project):
     assert f"stale       {CELL}: made with training version 1 instead of 11" in status
     number = sum("/results/tiny/" in cell for cell in before)
     assert f"{number} cells, {number} stale" in status
-    project.edit("src/leaf/experiment/training.py", "TRAINING_VERSION = 10 + ", "TRAINING_VERSION = ")
+    project.edit("src/leaf/experiment/records.py", "TRAINING_VERSION = 10 + ", "TRAINING_VERSION = ")
     project.snakemake(table)
 
 

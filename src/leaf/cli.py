@@ -216,7 +216,8 @@ def _cells(options: argparse.Namespace) -> None:
 
 def _look(options: argparse.Namespace, config: Config, cells: Iterable[Cell]) -> list[CellStatus]:
     name = options.scale or config.scale
-    return look(cells, name, config.scales[name].settings, config.scales[name].continues)
+    scale = config.scales[name]
+    return look(cells, name, scale.settings, scale.continues, config.values["device"])
 
 
 def _fetch(options: argparse.Namespace) -> None:

@@ -34,8 +34,10 @@ def parent_model(wildcards) -> list[str]:
 
 def settings(wildcards) -> str:
     """What changes the results of a cell, as canonical JSON: a change retrains it."""
-    scale = CONFIG.scales[wildcards.scale]
-    return settings_json(scale.settings, [cell_of(wildcards)])
+    scale = wildcards.scale
+    return Identity.of(
+        cell_of(wildcards), scale, CONFIG.scales[scale].settings
+    ).to_json()
 
 
 def settings_of(wildcards) -> str:

@@ -20,10 +20,11 @@ from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.cells import CHOICES, Cell, sort_cells
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
-from leaf.experiment.records import read_run
+from leaf.experiment.identity import Identity
+from leaf.experiment.records import TRAINING_VERSION, EpochRecord
+from leaf.experiment.runs import Run, read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
-from leaf.experiment.training import TRAINING_VERSION, EpochRecord
 
 UNNAMED_FUNCTIONS = "relu silu tanh sigmoid linear"
 """What curves are matched with in files that don't name it, which were written before they did."""
@@ -132,7 +133,7 @@ def collect(
             run, row["status"] = None, DAMAGED
         if run:
             metrics = _read_csv(directory / "metrics.csv").reindex(columns=METRICS)  # a stale cell may lack some
-            row |= _results(metrics, run, outcome(run, settings))
+            row |= _results(metrics, run, outcome(run, Identity.of(cell, scale, settings)))
             epochs.append(metrics.assign(cell=cell.name))
             if with_forms:
                 forms[cell.name] = read_forms(cell, directory)
@@ -178,7 +179,7 @@ def _in_order(matches: np.ndarray, functions: Sequence[str]) -> np.ndarray:
     return np.stack([rows.get(name, np.full(2, np.nan, np.float32)) for name in FUNCTIONS])
 
 
-def _results(metrics: pd.DataFrame, run: dict[str, Any], status: str) -> dict[str, Any]:
+def _results(metrics: pd.DataFrame, run: Run, status: str) -> dict[str, Any]:
     accuracy, validation = metrics["test_accuracy"], metrics["validation_accuracy"]
     chosen = validation.argmax() if validation.notna().all() else None  # the earliest maximum, as below
     return {
@@ -191,11 +192,9 @@ def _results(metrics: pd.DataFrame, run: dict[str, Any], status: str) -> dict[st
         "chosen_epoch": None if chosen is None else metrics["epoch"].iloc[chosen],
         "final_train_loss": metrics["train_loss"].iloc[-1],
         "seconds_per_epoch": metrics["train_seconds"].mean(),
-        "diverged_at": run["diverged_at"],
-        "commit": run["git"].get("commit"),
-        "clean": run["git"].get("clean"),
-        "torch": run["versions"]["torch"],
-        **{key: run[key] for key in ("epochs", "training_version", "device", "threads", "kernel", "precision")},
+        "training_version": run.identity.training_version,
+        **{key: getattr(run, key) for key in ("epochs", "diverged_at", "device", "torch", "commit", "clean")},
+        **asdict(run.execution),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from leaf.experiment.files import write_whole
+from leaf.experiment.identity import Identity
 
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 
@@ -29,16 +30,15 @@ def save_state(directory: Path, state: Mapping[str, Any]) -> None:
     write_whole(file, write)
 
 
-def load_state(directory: Path, identity: Mapping[str, Any], epochs: int) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest state of a cell that fits.
+def load_state(directory: Path, wanted: Identity) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest state of a cell that training can go on from.
 
     Args:
         directory: the cell's.
-        identity: what the state must have been made with; it is compared with the state's own ``"identity"``.
-        epochs: the most epochs it may have behind it.
+        wanted: the identity of the results that are to be made.
 
     Returns:
-        The state, or ``None``; and for each state that was passed over one line that says why.
+        The state, or ``None``; and a line for each state that cannot be used, with the reason.
     """
     refused = []
     for file in (directory / STATE, directory / PREVIOUS):
@@ -47,19 +47,21 @@ def load_state(directory: Path, identity: Mapping[str, Any], epochs: int) -> tup
         try:
             _check_intact(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
-            known = dict.fromkeys([*identity, *state["identity"]])
-            differing = [key for key in known if state["identity"].get(key) != identity.get(key)]
-            done = len(state["training"]["records"])
+            obstacles = wanted.obstacles(_identity(state["identity"]), len(state["training"]["records"]))
         except Exception:  # a broken file can make its readers raise anything
             refused.append(f"{file}: damaged, passed over")
             continue
-        if differing:
-            refused.append(f"{file}: made with other {', '.join(differing)}, passed over")
-        elif done > epochs:
-            refused.append(f"{file}: has {done} epochs behind it, only {epochs} are wanted, passed over")
-        else:
+        if not obstacles:
             return state, refused
+        refused.append(f"{file}: made with {', '.join(obstacles)}, passed over")
     return None, refused
+
+
+def _identity(values: dict[str, Any]) -> Identity:
+    """The identity in a state, also in the layout of commit 2790cbb: without epochs, guests as digests."""
+    if "epochs" not in values["settings"]:
+        values = {**values, "guests": {digest: digest for digest in values.get("guests", [])}}
+    return Identity(**values)
 
 
 def _check_intact(file: Path) -> None:
@@ -74,7 +76,7 @@ def _check_intact(file: Path) -> None:
 
 
 def has_state(directory: Path) -> bool:
-    """Whether a cell has left a state; whether it fits is told by ``load_state`` alone."""
+    """Whether a cell has left a state; only ``load_state`` decides whether it can be used."""
     return any((directory / name).exists() for name in (STATE, PREVIOUS))
 
 

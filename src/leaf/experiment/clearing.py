@@ -7,10 +7,10 @@ from pathlib import Path
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.checkpoint import PREVIOUS, STATE, has_state
 from leaf.experiment.errors import DamagedError, UserError
-from leaf.experiment.job import is_current
+from leaf.experiment.identity import Identity
 from leaf.experiment.lock import hold, is_held
 from leaf.experiment.progress import STATUS, is_training, read_progress
-from leaf.experiment.records import read_run
+from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
 
 
@@ -47,7 +47,7 @@ def prune(cells: Iterable[Cell], scale: str, settings: Settings) -> dict[Cell, i
                     run = read_run(directory)
                 except DamagedError:  # its outputs can be made again from the state
                     continue
-                if run and is_current(run, settings):
+                if run and not Identity.of(cell, scale, settings).differences(run.identity):
                     freed[cell] = _remove([directory / STATE, directory / PREVIOUS])
     return freed
 

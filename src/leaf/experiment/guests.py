@@ -7,8 +7,8 @@ own. Its SHA-256 is part of what makes the cells that use it: a changed file is 
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,7 +119,7 @@ def check_cell(cell: Cell) -> None:
     Raises:
         UserError: if not.
     """
-    guests = guests_of(vars(cell))
+    guests = guests_of(cell)
     if not guests:
         return
     data = DATASETS[cell.dataset]
@@ -139,34 +139,13 @@ def check_cell(cell: Cell) -> None:
 # --- what makes a cell ------------------------------------------------------------------------------------------------
 
 
-def guests_of(cell: Mapping[str, Any]) -> dict[str, str]:
-    """The guest files that a cell uses, as they were named, each with its SHA-256.
-
-    Args:
-        cell: its fields by name, as in ``vars(cell)`` and in ``run.json``.
-    """
-    return {guest.file: guest.sha256 for guest in _present.values() if guest.brought.intersection(cell.items())}
-
-
-def changed_guests(run: Mapping[str, Any]) -> list[str]:
-    """Of the guest files that made a finished cell, as its ``run.json`` tells, those that are others now."""
-    present = guests_of(run["cell"]).values()
-    return [file for file, digest in run.get("guests", {}).items() if digest not in present]
-
-
-def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
-    """What changes cells' results beside the cells themselves, as canonical JSON: settings and, if any, guests.
-
-    A job that is given it, and nothing else, knows the guests.
-    """
-    guests = {file: digest for cell in cells for file, digest in guests_of(vars(cell)).items()}
-    if not guests:
-        return settings.to_json()
-    return json.dumps(asdict(settings) | {"guests": guests}, sort_keys=True, separators=(",", ":"))
+def guests_of(cell: Cell) -> dict[str, str]:
+    """The SHA-256 of each guest file that a cell uses, by the file's name in the configuration."""
+    return {guest.file: guest.sha256 for guest in _present.values() if guest.brought.intersection(vars(cell).items())}
 
 
 def read_settings(text: str) -> Settings:
-    """The settings that ``settings_json`` wrote; its guests are loaded.
+    """The settings that ``identity.settings_json`` wrote; its guests are loaded.
 
     Raises:
         UserError: if the text is no such JSON, or a guest's file is not the one that it was.

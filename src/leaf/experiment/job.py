@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,42 +15,28 @@ import torch
 
 from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import OUTPUTS, Cell
-from leaf.experiment.checkpoint import drop_previous, load_state, save_state
+from leaf.experiment.checkpoint import PREVIOUS, STATE, drop_previous, load_state, save_state
 from leaf.experiment.computing import PRECISIONS
-from leaf.experiment.datasets import DATASETS, dataset_file, load
+from leaf.experiment.datasets import dataset_file, load
 from leaf.experiment.devices import training_device
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import remove_parts
-from leaf.experiment.guests import check_cell, guests_of
+from leaf.experiment.guests import check_cell
+from leaf.experiment.identity import Identity
 from leaf.experiment.lock import hold
 from leaf.experiment.outputs import write_outputs
 from leaf.experiment.progress import BEAT, Progress, drop_progress, note_failure, write_progress
-from leaf.experiment.provenance import device_name, timestamp
-from leaf.experiment.records import read_run
+from leaf.experiment.provenance import Execution, Session
+from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import Run, Tracking, Watch
-from leaf.experiment.training import TRAINING_VERSION, Training
+from leaf.experiment.training import Training
 from leaf.kernels import kernel_for
 
 CellProgress = Callable[[int, int, int], None]
 """Called with the epoch, the minibatches done in it, and their number in all."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a cell computes. Rounding hangs on it: it is chosen when training starts, and whoever resumes keeps it.
-
-    Attributes:
-        threads: of every operation, on a CPU.
-        kernel: what computes AHAF and LEAF, see ``leaf.kernels``; other functions are torch's, so plain.
-        precision: a name in ``PRECISIONS``.
-    """
-
-    threads: int
-    kernel: str
-    precision: str
 
 
 @dataclass(frozen=True)
@@ -68,24 +53,6 @@ class Stopped(Exception):
     def __init__(self, number: int, where: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} {where}; the state is written, a new start goes on")
         self.signal = number
-
-
-def is_current(run: dict[str, Any], settings: Settings) -> bool:
-    """Whether a finished cell's ``run.json`` tells of these settings and of the present version, guests and parent."""
-    made_with = (run["settings"], run["training_version"], sorted(run.get("guests", {}).values()))
-    present = (asdict(settings), TRAINING_VERSION, sorted(guests_of(run.get("cell", {})).values()))
-    return made_with == present and not _has_another_parent(run)
-
-
-def _has_another_parent(run: dict[str, Any]) -> bool:
-    """Whether the cell whose network a finished cell took over has been trained to another one since."""
-    if "parent" not in run:
-        return False
-    try:
-        parent = read_run(Cell.parse(run["parent"]["cell"]).directory(run["scale"]))
-    except DamagedError:
-        return False  # which is told by whoever needs it
-    return parent is not None and parent["sha256"]["model.safetensors"] != run["parent"]["model_sha256"]
 
 
 def train_cell(
@@ -125,7 +92,7 @@ def train_cell(
         except DamagedError as damage:
             run = None
             say(str(damage))
-        if run and is_current(run, settings):
+        if run and not Identity.of(cell, scale, settings).differences(run.identity):
             for name in OUTPUTS:
                 os.utime(directory / name)
             drop_progress(directory)
@@ -177,18 +144,12 @@ class _Job:
     ) -> None:
         self.cell, self.scale, self.settings, self.say = cell, scale, settings, say
         self.directory, self.started = cell.directory(scale), time.time()
-        self.epochs, self.guests = cell.epochs(settings.epochs), guests_of(vars(cell))
+        _check_files(self.directory)
+        session = Session.start(device)
+        self.epochs = cell.epochs(settings.epochs)
         check_cell(cell)
         weights = self._take_parent()
-        self.identity = {
-            "cell": cell.name,
-            "settings": {key: value for key, value in asdict(settings).items() if key != "epochs"},
-            "training_version": TRAINING_VERSION,
-            "data": DATASETS[cell.dataset].sha256,
-            "device": device.type,
-            **({"guests": sorted(self.guests.values())} if self.guests else {}),
-            **({"parent": self.parent["model_sha256"]} if self.parent else {}),
-        }
+        self.identity = Identity.of(cell, scale, settings, device)
         state, of_scale = self._load_state(continues)
         kernel = kernel_for(device) if ACTIVATIONS[cell.activation].fused else "plain"
         chosen = Execution(threads or torch.get_num_threads(), kernel, precision)
@@ -202,14 +163,12 @@ class _Job:
                 f" {len(data.train_images)} training images"
             )
         self.training = Training(cell, settings, data, device, self.execution.kernel, self.execution.precision, weights)
-        self.sessions = state["sessions"] if state else []
+        self.sessions = [*(Session(**earlier) for earlier in state["sessions"]), session] if state else [session]
         if state:
             self.training.load_state_dict(state["training"])
             kept = [f"{key} {value}" for key, value in state["execution"].items() if value != asdict(chosen)[key]]
             as_before = f", with {', '.join(kept)} as before" if kept else ""
             say(f"{cell.name}: goes on {self.where}{of_scale}{as_before}")
-        here = {"host": socket.gethostname(), "device": device_name(device)}
-        self.sessions.append({"started": timestamp(self.started), **here})
         self.saved = self.where if state else None
         self.minibatches = math.ceil((len(data.train_images) - settings.validation_images) / settings.batch_size)
         self.told = 0.0
@@ -218,7 +177,7 @@ class _Job:
     def _load_state(self, continues: str | None) -> tuple[dict[str, Any] | None, str]:
         """The state to go on from, if there is one that fits; and of which scale it is, in words, if not of its own."""
         for scale in filter(None, (self.scale, continues)):
-            state, refused = load_state(self.cell.directory(scale), self.identity, len(self.epochs))
+            state, refused = load_state(self.cell.directory(scale), self.identity)
             for line in refused:
                 self.say(line)
             if state:
@@ -226,19 +185,17 @@ class _Job:
         return None, ""
 
     def _take_parent(self) -> dict[str, torch.Tensor] | None:
-        """The weights of the network that the cell takes over, if it does; ``parent`` tells whose."""
-        self.parent: dict[str, str] | None = None
+        """The weights of the network that the cell starts from, if there is one."""
         if not (parent := self.cell.parent):
             return None
         directory = parent.directory(self.scale)
         run = read_run(directory)
-        if not run or not is_current(run, self.settings):
+        if not run or Identity.of(parent, self.scale, self.settings).differences(run.identity):
             found = "that is stale" if run else "that has no results"
             raise UserError(
                 f"{self.cell.name}: starts from {parent.name}, and {found} at scale {self.scale};"
                 f" run 'leaf train {parent.name}' first"
             )
-        self.parent = {"cell": parent.name, "model_sha256": run["sha256"]["model.safetensors"]}
         return safetensors.torch.load_file(directory / "model.safetensors")
 
     @property
@@ -252,8 +209,9 @@ class _Job:
     def watched_by(self, tracking: Tracking | None) -> Iterator[None]:
         """Let trackers watch what is left to train. Parted from last: a network may keep them waiting."""
         about = {
-            **asdict(self.cell), "scale": self.scale, **asdict(self.settings), "training_version": TRAINING_VERSION,
-            "device": self.identity["device"], **asdict(self.execution),
+            **asdict(self.cell), "scale": self.scale, **self.identity.settings,
+            "training_version": self.identity.training_version, "device": self.identity.device,
+            **asdict(self.execution),
         }  # fmt: skip
         if tracking and not self.training.finished:
             self.watch.start(tracking, Run(self.cell, self.scale, about, len(self.training.records) + 1))
@@ -286,7 +244,9 @@ class _Job:
                 self.save()
                 saved = time.monotonic()
             self.tell()
-        self.write_outputs()
+        write_outputs(
+            self.directory, self.cell, self.training, self.identity, self.scale, self.execution, self.sessions
+        )
         drop_previous(self.directory)
         drop_progress(self.directory)
         last = self.training.records[-1]
@@ -297,11 +257,11 @@ class _Job:
 
     def save(self) -> None:
         """Write the state; what it holds will not be trained again, so it is told."""
-        self.sessions[-1]["seconds"] = round(time.time() - self.started, 3)
+        self.sessions[-1].seconds = round(time.time() - self.started, 3)
         state = {
-            "identity": self.identity,
+            "identity": asdict(self.identity),
             "execution": asdict(self.execution),
-            "sessions": self.sessions,
+            "sessions": [asdict(session) for session in self.sessions],
             "training": self.training.state_dict(),
         }
         save_state(self.directory, state)
@@ -317,31 +277,25 @@ class _Job:
             minibatches=self.minibatches,
             test_accuracy=training.records[-1].test_accuracy if training.records else None,
             saved=self.saved,
-            settings=asdict(self.settings),
-            training_version=TRAINING_VERSION,
+            identity=self.identity,
             stopped=stopped,
         )
         if trained := now.epochs_done - self.epochs.start:
-            before = sum(session["seconds"] for session in self.sessions[:-1])
+            before = sum(session.seconds for session in self.sessions[:-1])
             now = replace(now, seconds_per_epoch=(before + time.time() - self.started) / trained)
         write_progress(self.directory, now)
         self.told = time.monotonic()
 
-    def write_outputs(self) -> None:
-        """Write the files of the finished cell."""
-        about = {
-            "cell": {**asdict(self.cell), "name": self.cell.name},
-            "scale": self.scale,
-            "settings": asdict(self.settings),
-            **asdict(self.execution),
-            # Each of them, since they differ by rounding; states of old don't tell.
-            "device": " and ".join(dict.fromkeys(s["device"] for s in self.sessions if "device" in s)),
-            "sessions": self.sessions,
-            "data_sha256": DATASETS[self.cell.dataset].sha256,
-            **({"guests": self.guests} if self.guests else {}),
-            **({"parent": self.parent} if self.parent else {}),
-        }
-        write_outputs(self.directory, self.cell, self.training, about)
+
+def _check_files(directory: Path) -> None:
+    """Check that files can be written where the cell's outputs and state belong, before hours of training.
+
+    Raises:
+        UserError: if something else has one of their names.
+    """
+    for name in (*OUTPUTS, STATE, PREVIOUS):
+        if (directory / name).exists() and not (directory / name).is_file():
+            raise UserError(f"{directory / name}: is not a file; remove it")
 
 
 @contextmanager

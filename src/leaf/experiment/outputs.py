@@ -1,6 +1,5 @@
-"""What a finished cell leaves: its outputs, made of its training."""
+"""Writes the outputs of a finished training."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 
 from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import Cell
+from leaf.experiment.identity import Identity
 from leaf.experiment.observations import (
     INPUT_EDGES,
     QUANTILES,
@@ -15,21 +15,38 @@ from leaf.experiment.observations import (
     input_histograms,
     weighted_layers,
 )
-from leaf.experiment.provenance import git, peak_memory, versions
-from leaf.experiment.records import write_metrics, write_run, write_tensors
-from leaf.experiment.training import TEST_BATCH_SIZE, TRAINING_VERSION, Training
+from leaf.experiment.provenance import Execution, Session, peak_memory
+from leaf.experiment.records import write_metrics, write_tensors
+from leaf.experiment.runs import Run, write_run
+from leaf.experiment.training import TEST_BATCH_SIZE, Training
 
 
-def write_outputs(directory: Path, cell: Cell, training: Training, about: Mapping[str, Any]) -> None:
-    """Write the files of a finished cell, ``run.json`` last.
-
-    Args:
-        about: what ``run.json`` tells of how the cell was trained, beside what the training itself knows.
-    """
+def write_outputs(
+    directory: Path,
+    cell: Cell,
+    training: Training,
+    identity: Identity,
+    scale: str,
+    execution: Execution,
+    sessions: list[Session],
+) -> None:
+    """Write the files of a finished cell, ``run.json`` last."""
     write_metrics(directory / "metrics.csv", training.records)
     write_tensors(directory / "model.safetensors", training.network.state_dict())
     write_tensors(directory / "forms.safetensors", _forms(training), _about_forms(cell, training))
-    write_run(directory, {**about, **_about_training(training), "versions": versions(), "git": git()})
+    run = Run(
+        identity=identity,
+        scale=scale,
+        execution=execution,
+        sessions=sessions,
+        epochs=len(training.records),
+        diverged_at=training.records[-1].epoch if training.diverged else None,
+        nonfinite_layer=training.nonfinite_layer,
+        network_parameters=sum(parameter.numel() for parameter in training.network.parameters()),
+        train_seconds=round(sum(record.train_seconds for record in training.records), 3),
+        peak_memory_bytes=peak_memory(),
+    )
+    write_run(directory, run)
 
 
 def _forms(training: Training) -> dict[str, torch.Tensor]:
@@ -52,16 +69,4 @@ def _about_forms(cell: Cell, training: Training) -> dict[str, Any]:
         "quantile_levels": QUANTILES,
         "input_range": [INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()],
         "gradient_norm_layers": weighted_layers(training.network),
-    }
-
-
-def _about_training(training: Training) -> dict[str, Any]:
-    return {
-        "training_version": TRAINING_VERSION,
-        "epochs": len(training.records),
-        "diverged_at": training.records[-1].epoch if training.diverged else None,
-        "nonfinite_layer": training.nonfinite_layer,
-        "network_parameters": sum(parameter.numel() for parameter in training.network.parameters()),
-        "train_seconds": round(sum(record.train_seconds for record in training.records), 3),
-        "peak_memory_bytes": peak_memory(),
     }

@@ -15,6 +15,7 @@ from typing import Any
 
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
+from leaf.experiment.identity import Identity
 from leaf.experiment.lock import is_held
 from leaf.experiment.provenance import timestamp
 
@@ -37,7 +38,7 @@ class Progress:
         test_accuracy: after the last epoch, a share in [0, 1]; ``None`` before the first.
         seconds_per_epoch: wall time so far, over all sessions; ``None`` if nothing was trained.
         saved: where its state on disk goes on from, in words; ``None`` if there is none.
-        settings, training_version: what it trains, as in ``run.json``.
+        identity: what makes the results that it trains for.
         stopped: the name of the signal that ended it.
         failure: why it failed, in a line.
         host: the machine it is on.
@@ -50,8 +51,7 @@ class Progress:
     test_accuracy: float | None = None
     seconds_per_epoch: float | None = None
     saved: str | None = None
-    settings: dict[str, Any] | None = None
-    training_version: int | None = None
+    identity: Identity | None = None
     stopped: str | None = None
     failure: str | None = None
     host: str = ""
@@ -81,11 +81,21 @@ def write_progress(directory: Path, progress: Progress) -> None:
 def read_progress(directory: Path) -> Progress | None:
     """What a cell's ``status.json`` tells; ``None`` if there is none that can be read."""
     try:
-        progress = Progress(**json.loads((directory / STATUS).read_text(encoding="utf-8")))
+        values = json.loads((directory / STATUS).read_text(encoding="utf-8"))
+        identity = _identity(values)
+        progress = Progress(**{**values, "identity": identity})
         datetime.fromisoformat(progress.updated)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return progress
+
+
+def _identity(values: dict[str, Any]) -> Identity | None:
+    """The identity in a ``status.json``; commit 2790cbb wrote settings and training version only."""
+    settings, version = values.pop("settings", None), values.pop("training_version", None)
+    if settings:
+        return Identity(None, settings, version)
+    return Identity(**values["identity"]) if values.get("identity") else None
 
 
 def note_failure(directory: Path, error: Exception) -> None:

@@ -1,14 +1,68 @@
-"""What made a result: versions, device, commit, memory."""
+"""How, where and by which code a cell is trained: recorded, but no part of what makes a result."""
 
 import platform
 import resource
+import socket
 import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from leaf.experiment.errors import UserError
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a cell computes. This changes rounding only; a resumed training keeps it.
+
+    Attributes:
+        threads: threads of every operation, on a CPU.
+        kernel: what computes AHAF and LEAF, see ``leaf.kernels``; ``"plain"`` for other functions.
+        precision: a name in ``PRECISIONS``.
+    """
+
+    threads: int
+    kernel: str
+    precision: str
+
+
+@dataclass
+class Session:
+    """One start of a cell's training. Values that older versions did not record keep their defaults.
+
+    Attributes:
+        started: date and time in UTC.
+        host: name of the machine.
+        device: make of the device.
+        commit: the commit of the code; ``None`` outside a git checkout.
+        clean: whether the checkout had no uncommitted changes.
+        versions: of Python and the packages that results depend on.
+        seconds: wall time until the last state was written.
+    """
+
+    started: str
+    host: str = ""
+    device: str = ""
+    commit: str | None = None
+    clean: bool | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @classmethod
+    def start(cls, device: torch.device) -> "Session":
+        """A session that starts now on a device, with the code as it is now.
+
+        Raises:
+            UserError: if the version of a package cannot be found.
+        """
+        host, make = socket.gethostname(), device_name(device)
+        return cls(timestamp(time.time()), host, make, **git(), versions=versions())
 
 
 def timestamp(seconds: float) -> str:
@@ -56,6 +110,15 @@ def git() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on."""
+    """Versions of Python and of the packages that results depend on.
+
+    Raises:
+        UserError: if a package is not installed.
+    """
     packages = ("leaf-activations", "torch", "numpy")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    try:
+        return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    except PackageNotFoundError as error:
+        raise UserError(
+            f"package {error.name} is not installed, so its version cannot be recorded; install it with pip"
+        ) from None

@@ -1,29 +1,63 @@
-"""The files of a finished cell: written, read back, and told whole from broken.
+"""The files that a finished cell leaves beside ``run.json``, and the version of the training that wrote them.
 
 - ``metrics.csv``: a row per epoch, the columns of ``EpochRecord``.
 - ``model.safetensors``: the final weights, activation parameters included.
 - ``forms.safetensors``: what the learned curves are drawn from: ``parameters/L.P`` (the final activation parameters),
   ``quantiles/L.P`` (per epoch from 0, over the layer's elements), ``inputs/L`` (a histogram of the inputs that a layer
   sees on the test images), ``gradient_norms/start`` and ``gradient_norms/end`` (per layer with weights).
-- ``run.json``: what made them, with the SHA-256 of the other three.
 """
 
 import csv
-import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from torch import Tensor
 
-from leaf.experiment.cells import OUTPUTS
-from leaf.experiment.errors import DamagedError
 from leaf.experiment.files import write_text, write_whole
-from leaf.experiment.training import EpochRecord
+
+TRAINING_VERSION = 1
+"""Raised when a change of the code changes results; the golden test checks that. History:
+
+1. The first one.
+"""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of ``metrics.csv``.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss: mean of the minibatches' losses; each weighs the same, the short last one too.
+        train_loss_variance: their unbiased variance; NaN if there is but one.
+        test_loss: mean cross-entropy over the test images.
+        test_accuracy: share of test images classified correctly, in [0, 1].
+        validation_accuracy: the same of the validation images; ``None`` if there are none.
+        learning_rate: of all parameters but the slow ones.
+        slow_learning_rate: of the parameters that P24Sl slows down; ``None`` without it.
+        train_seconds: wall time of the epoch's training, without testing.
+    """
+
+    epoch: int
+    train_loss: float
+    train_loss_variance: float
+    test_loss: float
+    test_accuracy: float
+    validation_accuracy: float | None
+    learning_rate: float
+    slow_learning_rate: float | None
+    train_seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss of the epoch was NaN or infinite."""
+        return not math.isfinite(self.train_loss)
 
 
 def write_metrics(file: Path, records: Iterable[EpochRecord]) -> None:
@@ -43,35 +77,3 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"about": json.dumps(about)} if about else None
     write_whole(file, lambda part: safetensors.torch.save_file(contiguous, part, metadata))
-
-
-def write_run(directory: Path, run: Mapping[str, Any]) -> None:
-    """Write ``run.json`` over the other outputs, which must lie in ``directory`` already: it seals them."""
-    sealed = {**run, "sha256": {name: _sha256(directory / name) for name in OUTPUTS if name != "run.json"}}
-    write_text(directory / "run.json", json.dumps(sealed, indent=2) + "\n")
-
-
-def read_run(directory: Path) -> dict[str, Any] | None:
-    """The ``run.json`` of a finished cell, or ``None`` if there is none.
-
-    Raises:
-        DamagedError: if it cannot be read, or another output isn't as it was sealed.
-    """
-    advice = f"'leaf train' makes the outputs of {directory} again"
-    try:
-        run = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-        sealed = dict(run["sha256"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{directory / 'run.json'} is no record of a run ({error!r}); {advice}") from None
-    for name, digest in sealed.items():
-        if not (directory / name).is_file():
-            raise DamagedError(f"{directory / name} is missing; {advice}")
-        if _sha256(directory / name) != digest:
-            raise DamagedError(f"{directory / name} is not the file that the run wrote; {advice}")
-    return run
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -11,8 +11,9 @@ import torch
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import Data
+from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import Settings
-from leaf.experiment.training import EpochRecord, Training
+from leaf.experiment.training import Training
 
 ROUNDINGS: tuple[dict[str, Any], ...] = (
     {"threads": 2},

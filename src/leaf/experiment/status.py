@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -11,13 +11,11 @@ from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import Cell
 from leaf.experiment.checkpoint import has_state
 from leaf.experiment.errors import DamagedError, UserError
-from leaf.experiment.guests import changed_guests
-from leaf.experiment.job import is_current
+from leaf.experiment.identity import Identity
 from leaf.experiment.procedures import PROCEDURES
 from leaf.experiment.progress import Progress, is_training, read_progress
-from leaf.experiment.records import read_run
+from leaf.experiment.runs import Run, read_run
 from leaf.experiment.scales import Settings
-from leaf.experiment.training import TRAINING_VERSION
 
 RUNNING, INTERRUPTED, FAILED, DAMAGED = "running", "interrupted", "failed", "damaged"
 STALE, DIVERGED, WAITING, DONE = "stale", "diverged", "waiting", "done"
@@ -52,20 +50,28 @@ class CellStatus:
     seconds_per_epoch: float | None = None
 
 
-def outcome(run: dict[str, Any], settings: Settings) -> str:
-    """What a finished cell's ``run.json`` tells: ``DONE``, ``DIVERGED`` or ``STALE``."""
-    if not is_current(run, settings):
+def outcome(run: Run, wanted: Identity) -> str:
+    """The status of a finished cell: ``DONE``, ``DIVERGED`` or ``STALE``."""
+    if wanted.differences(run.identity):
         return STALE
-    return DIVERGED if run["diverged_at"] else DONE
+    return DIVERGED if run.diverged_at else DONE
 
 
-def look(cells: Iterable[Cell], scale: str, settings: Settings, continues: str | None = None) -> list[CellStatus]:
-    """The status of every cell at a scale with these settings, which may continue another scale's cells."""
-    with ThreadPoolExecutor() as pool:  # checksums, of files that may lie on a slow disk
-        return list(pool.map(lambda cell: _look(cell, scale, settings, continues), cells))
+def look(
+    cells: Iterable[Cell], scale: str, settings: Settings, continues: str | None = None, device: str = "auto"
+) -> list[CellStatus]:
+    """The status of every cell.
+
+    Args:
+        scale, settings: the name of the scale and its settings.
+        continues: a scale whose states the cells may go on from.
+        device: the device that the cells would train on; with ``"auto"`` a state of any device counts.
+    """
+    with ThreadPoolExecutor() as pool:  # checksums of files, perhaps on a slow disk
+        return list(pool.map(lambda cell: _look(cell, scale, settings, continues, device), cells))
 
 
-def _look(cell: Cell, scale: str, settings: Settings, continues: str | None) -> CellStatus:
+def _look(cell: Cell, scale: str, settings: Settings, continues: str | None, device: str) -> CellStatus:
     try:
         epochs = cell.epochs(settings.epochs)
     except UserError as error:
@@ -76,37 +82,40 @@ def _look(cell: Cell, scale: str, settings: Settings, continues: str | None) -> 
         run = read_run(directory)
     except DamagedError as error:
         damage = str(error)
-    if run and is_current(run, settings):
-        seconds = sum(session.get("seconds", 0) for session in run["sessions"]) / run["epochs"]
-        return CellStatus(cell, outcome(run, settings), _end(run), 0, seconds or None)
+    wanted = Identity.of(cell, scale, settings, device)
+    of_any_device = replace(wanted, device=None)
+    differences = of_any_device.differences(run.identity) if run else []
+    if run and not differences:
+        seconds = sum(session.seconds for session in run.sessions) / run.epochs
+        return CellStatus(cell, outcome(run, of_any_device), _end(run), 0, seconds or None)
     progress = read_progress(directory)
     training = is_training(directory, progress)
     if progress:
-        return _under_way(cell, scale, settings, epochs, progress, training)
+        return _under_way(cell, scale, wanted, epochs, progress, training)
     if training:
         return CellStatus(cell, RUNNING, "starting", len(epochs))
     if damage:
         return CellStatus(cell, DAMAGED, damage)
     if run:
-        return CellStatus(cell, STALE, _differences(run, settings))
+        return CellStatus(cell, STALE, f"made with {', '.join(differences)}")
     if has_state(directory):
         return CellStatus(cell, INTERRUPTED, "no word of how far it was; goes on from its state", len(epochs))
-    if continues and (done := _done_before(cell, settings, continues)):
+    if continues and (done := _done_before(cell, wanted, continues)):
         where = f"goes on after epoch {epochs.start + done} of the scale {continues}"
         return CellStatus(cell, WAITING, where, max(0, len(epochs) - done))
     return CellStatus(cell, WAITING, "", len(epochs))
 
 
 def _under_way(
-    cell: Cell, scale: str, settings: Settings, epochs: range, progress: Progress, training: bool
+    cell: Cell, scale: str, wanted: Identity, epochs: range, progress: Progress, training: bool
 ) -> CellStatus:
     """Of a cell that has told of its training of some epochs and has no outputs of it yet."""
-    fits = _fits(progress, settings) and progress.epoch <= epochs.stop
-    goes_on = training or (has_state(cell.directory(scale)) and fits)
+    made = progress.identity if progress.saved and has_state(cell.directory(scale)) else None
+    goes_on = training or bool(made and not wanted.obstacles(made, progress.epoch - epochs.start))
     left = min(len(epochs), max(0, epochs.stop - progress.epochs_done)) if goes_on else len(epochs)
     if training:
         return CellStatus(cell, RUNNING, _how_far(progress, epochs, left), left, progress.seconds_per_epoch)
-    next_run = f"goes on {progress.saved}" if goes_on else "starts anew"
+    next_run = f"goes on {progress.saved}" if goes_on else "starts again"
     if progress.failure:
         return CellStatus(cell, FAILED, f"{progress.failure}; {next_run}", left, progress.seconds_per_epoch)
     how = f"stopped by {progress.stopped}" if progress.stopped else "ended without a word"
@@ -114,27 +123,20 @@ def _under_way(
     return CellStatus(cell, INTERRUPTED, f"{how} {where}; {next_run}", left, progress.seconds_per_epoch)
 
 
-def _fits(progress: Progress, settings: Settings) -> bool:
-    """Whether the state of a cell whose training ended early is of these settings and the present training version."""
-    same = {**(progress.settings or {}), "epochs": settings.epochs} == asdict(settings)
-    return bool(progress.saved) and same and progress.training_version == TRAINING_VERSION
-
-
-def _done_before(cell: Cell, settings: Settings, scale: str) -> int:
-    """How many epochs a finished cell trained at a scale whose state a longer run with these settings goes on from."""
+def _done_before(cell: Cell, wanted: Identity, scale: str) -> int:
+    """How many epochs a cell has finished at another scale whose state training can go on from."""
     directory = cell.directory(scale)
     try:
         run = read_run(directory) if has_state(directory) else None
     except DamagedError:
         return 0
-    longer = {**run, "settings": {**run["settings"], "epochs": settings.epochs}} if run else None
-    return longer["epochs"] if longer and is_current(longer, settings) else 0
+    return run.epochs if run and not wanted.obstacles(run.identity, run.epochs) else 0
 
 
-def _end(run: dict[str, Any]) -> str:
-    if run["diverged_at"]:
-        return f"at epoch {run['diverged_at']}, first in {run['nonfinite_layer']}"
-    return f"{run['epochs']} epochs in {duration(run['train_seconds'])} on {run['device']}"
+def _end(run: Run) -> str:
+    if run.diverged_at:
+        return f"at epoch {run.diverged_at}, first in {run.nonfinite_layer}"
+    return f"{run.epochs} epochs in {duration(run.train_seconds)} on {run.device}"
 
 
 def _place(progress: Progress, epochs: range) -> str:
@@ -149,16 +151,6 @@ def _how_far(progress: Progress, epochs: range, left: float) -> str:
     if progress.seconds_per_epoch:
         parts.append(f"{duration(left * progress.seconds_per_epoch)} left")
     return ", ".join([*parts, f"on {progress.host}"])
-
-
-def _differences(run: dict[str, Any], settings: Settings) -> str:
-    """What a stale cell was made with, where that is otherwise now."""
-    made = {"training_version": run["training_version"], **run["settings"]}
-    now = {"training_version": TRAINING_VERSION, **asdict(settings)}
-    names = [name for name in {**now, **made} if made.get(name) != now.get(name)]
-    words = [f"{name.replace('_', ' ')} {made.get(name)} instead of {now.get(name)}" for name in names]
-    words += [f"{file} as it was" for file in changed_guests(run)]
-    return f"made with {', '.join(words)}"
 
 
 def summarize(found: Sequence[CellStatus], scale: str, everything: bool = False) -> Iterator[str]:

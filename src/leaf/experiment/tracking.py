@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
-from leaf.experiment.training import EpochRecord
+from leaf.experiment.records import EpochRecord
 
 BINS = 64
 """Bins of every histogram, between the smallest and the largest value."""

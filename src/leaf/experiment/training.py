@@ -22,52 +22,15 @@ from leaf.experiment.guests import guests_of
 from leaf.experiment.observations import first_nonfinite_layer, gradient_norms, parameter_quantiles
 from leaf.experiment.procedures import training_stages
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, epoch_order, initial_network
+from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import Settings
 from leaf.networks import Network
 from leaf.procedures import training_step
-
-TRAINING_VERSION = 1
-"""Raised when a change of code changes results, as the golden test sees it. History:
-
-1. The first one.
-"""
 
 TEST_BATCH_SIZE = 250
 
 Progress = Callable[[int, int], None]
 """Called with the number of minibatches done in the epoch and their number in all."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One row of ``metrics.csv``.
-
-    Attributes:
-        epoch: counted from 1.
-        train_loss: mean of the minibatches' losses; each weighs the same, the short last one too.
-        train_loss_variance: their unbiased variance; NaN if there is but one.
-        test_loss: mean cross-entropy over the test images.
-        test_accuracy: share of test images classified correctly, in [0, 1].
-        validation_accuracy: the same of the validation images; ``None`` if there are none.
-        learning_rate: of all parameters but the slow ones.
-        slow_learning_rate: of the parameters that P24Sl slows down; ``None`` without it.
-        train_seconds: wall time of the epoch's training, without testing.
-    """
-
-    epoch: int
-    train_loss: float
-    train_loss_variance: float
-    test_loss: float
-    test_accuracy: float
-    validation_accuracy: float | None
-    learning_rate: float
-    slow_learning_rate: float | None
-    train_seconds: float
-
-    @property
-    def diverged(self) -> bool:
-        """Whether a loss of the epoch was NaN or infinite."""
-        return not math.isfinite(self.train_loss)
 
 
 @dataclass
@@ -129,7 +92,7 @@ class Training:
                 layer.plain = kernel == "plain"
         compute_in(precision, self.network, device)
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
-        self.may_record = not guests_of(vars(cell))  # what a guest does besides, a record would leave out
+        self.may_record = not guests_of(cell)  # what a guest does besides, a record would leave out
         self.take_step = self._recorded_step()
         self.records: list[EpochRecord] = []
         self.partial: PartialEpoch | None = None

@@ -1,0 +1,108 @@
+"""What makes a cell's results: the one place that decides whether results or a state can still be used."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leaf.experiment.cells import Cell
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.guests import guests_of
+from leaf.experiment.records import TRAINING_VERSION
+from leaf.experiment.scales import Settings
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a cell's results. Threads, kernel and precision do not belong to it: they only change rounding.
+
+    A field that is ``None`` is unknown or irrelevant and equals everything.
+
+    Attributes:
+        cell: the cell's name.
+        settings: the fields of ``Settings``; results of an older training version may lack some.
+        training_version: see ``TRAINING_VERSION``.
+        data: SHA-256 of each array of the data set.
+        device: ``"cpu"`` or ``"cuda"``. A state is resumed on the same kind of device; outputs are valid on any.
+        guests: SHA-256 of each guest file that the cell uses. Only the digests count, not the paths.
+        parent: SHA-256 of the weights that the cell starts from; ``None`` without a parent.
+    """
+
+    cell: str | None
+    settings: dict[str, Any]
+    training_version: int | None
+    data: dict[str, str] | None = None
+    device: str | None = None
+    guests: dict[str, str] | None = None
+    parent: str | None = None
+
+    @classmethod
+    def of(cls, cell: Cell, scale: str, settings: Settings, device: torch.device | str | None = None) -> "Identity":
+        """The identity of results that a cell would get now.
+
+        Args:
+            device: where the cell would train; ``None`` or ``"auto"`` if any device will do.
+        """
+        kind = None if device in (None, "auto") else torch.device(device).type
+        weights = cell.parent.directory(scale) / "model.safetensors" if cell.parent else None
+        return cls(
+            cell.name, asdict(settings), TRAINING_VERSION, DATASETS[cell.dataset].sha256, kind, guests_of(cell),
+            sha256(weights) if weights and weights.exists() else None,
+        )  # fmt: skip
+
+    def differences(self, made: "Identity") -> list[str]:
+        """How results that were made earlier differ from these, in words that follow "made with"; empty if current."""
+        names = ("cell", "training_version", "device")
+        known = [(name, getattr(made, name), getattr(self, name)) for name in names]
+        settings = [(name, made.settings.get(name), self.settings.get(name)) for name in self.settings | made.settings]
+        values = [*(one for one in known if None not in one), *settings]
+        words = [
+            f"{name.replace('_', ' ')} {theirs} instead of {ours}" for name, theirs, ours in values if theirs != ours
+        ]
+        if None not in (self.data, made.data) and self.data != made.data:
+            words.append("another version of the data set")
+        if self.guests is not None and made.guests is not None:
+            ours, theirs = self.guests.values(), made.guests.values()
+            words += [f"another version of {file}" for file, digest in made.guests.items() if digest not in ours]
+            added = {file for file, digest in self.guests.items() if digest not in theirs} - made.guests.keys()
+            words += [f"no guest {file}" for file in sorted(added)]
+        if None not in (self.parent, made.parent) and self.parent != made.parent:
+            words.append("other weights of the cell that it starts from")
+        return words
+
+    def obstacles(self, made: "Identity", epochs: int) -> list[str]:
+        """Why training cannot go on after some epochs that were trained earlier, in words that follow "made with".
+
+        Args:
+            made: the identity of the state, or of the finished cell, to go on from. The settings may have other epochs.
+            epochs: the number of epochs trained.
+        """
+        settings = {**made.settings, "epochs": self.settings["epochs"]}
+        words = self.differences(replace(made, settings=settings))
+        wanted = len(Cell.parse(self.cell or "").epochs(self.settings["epochs"]))
+        return [*words, f"{epochs} epochs instead of at most {wanted}"] if epochs > wanted else words
+
+    def to_json(self) -> str:
+        """The settings and guests as canonical JSON: what a job is given, and what Snakemake compares.
+
+        The training version is left out on purpose: a change of the code must not retrain a whole grid.
+        """
+        return _json(self.settings, self.guests or {})
+
+
+def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
+    """``Identity.to_json`` for several cells of one scale; ``guests.read_settings`` reads it."""
+    return _json(asdict(settings), {file: digest for cell in cells for file, digest in guests_of(cell).items()})
+
+
+def _json(settings: dict[str, Any], guests: dict[str, str]) -> str:
+    return json.dumps({**settings, **({"guests": guests} if guests else {})}, sort_keys=True, separators=(",", ":"))
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
