@@ -176,6 +176,36 @@ def test_added_records_replace_what_they_have_and_keep_the_rest(project):
     assert set(merged.forms) == {first.name, second.name, third.name}
 
 
+def test_records_without_their_model_are_taken_when_asked_for_and_marked(project):
+    whole, without = cell("relu"), cell("silu")
+    for made in (whole, without):
+        write_cell(made, [0.5] * 3)
+    (without.directory("tiny") / "model.safetensors").unlink()
+    cells: dict[Cell, tuple[str, ...]] = dict.fromkeys([whole, without, cell("tanh")], ())
+    with pytest.raises(DamagedError, match=r"model.safetensors is missing"):
+        collect(cells, "tiny", SETTINGS)
+    write_records(collect(cells, "tiny", SETTINGS, without_models=True), project / "shipped")
+    found = read_records(project / "shipped").cells
+    assert found["status"].tolist() == ["done", "done", "missing"]
+    assert found["with_model"].tolist()[:2] == [True, False] and pd.isna(found["with_model"].tolist()[2])
+    earlier = pd.read_csv(project / "shipped/cells.csv").drop(columns="with_model")  # collected by an older version
+    earlier.to_csv(project / "shipped/cells.csv", index=False)
+    assert read_records(project / "shipped").cells["with_model"].tolist()[:2] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "forms.safetensors", "model.safetensors"])
+def test_without_models_other_damage_stays_damage(project, name):
+    write_cell(cell(), [0.5] * 3)
+    file = cell().directory("tiny") / name
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(DamagedError, match=f"{name} is not the file that the run wrote"):
+        collect({cell(): ()}, "tiny", SETTINGS, without_models=True)
+    if name != "model.safetensors":
+        file.unlink()
+        with pytest.raises(DamagedError, match=f"{name} is missing"):
+            collect({cell(): ()}, "tiny", SETTINGS, without_models=True)
+
+
 def test_records_of_another_scale_are_not_mixed_in(project):
     write_cell(cell("relu"), [0.1, 0.2, 0.3])
     records = collect({cell("relu"): ["mine"]}, "tiny", SETTINGS)

@@ -128,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
         "--add", action="store_true", help="keep what is in the directory already of cells that have no results here"
     )
 
+    collect.add_argument(
+        "--without-models", action="store_true", help="also take cells whose model.safetensors was left elsewhere"
+    )
+
     analyse = command(_analyse, "analyse", "Make every table and figure from collected records.")
     analyse.add_argument("directory", type=Path, help="where 'leaf collect' wrote; tables and figures go there too")
     analyse.add_argument("--threads", type=_positive, help="processes that draw figures; as many as cores if not given")
@@ -357,7 +361,9 @@ def _collect(options: argparse.Namespace) -> None:
         if name in config.in_all or existing.intersection(of_it) - in_all:  # what nobody has begun has no gaps to mark
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
-    records = collect(cells, scale, settings, with_forms=True, tolerant=True)
+    records = collect(
+        cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models
+    )
     if options.add and (options.output / RECORDS[0]).exists():
         records = merge(read_records(options.output), records)
     write_records(records, options.output)

@@ -12,7 +12,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,11 @@ def write_run(directory: Path, run: Mapping[str, Any]) -> None:
     write_text(directory / "run.json", json.dumps(sealed, indent=2) + "\n")
 
 
-def read_run(directory: Path) -> dict[str, Any] | None:
+def read_run(directory: Path, optional: Collection[str] = ()) -> dict[str, Any] | None:
     """The ``run.json`` of a finished cell, or ``None`` if there is none.
+
+    Args:
+        optional: names of outputs that may be missing. Those that are there are checked like all others.
 
     Raises:
         DamagedError: if it cannot be read, or another output isn't as it was sealed.
@@ -67,6 +70,8 @@ def read_run(directory: Path) -> dict[str, Any] | None:
         raise DamagedError(f"{directory / 'run.json'} is no record of a run ({error!r}); {advice}") from None
     for name, digest in sealed.items():
         if not (directory / name).is_file():
+            if name in optional:
+                continue
             raise DamagedError(f"{directory / name} is missing; {advice}")
         if _sha256(directory / name) != digest:
             raise DamagedError(f"{directory / name} is not the file that the run wrote; {advice}")
