@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     train = command(_train, "train", "Train one cell, as far as its outputs are not current already.")
     _add_cells(train, None)
     train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
-    train.add_argument("--precision", help="float32, tf32 or bfloat16, instead of the configuration's")
+    train.add_argument(
+        "--precision", help="float32, tf32, tf32-convolutions or bfloat16, instead of the configuration's"
+    )
     train.add_argument("--threads", type=_positive, help="threads to compute with; all cores if not given")
     train.add_argument(
         "--checkpoint-epochs",
@@ -361,9 +363,7 @@ def _collect(options: argparse.Namespace) -> None:
         if name in config.in_all or existing.intersection(of_it) - in_all:  # what nobody has begun has no gaps to mark
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
-    records = collect(
-        cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models
-    )
+    records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)
     if options.add and (options.output / RECORDS[0]).exists():
         records = merge(read_records(options.output), records)
     write_records(records, options.output)
