@@ -12,7 +12,7 @@ from leaf.networks import Network
 PRECISIONS = {
     "float32": "every number and product",
     "tf32": "GPUs alone: convolutions and matrix products round their inputs to 10 bits",
-    "tf32-convolutions": "GPUs alone: convolutions round their inputs to 10 bits; torch's default, and the published code's",
+    "tf32-convolutions": "GPUs alone: convolutions round their inputs to 10 bits, as torch does by default",
     "bfloat16": "convolutions and matrix products compute in bfloat16, weights and activations stay float32",
 }
 """What a cell can be trained in, by name."""
