@@ -294,6 +294,22 @@ def test_cells_that_round_differently_are_told_under_their_table(project):
     assert "notes" not in make_table("overview", records, STATISTICS).attrs
 
 
+def test_tables_name_precision_and_device_where_they_mix_them(project):
+    base, learnable = cell("tanh"), cell("leaf-tanh", "p24sl")
+    write_cell(base, [0.5], device="CPU (one)", precision="float32")
+    write_cell(learnable, [0.6], device="CPU (another)", precision="float32")
+    alike = collect({base: (), learnable: (), cell("silu"): ()}, "tiny", SETTINGS)
+    assert "computed in" not in paper_table(alike)["CIFAR-10"] and "precision" not in summary_table(alike)
+    write_cell(learnable, [0.6], device="GPU, a fast one", precision="tf32")
+    mixed = collect({base: (), learnable: (), cell("silu"): ()}, "tiny", SETTINGS)
+    assert paper_table(mixed)["CIFAR-10", "computed in"].tolist() == ["", "float32 on CPU", "tf32 on GPU"]
+    assert summary_table(mixed)["precision"].tolist()[1:] == ["float32", "tf32"]
+    assert summary_table(mixed)["device"].tolist()[1:] == ["CPU (one)", "GPU, a fast one"]
+    for kind in ("differences", "claims"):
+        notes = make_table(kind, mixed, STATISTICS).attrs["notes"]
+        assert f"{learnable.name} (tf32 on GPU) against {base.name} (float32 on CPU)" in notes[-1]
+
+
 def test_progress_chart_shows_the_records(project):
     for activation, procedure in (("silu", "classic"), ("leaf-silu", "p24sl")):
         write_cell(cell(activation, procedure), [0.2, 0.4, 0.3])

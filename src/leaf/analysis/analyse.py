@@ -24,6 +24,7 @@ from leaf.analysis.layout import (
     SUMMARY_TABLE,
     TABLE_FORMATS,
 )
+from leaf.analysis.pairs import pair_notes
 from leaf.analysis.statistics import best_epoch_table, differences_table
 from leaf.analysis.tables import matches_table, overview_table, paper_table, rounding_notes, summary_table
 from leaf.experiment.cells import Cell
@@ -38,6 +39,9 @@ TABLES: dict[str, Callable[[Records], pd.DataFrame]] = {
 }
 """The kinds of tables, by name; ``differences`` is one more, which needs to be told what to compare."""
 
+COMPARING = ("differences", "claims")
+"""The kinds of tables that are made of pairs of cells."""
+
 
 def make_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd.DataFrame:
     """A table of one of the kinds in ``TABLES``, or of ``differences``, with notes where its cells round differently.
@@ -48,6 +52,8 @@ def make_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd
     table = differences_table(records, **statistics) if kind == "differences" else TABLES[kind](records)
     if kind != "overview":  # which has columns for it
         table.attrs["notes"] = rounding_notes(records)
+    if kind in COMPARING:
+        table.attrs["notes"] += pair_notes(records)
     return table
 
 
