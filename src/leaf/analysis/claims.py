@@ -76,10 +76,12 @@ def evaluate(records: Records) -> pd.DataFrame:
         missing, holds = finding.missing, finding.holds
         if claim["about"] != "any" and scales != [claim["about"]]:
             holds, missing = None, f"the claim is about the scale {claim['about']}, this is {', '.join(scales)}"
+        verdict = UNDECIDED if holds is None else HOLDS if holds else FAILS
         where = claim["where"] + ("; direction inferred from it" if claim.get("inferred") else "")
         rows.append({
             "claim": claim["claim"], "where": where,
-            "verdict": UNDECIDED if holds is None else HOLDS if holds else FAILS,
+            "verdict": verdict,
+            "reading": claim["reading"][verdict].format(missing=missing),
             "measured": finding.measured, "published": published.get(claim["id"], ""), "undecided because": missing,
             "quantity": claim["quantity"], "rule": claim["rule"],
         })  # fmt: skip
