@@ -1,5 +1,6 @@
 """The verdicts on the paper's claims, from made-up records with known answers."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,11 @@ def test_every_claim_is_measured_and_told_whole():
     assert [entry["id"] for entry in entries] == list(dict.fromkeys(entry["id"] for entry in entries))
     assert {entry["id"] for entry in entries} == set(QUANTITIES)
     table = evaluate(records())
+    for entry in entries:
+        assert set(entry["reading"]) == {"holds", "does not hold", "undecided"}
+        assert "{missing}" in entry["reading"]["undecided"]
+        assert not re.search(r"\d[.]\d", entry["reading"]["holds"] + entry["reading"]["does not hold"])
+    assert table["reading"].tolist()[0] == entries[0]["reading"]["holds"]
     assert table["claim"].tolist() == [entry["claim"] for entry in entries]
     assert table["published"].tolist().count("") == len(entries) - 1  # one figure of the paper is known
     assert table["published"][2] == "7 % (cifar10; abstract; network and unit not said)"

@@ -51,10 +51,13 @@ def test_everything_is_made(project):
             for suffix in ("csv", "tex", "md", "html")
             for table in (
                 "overview", "claims", "tables/mine/lenet5/fashion_mnist", "tables/mine/lenet5/cifar10",
-                *(f"tables/mine/lenet5/{kind}" for kind in ("paper", "differences", "best_epoch", "matches")),
+                *(
+                    f"tables/mine/lenet5/{kind}"
+                    for kind in ("paper", "differences", "best_epoch", "matches", "movement")
+                ),
             )
         ),
-        "overview.rst", "claims.rst", "figures/initial_forms.svg",
+        "overview.rst", "claims.rst", "figures/differences.svg", "figures/initial_forms.svg",
         *(
             f"figures/{figure}.svg"
             for dataset in ("fashion_mnist", "cifar10")

@@ -33,7 +33,8 @@ ROW = 0.2
 def differences_chart(records: Records, statistics: Mapping[str, Any]) -> Figure:
     """Every learnable activation less the base function of its form, a row each, with the interval over seeds.
 
-    One seed gives a hollow point without an interval. A network and data set without any pair has its heading alone.
+    One seed gives a hollow point without an interval. A network and data set without any pair has its heading alone;
+    beside the headings stand precision and kind of device, if the records mix them.
 
     Args:
         statistics: the arguments of ``differences_table``.
@@ -56,17 +57,19 @@ def differences_chart(records: Records, statistics: Mapping[str, Any]) -> Figure
     for place in places:
         network, dataset = NETWORKS[place["network"]].title, DATASETS[place["dataset"]].title
         here = table[(table["network"] == network) & (table["dataset"] == dataset)]
-        _write(axis, y, f"{network}, {dataset}", "" if len(here) else "no pair trained yet", weight="bold")
+        ways = ", ".join(here["computed in"].unique()) if "computed in" in here else ""
+        _write(axis, y, f"{network}, {dataset}", ways if len(here) else "no pair trained yet", weight="bold")
         for row in here.to_dict("records"):
             y += 1
             family = families[row["activation"]]
             shown.add(family if family in STYLES else "other")
             _draw_row(axis, y, row, row[difference], STYLES.get(family, STYLES["other"]))
         y += 1.7
-    axis.axvline(0, color="0.3", linewidth=0.9, zorder=0.5)
+    axis.axvline(0, color="0.3", linewidth=0.9)
     axis.set(ylim=(y - 0.7, -0.9), yticks=[], xlabel=f"{difference}: learnable less base function")
     axis.margins(x=0.04)
-    axis.grid(axis="x", color="0.92", zorder=0)
+    axis.grid(axis="x", color="0.92")
+    axis.set_axisbelow(True)
     sns.despine(figure, left=True)
     figure.legend(handles=_legend(shown, statistics["confidence"]), loc="outside lower center", ncols=5)
     return figure

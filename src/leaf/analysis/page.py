@@ -38,7 +38,7 @@ def page(records: Records, chart: str, statistics: Mapping[str, Any], about: str
         *_differences(records, chart, statistics),
         "## The paper's claims",
         to_markdown(claims),
-        "[claims.md](claims.md) has each claim's quantity and rule, and what is missing.",
+        "[claims.csv](./claims.csv) has each claim's quantity and rule, and what is missing.",
         *_movement(records),
         "## What is trained",
         to_markdown(overview),
