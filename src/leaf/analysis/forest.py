@@ -10,13 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leaf.analysis import figures  # noqa: F401 - sets the style of all figures
 from leaf.analysis.collection import Records
 from leaf.analysis.pairs import pairs
 from leaf.analysis.statistics import differences_table
+from leaf.analysis.style import set_style
 from leaf.analysis.tables import kind_of, variant_title
 from leaf.experiment.datasets import DATASETS
 from leaf.networks import NETWORKS
+
+set_style()
 
 _SHADES = sns.color_palette("colorblind")
 STYLES: dict[str, dict[str, Any]] = {
