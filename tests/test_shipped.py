@@ -93,6 +93,8 @@ def test_the_readmes_numbers_are_those_of_the_records():
                 and f"({low:.2f} to {high:.2f})" in text.replace("95% interval ", "")
             )
         assert f"{100 * (learnable['final_accuracy'] - base['final_accuracy']).mean():.2f}" in text
+    (silu,) = cells.query("network == 'kerasnet' and activation == 'silu'")["best_accuracy"]
+    assert f"stays below plain SiLU ({100 * silu:.2f}, one seed)" in text and silu > learnable["best_accuracy"].mean()
 
 
 def test_every_cell_tells_what_made_it():
