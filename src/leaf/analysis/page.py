@@ -88,8 +88,8 @@ def _movement(records: Records) -> list[str]:
     shown = table.drop(columns="slow").assign(**{name: table[name].map("{:.2g}".format) for name in parameters})
     return [
         "## How far LEAF's parameters moved",
-        "No more than this separates 90% of a layer's elements from their initial value, in the layer and seed where it"
-        f" is most.{told if len(slow) else ''} `tables/*/*/movement.md` have every layer.",
+        "90% of a layer's elements lie within this distance of their initial value, in the layer and seed where it is"
+        f" largest.{told if len(slow) else ''} `tables/*/*/movement.md` have every layer.",
         to_markdown(shown),
     ]
 
