@@ -542,14 +542,19 @@ def test_collecting_by_command(data, project):
             "scales": {"tiny": {"extends": "quick", "epochs": 1, "train_images": 256, "test_images": 100}},
         }
     )
+    (own.directory("tiny") / "model.safetensors").unlink()
     main(["collect", "--config", overrides, "--output", "here"])
+    assert read_records(project / "here").cells["status"].value_counts()["damaged"] == 1
+    main(["collect", "--config", overrides, "--output", "here", "--without-models"])
     main(["analyse", "here", "--config", overrides])
     records: Records = read_records(project / "here")
     assert records.cells["status"].value_counts().to_dict() == {"missing": 67, "done": 2}
     alone = records.select(seed=5)
+    assert alone.cells["with_model"].tolist() == [False]
     assert alone.cells["experiments"].tolist() == [""]
     assert set(alone.epochs["cell"]) == set(alone.forms) == {own.name} < set(records.epochs["cell"])
     table = (project / "here/tables/linear_units/lenet5/paper.md").read_text()
+    assert (project / "here/README.md").read_text().startswith("# Results at the scale tiny")
     assert "missing" in table and re.search(r"ReLU +\| N/A +\| Classic +\| \d\d\.\d\d", table)
 
 
