@@ -343,7 +343,8 @@ def _figure(options: argparse.Namespace) -> None:
     of_one = bool(options.forms or options.evolution)
     if not cells or (of_one and len(cells) > 1):
         raise UserError(
-            f"{len(cells)} cells given; --progress is of one or more, as --differences is; --forms and --evolution are of one"
+            f"{len(cells)} cells given; --progress is of one or more, as --differences is;"
+            " --forms and --evolution are of one"
         )
     records = collect(cells, scale, settings, with_forms=of_one)
     for cell in cells if of_one else ():
