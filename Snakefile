@@ -14,11 +14,13 @@ from snakemake.utils import min_version
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.layout import (
     BENCHMARK,
+    DIFFERENCES_CHART,
     EVOLUTION_CHART,
     FORMS_CHART,
     INITIAL_FORMS_CHART,
     NETWORK_TABLE,
     NETWORK_TABLES,
+    PAGE,
     PROGRESS_CHART,
     RECORDS,
     REPORT_TABLES,
@@ -86,6 +88,7 @@ rule all:
     input:
         [products(name, CONFIG.scale) for name in CONFIG.in_all],
         expand(rules.claims.output, scale=CONFIG.scale),
+        expand(rules.differences_chart.output, scale=CONFIG.scale),
         expand(rules.initial_forms_chart.output, scale=CONFIG.scale),
     localrule: True
 

@@ -1,6 +1,7 @@
 """The site: pages in Markdown, notebooks run while it is built, the reference from docstrings, nothing remote."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils.nodes import SkipNode
@@ -10,7 +11,7 @@ from sphinx.application import Sphinx
 
 project = html_title = "leaf"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "notebooks/*.ipynb"]
+exclude_patterns = ["_build", "notebooks/*.ipynb", "generated/shipped", "generated/figures.md"]
 templates_path = ["_templates"]
 
 html_theme = "furo"
@@ -35,6 +36,15 @@ napoleon_use_ivar = True
 add_module_names = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 100
+
+
+def list_figures(app: Sphinx) -> None:
+    """Write generated/figures.md: the figures that `make docs` drew of the shipped results, as far as there are any."""
+    generated = Path(app.srcdir, "generated")
+    figures = sorted(file.relative_to(app.srcdir) for file in generated.glob("shipped/figures/**/*.svg"))
+    lines = [f"### {' '.join(file.with_suffix('').parts[3:])}\n\n![]({file})\n" for file in figures]
+    generated.mkdir(exist_ok=True)
+    (generated / "figures.md").write_text("\n".join(lines) or "None were drawn for this build.\n", encoding="utf-8")
 
 
 def visit_math(self: Any, node: Any) -> None:
@@ -79,6 +89,7 @@ def drop_long_values(app: Sphinx, doctree: Any) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
+    app.connect("builder-inited", list_figures)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)

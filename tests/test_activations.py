@@ -298,6 +298,7 @@ def test_registry_names_what_it_builds():
         *(f"ahaf-{form}@ffn" for form in ("relu", "silu")),
         *(f"leaf-{form}@ffn" for form in ("relu", "silu", "tanh", "sigmoid")),
         *(f"fneuron-{form}@ffn" for form in ("tanh", "sigmoid", "hardtanh", "hardsigmoid")),
+        "frozen_p2_p4-leaf-tanh", "frozen_p2-leaf-tanh",
     ]  # fmt: skip
     for kind in ACTIVATIONS.values():
         layer = kind.build((4,))

@@ -18,9 +18,13 @@ from leaf import LEAF
 from leaf.analysis.analyse import analyse, make_table
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
 from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
+from leaf.analysis.forest import differences_chart
 from leaf.analysis.formats import write_table
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error
+from leaf.analysis.movement import movement_table, reach_table
+from leaf.analysis.page import page, side_by_side
+from leaf.analysis.statistics import paired_interval
 from leaf.analysis.tables import overview_table, paper_table, summary_table
 from leaf.cli import main
 from leaf.experiment import identity
@@ -185,6 +189,36 @@ def test_added_records_replace_what_they_have_and_keep_the_rest(project):
     assert set(merged.forms) == {first.name, second.name, third.name}
 
 
+def test_records_without_their_model_are_taken_when_asked_for_and_marked(project):
+    whole, without = cell("relu"), cell("silu")
+    for made in (whole, without):
+        write_cell(made, [0.5] * 3)
+    (without.directory("tiny") / "model.safetensors").unlink()
+    cells: dict[Cell, tuple[str, ...]] = dict.fromkeys([whole, without, cell("tanh")], ())
+    with pytest.raises(DamagedError, match=r"model.safetensors is missing"):
+        collect(cells, "tiny", SETTINGS)
+    write_records(collect(cells, "tiny", SETTINGS, without_models=True), project / "shipped")
+    found = read_records(project / "shipped").cells
+    assert found["status"].tolist() == ["done", "done", "missing"]
+    assert found["with_model"].tolist()[:2] == [True, False] and pd.isna(found["with_model"].tolist()[2])
+    earlier = pd.read_csv(project / "shipped/cells.csv").drop(columns="with_model")  # collected by an older version
+    earlier.to_csv(project / "shipped/cells.csv", index=False)
+    assert read_records(project / "shipped").cells["with_model"].tolist()[:2] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "forms.safetensors", "model.safetensors"])
+def test_without_models_other_damage_stays_damage(project, name):
+    write_cell(cell(), [0.5] * 3)
+    file = cell().directory("tiny") / name
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(DamagedError, match=f"{name} is not the file that the run wrote"):
+        collect({cell(): ()}, "tiny", SETTINGS, without_models=True)
+    if name != "model.safetensors":
+        file.unlink()
+        with pytest.raises(DamagedError, match=f"{name} is missing"):
+            collect({cell(): ()}, "tiny", SETTINGS, without_models=True)
+
+
 def test_records_of_another_scale_are_not_mixed_in(project):
     write_cell(cell("relu"), [0.1, 0.2, 0.3])
     records = collect({cell("relu"): ["mine"]}, "tiny", SETTINGS)
@@ -273,6 +307,22 @@ def test_cells_that_round_differently_are_told_under_their_table(project):
     assert "notes" not in make_table("overview", records, STATISTICS).attrs
 
 
+def test_tables_name_precision_and_device_where_they_mix_them(project):
+    base, learnable = cell("tanh"), cell("leaf-tanh", "p24sl")
+    write_cell(base, [0.5], device="CPU (one)", precision="float32")
+    write_cell(learnable, [0.6], device="CPU (another)", precision="float32")
+    alike = collect({base: (), learnable: (), cell("silu"): ()}, "tiny", SETTINGS)
+    assert "computed in" not in paper_table(alike)["CIFAR-10"] and "precision" not in summary_table(alike)
+    write_cell(learnable, [0.6], device="GPU, a fast one", precision="tf32")
+    mixed = collect({base: (), learnable: (), cell("silu"): ()}, "tiny", SETTINGS)
+    assert paper_table(mixed)["CIFAR-10", "computed in"].tolist() == ["", "float32 on CPU", "tf32 on GPU"]
+    assert summary_table(mixed)["precision"].tolist()[1:] == ["float32", "tf32"]
+    assert summary_table(mixed)["device"].tolist()[1:] == ["CPU (one)", "GPU, a fast one"]
+    for kind in ("differences", "claims"):
+        notes = make_table(kind, mixed, STATISTICS).attrs["notes"]
+        assert f"{learnable.name} (tf32 on GPU) against {base.name} (float32 on CPU)" in notes[-1]
+
+
 def test_progress_chart_shows_the_records(project):
     for activation, procedure in (("silu", "classic"), ("leaf-silu", "p24sl")):
         write_cell(cell(activation, procedure), [0.2, 0.4, 0.3])
@@ -332,6 +382,84 @@ def test_evolution_chart_shows_the_quantiles(project):
     plt.close(chart)
 
 
+def test_movement_is_the_change_from_the_initial_value(project):
+    made = cell("leaf-tanh", "p24sl")
+    write_cell(made, [0.2, 0.2, 0.2])  # quantiles of p1 from 0, 0.1 … 0.6 to 2.1, 2.2 … 2.7; of p2 one more, …
+    other = cell("leaf-tanh", "p24sl", seed=43)
+    write_cell(other, [0.2])
+    records = collect({made: (), other: (), cell("tanh"): ()}, "tiny", SETTINGS, with_forms=True)
+    for forms in records.forms.values():  # an initial value is the same for all elements
+        for name in [name for name in forms if name.startswith("quantiles/")]:
+            forms[name][0] = 5.0
+    records.forms[other.name]["quantiles/activation1.p2"][-1] = 5.25
+    table = movement_table(records)
+    assert table["parameter"].tolist() == ["p1", "p2", "p3", "p4"] and set(table["seeds"]) == {2}
+    p1, p2 = table.to_dict("records")[:2]
+    assert (p1["start"], p1["change, 5%"], p1["change, 50%"], p1["change, 95%"]) == ("5", "-2.8", "-2.6", "-2.4")
+    assert p2["change, 50%"] == f"{(0.25 + 3.4 - 5) / 2:+.3g}"  # the mean of the two seeds
+    (reach,) = reach_table(records).to_dict("records")
+    assert reach["p1"] == pytest.approx(2.8) and reach["p2"] == pytest.approx(1.8) and reach["slow"]
+
+
+def test_forest_plot_shows_every_difference_and_its_interval(project):
+    seeds = (1, 2, 3)
+    for seed, base, learnable in zip(seeds, (0.5, 0.52, 0.51), (0.56, 0.59, 0.56), strict=True):
+        write_cell(cell("tanh", seed=seed), [base])
+        write_cell(cell("leaf-tanh", "p24sl", seed=seed), [learnable])
+    write_cell(cell("silu"), [0.6])
+    write_cell(cell("ahaf-silu"), [0.58])
+    cells = [
+        cell(name, procedure, seed=seed)
+        for name, procedure in (("tanh", "classic"), ("leaf-tanh", "p24sl"))
+        for seed in seeds
+    ]
+    cells += [cell("silu"), cell("ahaf-silu"), cell("relu", dataset="fashion_mnist")]
+    records = collect(dict.fromkeys(cells, ()), "tiny", SETTINGS)
+    chart = differences_chart(records, STATISTICS)
+    (axis,) = chart.axes
+    words = [text.get_text() for text in axis.texts]
+    low, high, *_ = paired_interval([6, 7, 5], 0.95)
+    points = {float(line.get_xdata()[0]) for line in axis.lines if len(line.get_xdata()) == 1}
+    assert points == {6.0, -2.0}
+    (interval,) = (line for line in axis.lines if len(set(line.get_xdata())) == 2)
+    assert sorted(interval.get_xdata()) == pytest.approx([low, high], abs=0.005)
+    hollow = [line.get_markerfacecolor() == "white" for line in axis.lines if line.get_marker() in ("o", "s")]
+    assert sorted(hollow) == [False, True]
+    assert words == [
+        "LeNet-5, Fashion-MNIST", "no pair trained yet", "LeNet-5, CIFAR-10", "",
+        "AHAF as SiLU", "-2.00", "LEAF as Tanh, P24Sl", f"+6.00 [{low:+.2f}, {high:+.2f}], 3 seeds",
+    ]  # fmt: skip
+    plt.close(chart)
+    nothing = differences_chart(collect({cell("relu"): ()}, "tiny", SETTINGS), STATISTICS)
+    assert [text.get_text() for text in nothing.axes[0].texts] == ["LeNet-5, CIFAR-10", "no pair trained yet"]
+    plt.close(nothing)
+
+
+def test_the_page_puts_both_networks_side_by_side_and_says_what_is_missing(project):
+    made = [cell("tanh"), cell("leaf-tanh", "p24sl"), *(cell("tanh", network="kerasnet", seed=seed) for seed in (1, 2))]
+    for one in made:
+        write_cell(one, [0.5, 0.6123, 0.4])
+    absent = [cell("tanh", network="kerasnet", seed=3), cell("leaf-tanh", "p24sl", "fashion_mnist")]
+    records = collect(dict.fromkeys([*made, *absent, cell("affine-tanh")], ()), "tiny", SETTINGS, with_forms=True)
+    table = side_by_side(records)
+    assert list(table) == [
+        "starts as", "activation", "procedure", "LeNet-5, Fashion-MNIST", "LeNet-5, CIFAR-10",
+        "KerasNet, Fashion-MNIST", "KerasNet, CIFAR-10",
+    ]  # fmt: skip
+    assert table.to_numpy().tolist() == [
+        ["Tanh", "Tanh", "Classic", "", "61.23 (2)", "", "61.23 ± 0.00 (2 of 3)"],
+        ["Tanh", "LEAF", "P24Sl", "—", "61.23 (2)", "", ""],
+    ]
+    text = page(records, "figures/differences.svg", STATISTICS, "## By hand\n")
+    assert "4 of 7 cells are trained" in text and text.endswith("## By hand\n")
+    assert "](figures/differences.svg)" in text
+    assert "still open: the claim is about the scale paper, this is tiny" in text
+    write_cell(made[1], [0.5], precision="bfloat16")
+    mixed = page(collect(dict.fromkeys(made, ()), "tiny", SETTINGS), "a.svg", STATISTICS, "")
+    assert "61.23 (2) float32 on CPU" in mixed and "KerasNet, CIFAR-10 (float32 on CPU)" in mixed
+    assert "Left out of differences and verdicts" in mixed
+
+
 def test_initial_errors():
     u = ERROR_INPUTS
     step = 1 / (1 + np.exp(-np.clip(65536 * u, -700, 700)))
@@ -365,7 +493,7 @@ def test_latex_compiles(project):
     records = collect({made: ["mine"] for made in cells}, "tiny", SETTINGS, with_forms=True)
     analyse(records, project / "report", "svg", STATISTICS)
     tables = sorted((project / "report").rglob("*.tex"))
-    assert len(tables) == 7
+    assert len(tables) == 8
     document = ["\\documentclass{article}", "\\usepackage{booktabs}", "\\begin{document}"]
     document += [f"\\input{{{file.with_suffix('')}}}\\par" for file in tables]
     (project / "all.tex").write_text("\n".join([*document, "\\end{document}"]))
@@ -423,14 +551,19 @@ def test_collecting_by_command(data, project):
             "scales": {"tiny": {"extends": "quick", "epochs": 1, "train_images": 256, "test_images": 100}},
         }
     )
+    (own.directory("tiny") / "model.safetensors").unlink()
     main(["collect", "--config", overrides, "--output", "here"])
+    assert read_records(project / "here").cells["status"].value_counts()["damaged"] == 1
+    main(["collect", "--config", overrides, "--output", "here", "--without-models"])
     main(["analyse", "here", "--config", overrides])
     records: Records = read_records(project / "here")
     assert records.cells["status"].value_counts().to_dict() == {"missing": 67, "done": 2}
     alone = records.select(seed=5)
+    assert alone.cells["with_model"].tolist() == [False]
     assert alone.cells["experiments"].tolist() == [""]
     assert set(alone.epochs["cell"]) == set(alone.forms) == {own.name} < set(records.epochs["cell"])
     table = (project / "here/tables/linear_units/lenet5/paper.md").read_text()
+    assert (project / "here/README.md").read_text().startswith("# Results at the scale tiny")
     assert "missing" in table and re.search(r"ReLU +\| N/A +\| Classic +\| \d\d\.\d\d", table)
 
 

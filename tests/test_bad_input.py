@@ -123,7 +123,10 @@ CONFIGURATIONS = {
     "a seed as text": (experiment(seeds=["1"]), "experiments.mine.seeds.0: expected integer"),
     "a huge seed": (experiment(seeds=[2**31]), "experiments.mine.seeds.0: 2147483648 is greater than"),
     "in_all as text": (experiment(in_all="yes"), "experiments.mine.in_all: expected boolean"),
-    "unknown precision": ({"precision": "half"}, "precision: 'half' is not one of 'float32', 'tf32', 'bfloat16'"),
+    "unknown precision": (
+        {"precision": "half"},
+        "precision: 'half' is not one of 'float32', 'tf32', 'tf32-convolutions', 'bfloat16'",
+    ),
     "unknown device": ({"device": "gpu"}, "device: 'gpu' is not one of 'auto', 'cpu', 'cuda'"),
     "unknown figure format": ({"figure_format": "jpg"}, "figure_format: 'jpg' is not one of"),
     "checkpoint never": ({"checkpoint": {"epochs": 0}}, "checkpoint.epochs: 0 is less than"),
@@ -177,6 +180,10 @@ COMMANDS = {
     "precision of GPUs": (
         ["train", CELL, *TINY, "--device", "cpu", "--precision", "tf32"],
         "tf32 exists on GPUs alone",
+    ),
+    "precision of convolutions on GPUs": (
+        ["train", CELL, *TINY, "--device", "cpu", "--precision", "tf32-convolutions"],
+        "precision: tf32-convolutions exists on GPUs alone",
     ),
     "no such tracker": (
         ["train", CELL, *TINY, "--tracking", '{"trackers": ["aim"]}'],

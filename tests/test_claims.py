@@ -1,5 +1,6 @@
 """The verdicts on the paper's claims, from made-up records with known answers."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -56,6 +57,11 @@ def test_every_claim_is_measured_and_told_whole():
     assert [entry["id"] for entry in entries] == list(dict.fromkeys(entry["id"] for entry in entries))
     assert {entry["id"] for entry in entries} == set(QUANTITIES)
     table = evaluate(records())
+    for entry in entries:
+        assert set(entry["reading"]) == {"holds", "does not hold", "undecided"}
+        assert "{missing}" in entry["reading"]["undecided"]
+        assert not re.search(r"\d[.]\d", entry["reading"]["holds"] + entry["reading"]["does not hold"])
+    assert table["reading"].tolist()[0] == entries[0]["reading"]["holds"]
     assert table["claim"].tolist() == [entry["claim"] for entry in entries]
     assert table["published"].tolist().count("") == len(entries) - 1  # one figure of the paper is known
     assert table["published"][2] == "7 % (cifar10; abstract; network and unit not said)"
@@ -72,6 +78,19 @@ def test_a_difference_throughout_holds_and_its_opposite_does_not():
     )
     opposite = verdicts(records(gain=-0.02))
     assert opposite["better"][0] == opposite["lower_loss"][0] == "does not hold"
+
+
+def test_cells_that_were_computed_differently_decide_nothing():
+    found = records(gain=0.08)
+    cells = found.cells.assign(device="CPU (one)", precision="float32")
+    of_leaf = (cells["activation"] == "leaf-tanh") & (cells["seed"] == 42)
+    mixed = replace(found, cells=cells.assign(precision=cells["precision"].mask(of_leaf, "bfloat16")))
+    assert verdicts(replace(found, cells=cells))["better"][0] == "holds"
+    assert verdicts(mixed)["better"][::2] == ("undecided", "2 of 16 comparisons")  # CIFAR-10 has other seeds
+    seven = verdicts(mixed)["seven_percent"]
+    assert seven[0] == "undecided" and "4 of 5 seeds" in seven[2]
+    on_gpu = cells["device"].mask(cells["network"] == "kerasnet", "a GPU")  # pairs within a network stay alike
+    assert verdicts(replace(found, cells=cells.assign(device=on_gpu)))["seven_percent"][0] == "holds"
 
 
 def test_an_infinite_loss_decides_nothing():
@@ -174,6 +193,11 @@ def test_stability_of_leaf_as_relu(classic, slow, verdict):
         for p, accuracies in (("classic", classic), ("p24sl", slow))
     )
     assert verdicts(Records(base.cells, epochs, base.forms))["relu_stability"][0] == verdict
+    elsewhere = base.cells.assign(
+        device=np.where(base.cells["cell"] == names["classic"], "CPU (one)", "a GPU"), precision="float32"
+    )
+    told = verdicts(Records(elsewhere, epochs, base.forms))["relu_stability"]
+    assert told[::2] == ("undecided", "the two cells were computed in float32 on CPU and float32 on GPU")
     diverged = base.cells.assign(status=np.where(base.cells["cell"] == names["classic"], "diverged", "done"))
     found = verdicts(Records(diverged, epochs, base.forms))["relu_stability"]
     assert found[1].startswith("common learning rate: diverged") and found[0] == (

@@ -59,7 +59,7 @@ def test_pixels_become_the_same_numbers(gpu):
     assert torch.equal(to_unit_interval(pixels.to(gpu)).cpu(), to_unit_interval(pixels))
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "tf32-convolutions", "bfloat16"])
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_recorded_and_as_they_come_steps_give_the_same_bits(data, gpu, monkeypatch, cell, precision):
     recorded = trained(cell, data, gpu, precision)

@@ -9,6 +9,7 @@ from scipy import stats
 
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.collection import COLUMNS, Records
+from leaf.analysis.pairs import pair_notes
 from leaf.analysis.statistics import best_epoch_table, differences_table, holm, paired_interval
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
@@ -112,6 +113,37 @@ def test_what_the_best_epoch_adds():
     assert table["best test accuracy, %"].tolist() == [60.0, 60.0] and table["seeds"].tolist() == [2, 1]
     assert table["best less final"].tolist() == [1.0, 1.0] and table["best less mean of last 10"].tolist() == [2.0, 2.0]
     assert table["best less chosen"].tolist()[0] == 15.0 and np.isnan(table["best less chosen"].tolist()[1])
+
+
+CPU = {"device": "CPU (one)", "precision": "float32"}
+OTHER_CPU = {"device": "CPU (another) and CPU (one)", "precision": "float32"}
+GPU = {"device": "NVIDIA H100", "precision": "tf32"}
+
+
+def test_pairs_must_share_precision_and_kind_of_device():
+    bases = (*rows("tanh", "classic", BASE[:2], **CPU), *list(rows("tanh", "classic", BASE, **GPU))[2:])
+    learnable = (*rows("leaf-tanh", "p24sl", LEAF[:3], **OTHER_CPU), *list(rows("leaf-tanh", "p24sl", LEAF, **GPU))[3:])
+    found = records(bases, learnable)  # the third seed's base is of the GPU, its LEAF of a CPU
+    (row,) = differences_table(found, "best_accuracy", 0.95).to_dict("records")
+    alike = [0.06, 0.07, 0.06, 0.07]
+    assert row["difference in best test accuracy, points"] == round(100 * np.mean(alike), 2)
+    assert (row["seeds"], row["left out"]) == (4, 1)
+    assert row["computed in"] == "float32 on CPU, tf32 on GPU"
+    (note,) = pair_notes(found)
+    assert (
+        "leaf-tanh/p24sl/adam/seed128 (float32 on CPU) against lenet5/cifar10/tanh/classic/adam/seed128 (tf32" in note
+    )
+
+
+def test_a_comparison_without_a_pair_that_was_computed_alike_is_marked_and_not_judged():
+    found = records(rows("tanh", "classic", BASE, **CPU), rows("leaf-tanh", "p24sl", LEAF, **CPU | {"device": "a GPU"}))
+    (row,) = differences_table(found, "best_accuracy", 0.95).to_dict("records")
+    assert (row["seeds"], row["left out"], row["verdict"]) == (0, 5, "computed differently: not compared")
+    assert np.isnan(row["difference in best test accuracy, points"])
+    alike = records(rows("tanh", "classic", BASE, **CPU), rows("leaf-tanh", "p24sl", LEAF, **OTHER_CPU))
+    table = differences_table(alike, "best_accuracy", 0.95)
+    assert table["verdict"].tolist() == ["better"] and not {"left out", "computed in"} & set(table)
+    assert pair_notes(alike) == []
 
 
 def test_nothing_to_compare_is_an_empty_table():

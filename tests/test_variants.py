@@ -1,7 +1,9 @@
 """The published code's further variants: in the fully connected part only, the F-neuron, patched networks, tuning."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -34,6 +36,43 @@ def train(made: Cell, settings=SETTINGS, **options) -> list[str]:
     said: list[str] = []
     train_cell(made, "tiny", settings, "cpu", threads=1, say=said.append, **options)
     return said
+
+
+# --- frozen parameters ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("activation", "procedure", "frozen"),
+    [("frozen_p2_p4-leaf-tanh", "classic", {"p2", "p4"}), ("frozen_p2_p4-leaf-tanh", "dspt", {"p2", "p4"}),
+     ("frozen_p2-leaf-tanh", "classic", {"p2"}), ("frozen_p2-leaf-tanh", "p24sl", {"p2"}),
+     ("frozen_p2-leaf-tanh", "dspt-p24sl", {"p2"}), ("leaf-tanh", "classic", set())],
+)  # fmt: skip
+@pytest.mark.parametrize("kernel", ["plain", None])
+def test_frozen_parameters_keep_their_bits_and_the_others_move(data, activation, procedure, frozen, kernel):
+    images = data("fashion_mnist", 256, 100)
+    training = Training(cell(activation, procedure), Settings(epochs=1), images, kernel=kernel)
+    start = {name: parameter.clone() for name, parameter in training.network.named_parameters()}
+    training.run_epoch()
+    for name, parameter in training.network.named_parameters():
+        assert torch.equal(parameter, start[name]) == (name.rsplit(".", 1)[-1] in frozen), name
+
+
+def test_frozen_parameters_start_as_the_form_and_slow_down_only_what_learns(empty_project):
+    layer, free = ACTIVATIONS["frozen_p2_p4-leaf-tanh"].build((4,)), LEAF((4,), "tanh")
+    u = torch.linspace(-3, 3, 8)[:, None].expand(8, 4)
+    assert torch.equal(layer(u), free(u))
+    assert [name for name, p in layer.named_parameters() if p.requires_grad] == ["p1", "p3"]
+    assert activation_title("frozen_p2-leaf", "tanh") == "LEAF (p2 frozen) as Tanh"
+    with pytest.raises(UserError, match="slows down p2 and p4 and 'frozen_p2_p4-leaf-tanh' has neither"):
+        cell("frozen_p2_p4-leaf-tanh", "p24sl")
+
+
+def test_a_cell_with_frozen_parameters_is_recorded_like_any_other(empty_project):
+    made = cell("frozen_p2-leaf-tanh", "p24sl")
+    train(made, replace(SETTINGS, epochs=1))
+    records = collect({made: ()}, "tiny", replace(SETTINGS, epochs=1), with_forms=True)
+    quantiles = records.forms[made.name]
+    assert (quantiles["quantiles/activation1.p2"] == 2).all() and np.ptp(quantiles["quantiles/activation1.p1"]) > 0
 
 
 # --- the F-neuron -----------------------------------------------------------------------------------------------------

@@ -51,10 +51,13 @@ def test_everything_is_made(project):
             for suffix in ("csv", "tex", "md", "html")
             for table in (
                 "overview", "claims", "tables/mine/lenet5/fashion_mnist", "tables/mine/lenet5/cifar10",
-                *(f"tables/mine/lenet5/{kind}" for kind in ("paper", "differences", "best_epoch", "matches")),
+                *(
+                    f"tables/mine/lenet5/{kind}"
+                    for kind in ("paper", "differences", "best_epoch", "matches", "movement")
+                ),
             )
         ),
-        "overview.rst", "claims.rst", "figures/initial_forms.svg",
+        "overview.rst", "claims.rst", "figures/differences.svg", "figures/initial_forms.svg",
         *(
             f"figures/{figure}.svg"
             for dataset in ("fashion_mnist", "cifar10")
@@ -77,7 +80,7 @@ def test_another_seed_adds_its_own_charts_and_what_depends_on_it(project):
     )
     assert dry(project, "--configfile", "own.yaml", "seeds.yaml") == {
         "train": 4, "forms_charts": 2, "progress_chart": 2, "summary_table": 2, "network_tables": 1, "claims": 1,
-        "all": 1, "total": 13,
+        "differences_chart": 1, "all": 1, "total": 14,
     }  # fmt: skip
 
 
@@ -87,14 +90,14 @@ def test_claims_see_what_is_finished_beyond_all(project):
     shutil.copytree(results / CELL, beyond)
     said = project.snakemake("-n", "-p")
     shutil.rmtree(beyond)
-    assert job_counts(said) == {"claims": 1, "all": 1, "total": 2}
+    assert job_counts(said) == {"claims": 1, "differences_chart": 1, "all": 1, "total": 3}
     assert re.search(r"leaf table [^\n]*/relu/classic/[^\n]* --overview", said)
 
 
 def test_the_figures_alone_are_redrawn(project):
     line = re.search("## The figures alone\n\n```sh\nsnakemake (.*)\n", (PROJECT / "docs/reruns.md").read_text())
-    charts = {"progress_chart": 2, "forms_charts": 2, "initial_forms_chart": 1}
-    assert project.jobs(*line[1].split()) == {**charts, "all": 1, "total": 6}
+    charts = {"progress_chart": 2, "forms_charts": 2, "differences_chart": 1, "initial_forms_chart": 1}
+    assert project.jobs(*line[1].split()) == {**charts, "all": 1, "total": 7}
 
 
 def test_moved_results_are_done(project, tmp_path, monkeypatch, capsys):

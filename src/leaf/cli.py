@@ -31,6 +31,7 @@ TABLES = {
     "differences": "against the base functions, with intervals",
     "best_epoch": "what choosing the best epoch adds",
     "matches": "which known functions the learned curves are like",
+    "movement": "how far training moved the activation parameters",
     "overview": "what ran, and what of it diverged",
     "claims": "a verdict on each of the paper's claims",
 }
@@ -38,6 +39,7 @@ FIGURES = {
     "progress": "accuracy and loss over the epochs, of several cells",
     "forms": "the learned curves of one cell",
     "evolution": "how the parameters of one cell's curves changed over the epochs",
+    "differences": "every difference from a base function, with its interval",
     "initial_forms": "how far AHAF and LEAF are from the functions they start as; of no cell",
 }
 
@@ -82,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     train = command(_train, "train", "Train one cell, as far as its outputs are not current already.")
     _add_cells(train, None)
     train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
-    train.add_argument("--precision", help="float32, tf32 or bfloat16, instead of the configuration's")
+    train.add_argument(
+        "--precision", help="float32, tf32, tf32-convolutions or bfloat16, instead of the configuration's"
+    )
     train.add_argument("--threads", type=_positive, help="threads to compute with; all cores if not given")
     train.add_argument(
         "--checkpoint-epochs",
@@ -119,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
     figure = command(_figure, "figure", "Make figures of cells, as svg, pdf or png.")
     _add_cells(figure, "*")
+    figure.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
     for kind, description in FIGURES.items():
         figure.add_argument(f"--{kind}", type=Path, metavar="FILE", help=description)
 
@@ -126,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--output", type=Path, required=True, metavar="DIRECTORY")
     collect.add_argument(
         "--add", action="store_true", help="keep what is in the directory already of cells that have no results here"
+    )
+
+    collect.add_argument(
+        "--without-models", action="store_true", help="also take cells whose model.safetensors was left elsewhere"
     )
 
     analyse = command(_analyse, "analyse", "Make every table and figure from collected records.")
@@ -297,12 +306,9 @@ def _table(options: argparse.Namespace) -> None:
 
     _check_asked_for(options, TABLES)
     scale, settings = _scale_and_settings(options)
-    given = options.statistics
-    statistics = _parsed("--statistics", given) if given else _config(options).values["statistics"]
-    if options.differences and (not isinstance(statistics, dict) or set(statistics) != {"metric", "confidence"}):
-        raise UserError(f"--statistics {given!r}: expected metric and confidence, as the configuration's statistics")
+    statistics = _statistics(options)
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
-    records = collect(cells, scale, settings, with_forms=bool(options.matches or options.claims))
+    records = collect(cells, scale, settings, with_forms=bool(options.matches or options.movement or options.claims))
     for kind in TABLES:
         if files := getattr(options, kind):
             table = make_table(kind, records, statistics)
@@ -310,9 +316,22 @@ def _table(options: argparse.Namespace) -> None:
                 write_table(table, file)
 
 
+def _statistics(options: argparse.Namespace) -> dict[str, Any]:
+    """How differences are told from chance, by the command line or the configuration."""
+    if not options.statistics:
+        return dict(_config(options).values["statistics"])
+    statistics = _parsed("--statistics", options.statistics)
+    if not isinstance(statistics, dict) or set(statistics) != {"metric", "confidence"}:
+        raise UserError(
+            f"--statistics {options.statistics!r}: expected metric and confidence, as the configuration's statistics"
+        )
+    return statistics
+
+
 def _figure(options: argparse.Namespace) -> None:
     from leaf.analysis.collection import collect
     from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
+    from leaf.analysis.forest import differences_chart
     from leaf.analysis.forms import layers
 
     asked = _check_asked_for(options, FIGURES)
@@ -324,7 +343,10 @@ def _figure(options: argparse.Namespace) -> None:
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
     of_one = bool(options.forms or options.evolution)
     if not cells or (of_one and len(cells) > 1):
-        raise UserError(f"{len(cells)} cells given; --progress is of one or more, --forms and --evolution are of one")
+        raise UserError(
+            f"{len(cells)} cells given; --progress is of one or more, as --differences is;"
+            " --forms and --evolution are of one"
+        )
     records = collect(cells, scale, settings, with_forms=of_one)
     for cell in cells if of_one else ():
         if not layers(records.forms.get(cell.name, {})):
@@ -335,6 +357,8 @@ def _figure(options: argparse.Namespace) -> None:
     for kind, chart in charts.items():
         if kind in asked:
             write_figure(chart(records), getattr(options, kind))
+    if options.differences:
+        write_figure(differences_chart(records, _statistics(options)), options.differences)
 
 
 def _check_asked_for(options: argparse.Namespace, kinds: Iterable[str]) -> set[str]:
@@ -358,7 +382,7 @@ def _collect(options: argparse.Namespace) -> None:
         if name in config.in_all or existing.intersection(of_it) - in_all:  # what nobody has begun has no gaps to mark
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
-    records = collect(cells, scale, settings, with_forms=True, tolerant=True)
+    records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)
     if options.add and (options.output / RECORDS[0]).exists():
         records = merge(read_records(options.output), records)
     write_records(records, options.output)

@@ -1,4 +1,4 @@
-"""Activations of the published code beyond its commands: in the fully connected part only, and the F-neuron."""
+"""Activations beyond the published commands: in the fully connected part only, the F-neuron, frozen parameters."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,3 +61,26 @@ for family, title in ((AHAF, "AHAF"), (LEAF, "LEAF"), (FNeuron, "F-neuron")):
     for form in family.forms:
         kind = replace(learnable(family, form), title=title)
         ACTIVATIONS.register(f"{family.family}-{form}@ffn", in_fully_connected_part(kind))
+
+
+def with_frozen(kind: Activation, *names: str) -> Activation:
+    """A learnable activation whose parameters of these names keep their initial values."""
+
+    def make(shape: Sequence[int]) -> nn.Module:
+        layer = kind.make(shape)
+        for name in names:
+            layer.get_parameter(name).requires_grad_(False)
+        return layer
+
+    return replace(
+        kind,
+        family=f"frozen_{'_'.join(names)}-{kind.family}",
+        title=f"{kind.title} ({', '.join(names)} frozen)",
+        make=make,
+        slow_parameters=tuple(name for name in kind.slow_parameters if name not in names),
+    )
+
+
+for frozen in (("p2", "p4"), ("p2",)):
+    kind = with_frozen(learnable(LEAF, "tanh"), *frozen)
+    ACTIVATIONS.register(f"{kind.family}-tanh", kind)

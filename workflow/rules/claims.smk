@@ -26,15 +26,7 @@ rule claims:
         "logs/claims/{scale}.log",
     localrule: True
     params:
-        cells=lambda wildcards: [cell.name for cell in judged_cells(wildcards)],
-        settings=lambda wildcards: settings_json(
-            CONFIG.scales[wildcards.scale].settings, judged_cells(wildcards)
-        ),
-        # No inputs: who makes what all asks for wants none of them trained again.
-        beyond_all=lambda wildcards: content(
-            Path(run_of(cell, wildcards.scale))
-            for cell in finished_beyond_all(wildcards)
-        ),
+        **judged_records,
         benchmark=content([BENCHMARK]),
         made_with=digest("claims", "claims.yaml", "published.csv", "formats"),
     shell:

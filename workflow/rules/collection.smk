@@ -5,7 +5,7 @@ PARTIAL = f"{REPORT}/partial"
 
 rule collect_partial:
     output:
-        [f"{PARTIAL}/{name}" for name in RECORDS],
+        [f"{PARTIAL}/{name}" for name in (*RECORDS, PAGE)],
         directory(f"{PARTIAL}/tables"),
         directory(f"{PARTIAL}/figures"),
         [

@@ -207,6 +207,19 @@ def judged_cells(wildcards) -> list[Cell]:
     return sort_cells([*in_all, *finished_beyond_all(wildcards)])
 
 
+judged_records = dict(
+    cells=lambda wildcards: [cell.name for cell in judged_cells(wildcards)],
+    settings=lambda wildcards: settings_json(
+        CONFIG.scales[wildcards.scale].settings, judged_cells(wildcards)
+    ),
+    # No inputs: who makes what all asks for wants none of them trained again.
+    beyond_all=lambda wildcards: content(
+        Path(run_of(cell, wildcards.scale)) for cell in finished_beyond_all(wildcards)
+    ),
+)
+"""What the products of the judged cells depend on, as parameters of their rules."""
+
+
 def run_of(cell: Cell, scale: str) -> str:
     """A cell's run.json, which is written last."""
     return f"{cell.directory(scale)}/run.json"

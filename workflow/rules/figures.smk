@@ -46,6 +46,31 @@ rule forms_charts:
         " --forms {output.forms} --evolution {output.evolution} > {log} 2>&1"
 
 
+rule differences_chart:
+    input:
+        lambda wildcards: [
+            run_of(cell, wildcards.scale)
+            for cell in CONFIG.cells(scale=wildcards.scale)
+        ],
+    output:
+        report(
+            f"{REPORT}/{DIFFERENCES_CHART}.{FIGURE_FORMAT}",
+            caption="../report/differences_chart.rst",
+            category="Overview",
+            labels={"table": "all differences from the base functions"},
+        ),
+    log:
+        f"logs/figures/{{scale}}/{DIFFERENCES_CHART}.log",
+    localrule: True
+    params:
+        **judged_records,
+        statistics=json.dumps(config["statistics"], sort_keys=True),
+        made_with=digest("forest"),
+    shell:
+        "leaf figure {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
+        " --statistics {params.statistics:q} --differences {output} > {log} 2>&1"
+
+
 rule initial_forms_chart:
     output:
         report(

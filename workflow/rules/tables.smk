@@ -33,6 +33,7 @@ rule network_tables:
         differences=network_table("differences", "against the base functions"),
         best_epoch=network_table("best_epoch", "what the best epoch adds"),
         matches=network_table("matches", "what learned curves are like"),
+        movement=network_table("movement", "how far parameters moved"),
     log:
         "logs/tables/{scale}/{experiment}/{network}.log",
     localrule: True
@@ -40,8 +41,8 @@ rule network_tables:
         cells=names_of,
         settings=settings_of,
         statistics=json.dumps(config["statistics"], sort_keys=True),
-        made_with=digest("statistics", "tables", "formats"),
+        made_with=digest("statistics", "tables", "movement", "formats"),
     shell:
         "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"
         " --statistics {params.statistics:q} --paper {output.paper} --differences {output.differences}"
-        " --best_epoch {output.best_epoch} --matches {output.matches} > {log} 2>&1"
+        " --best_epoch {output.best_epoch} --matches {output.matches} --movement {output.movement} > {log} 2>&1"

@@ -6,6 +6,7 @@ is known, and whoever holds the paper can add others. A claim about one scale is
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from leaf.analysis.collection import Records
 from leaf.analysis.forms import natural
 from leaf.analysis.layout import BENCHMARK
 from leaf.analysis.matching import FUNCTIONS
+from leaf.analysis.pairs import COMPARISON, are_mixed, computed_in, pairs
 from leaf.analysis.statistics import judged_by, paired_interval
 from leaf.analysis.tables import form_title
 from leaf.experiment.datasets import DATASETS
@@ -75,10 +77,12 @@ def evaluate(records: Records) -> pd.DataFrame:
         missing, holds = finding.missing, finding.holds
         if claim["about"] != "any" and scales != [claim["about"]]:
             holds, missing = None, f"the claim is about the scale {claim['about']}, this is {', '.join(scales)}"
+        verdict = UNDECIDED if holds is None else HOLDS if holds else FAILS
         where = claim["where"] + ("; direction inferred from it" if claim.get("inferred") else "")
         rows.append({
             "claim": claim["claim"], "where": where,
-            "verdict": UNDECIDED if holds is None else HOLDS if holds else FAILS,
+            "verdict": verdict,
+            "reading": claim["reading"][verdict].format(missing=missing),
             "measured": finding.measured, "published": published.get(claim["id"], ""), "undecided because": missing,
             "quantity": claim["quantity"], "rule": claim["rule"],
         })  # fmt: skip
@@ -102,27 +106,20 @@ def _published(claims: set[str]) -> dict[str, str]:
 # --- quantities -------------------------------------------------------------------------------------------------------
 
 
-def _by_seed(records: Records, column: str, **fields: str) -> pd.Series:
-    """A column of the finished Adam cells with the given fields, by seed."""
-    cells = records.cells[records.cells["status"].isin([DONE, DIVERGED])]
-    for field, value in {"optimizer": "adam", **fields}.items():
-        cells = cells[cells[field] == value]
-    return cells.set_index("seed")[column].astype(float)
+def _comparisons(records: Records, column: str) -> dict[tuple[str, ...], pd.DataFrame]:
+    """The pairs of Adam cells that were computed alike, by (network, data set, family, form, procedure)."""
+    table = pairs(records, column)
+    table = table[table["alike"] & (table["optimizer"] == "adam")]
+    return {tuple(map(str, key)): rows for key, rows in table.groupby(COMPARISON[:-1], sort=False)}
 
 
 def _against_base(
     records: Records, column: str, places: Iterable[tuple[str, str]], variants: Iterable[tuple[str, str, str]]
 ) -> dict[tuple[str, ...], np.ndarray]:
     """Differences from the base function, seed by seed, by (network, data set) and (family, form, procedure)."""
-    variants, found = list(variants), dict[tuple[str, ...], np.ndarray]()
-    for network, dataset in places:
-        for family, form, procedure in variants:
-            place = {"network": network, "dataset": dataset, "form": form}
-            learnable = _by_seed(records, column, family=family, procedure=procedure, **place)
-            pairs = (learnable - _by_seed(records, column, family="base", procedure="classic", **place)).dropna()
-            if len(pairs):
-                found[network, dataset, family, form, procedure] = pairs.to_numpy()
-    return found
+    there = _comparisons(records, column)
+    wanted = [(*place, *variant) for place, variant in product(places, variants)]
+    return {key: (there[key]["value"] - there[key]["base_value"]).to_numpy() for key in wanted if key in there}
 
 
 def _mean_over_comparisons(records: Records, column: str, scale: float, unit: str, wanted: int) -> Finding:
@@ -158,12 +155,12 @@ def lower_loss(records: Records) -> Finding:
 def seven_percent(records: Records) -> Finding:
     """LEAF as Tanh against tanh on CIFAR-10, both networks, in points and relative."""
     words, intervals, missing = [], [], []
+    there = _comparisons(records, judged_by(records))
     for network in PAPERS_NETWORKS:
         title = NETWORKS[network].title
-        place = {"network": network, "dataset": "cifar10", "form": "tanh"}
-        base = _by_seed(records, judged_by(records), family="base", procedure="classic", **place)
-        learnable = _by_seed(records, judged_by(records), family="leaf", procedure="p24sl", **place)
-        ratios, points = (learnable / base - 1).dropna() * 100, (learnable - base).dropna() * 100
+        found = there.get((network, "cifar10", "leaf", "tanh", "p24sl"), pd.DataFrame(columns=["value", "base_value"]))
+        learnable, base = found["value"].astype(float), found["base_value"].astype(float)
+        ratios, points = (learnable / base - 1) * 100, (learnable - base) * 100
         if len(points) < SEEDS:
             missing.append(f"{title}: {len(points)} of {SEEDS} seeds")
         if len(points) < 2:
@@ -216,16 +213,20 @@ def _convolutional_shares(records: Records, cell: str) -> list[float]:
 
 def relu_stability(records: Records) -> Finding:
     """The largest falls of accuracy of LEAF as ReLU, KerasNet, CIFAR-10: at a common learning rate, with P24Sl."""
-    falls = {}
+    falls, rows = {}, []
     for procedure in ("classic", "p24sl"):
         name = f"kerasnet/cifar10/leaf-relu/{procedure}/adam/seed42"
         row = records.cells[(records.cells["cell"] == name) & records.cells["status"].isin([DONE, DIVERGED])]
         if row.empty:
             return Finding("", missing=f"{name}")
+        rows.append(row)
         accuracy = records.epochs[records.epochs["cell"] == name]["test_accuracy"] * 100
         falls[procedure] = np.inf if row["status"].iloc[0] == DIVERGED else (accuracy.cummax() - accuracy).max()
     words = {p: "diverged" if fall == np.inf else f"{fall:.1f} points" for p, fall in falls.items()}
     measured = f"common learning rate: {words['classic']}; P24Sl: {words['p24sl']}"
+    both = pd.concat(rows)
+    if are_mixed(both):
+        return Finding(measured, missing=f"the two cells were computed in {' and '.join(computed_in(both))}")
     return Finding(measured, bool(falls["classic"] >= UNSTABLE > falls["p24sl"]))
 
 

@@ -39,10 +39,14 @@ COLUMNS = (
     "cell", "scale", "network", "dataset", "activation", "family", "form", "procedure", "optimizer", "seed",
     "experiments", "status", "best_accuracy", "best_epoch", "final_accuracy", "last_epochs_accuracy",
     "chosen_accuracy", "chosen_epoch", "final_train_loss", "seconds_per_epoch", "epochs", "diverged_at",
-    "training_version", "device", "threads", "kernel", "precision", "torch", "commit", "clean",
+    "training_version", "device", "threads", "kernel", "precision", "torch", "commit", "clean", "with_model",
 )  # fmt: skip
 """The columns of ``Records.cells``; accuracies are shares in [0, 1], ``chosen_accuracy`` the test accuracy of the epoch
-that is best on the validation images, where there are any."""
+that is best on the validation images, where there are any; ``with_model`` tells whether ``model.safetensors`` lay
+beside the cell's records when they were collected."""
+
+MODEL = "model.safetensors"
+"""The output that records are complete without."""
 
 
 METRICS = [field.name for field in fields(EpochRecord)]
@@ -100,6 +104,7 @@ def collect(
     settings: Settings,
     with_forms: bool = False,
     tolerant: bool = False,
+    without_models: bool = False,
 ) -> Records:
     """Gather the records of cells from their directories, as far as there are any.
 
@@ -109,6 +114,7 @@ def collect(
         settings: the scale's; cells made with others are marked stale.
         with_forms: gather ``forms`` too.
         tolerant: count a damaged cell as such.
+        without_models: take cells whose ``model.safetensors`` is missing; else they are damaged.
 
     Raises:
         DamagedError: if a cell is damaged, unless ``tolerant``.
@@ -126,7 +132,7 @@ def collect(
             "status": MISSING,
         }
         try:
-            run = read_run(directory)
+            run = read_run(directory, optional=[MODEL] if without_models else [])
         except DamagedError:
             if not tolerant:
                 raise
@@ -134,6 +140,7 @@ def collect(
         if run:
             metrics = _read_csv(directory / "metrics.csv").reindex(columns=METRICS)  # a stale cell may lack some
             row |= _results(metrics, run, outcome(run, Identity.of(cell, scale, settings)))
+            row["with_model"] = (directory / MODEL).is_file()
             epochs.append(metrics.assign(cell=cell.name))
             if with_forms:
                 forms[cell.name] = read_forms(cell, directory)
@@ -248,6 +255,8 @@ def read_records(directory: Path) -> Records:
             values = _in_order(values, functions)
         forms.setdefault(cell, {})[f"{kind}/{key}"] = values
     cells["experiments"] = cells["experiments"].fillna("")
+    before_the_column = cells["with_model"].isna() & (cells["status"] != MISSING)
+    cells["with_model"] = cells["with_model"].mask(before_the_column, True)  # models had to be there then
     of_another = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] != TRAINING_VERSION)
     cells["status"] = cells["status"].mask(of_another.astype(bool), STALE)
     return Records(cells, epochs, forms)

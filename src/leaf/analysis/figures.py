@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -26,22 +25,13 @@ from leaf.analysis.forms import (
     parameter_quantiles,
 )
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, number_formats, starting_activations
+from leaf.analysis.style import set_style
 from leaf.analysis.tables import activation_title, form_title, marks, variant_title
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_whole
 from leaf.experiment.observations import QUANTILES
 
-matplotlib.use("agg")
-sns.set_theme(context="paper", style="ticks", palette="colorblind")
-plt.rcParams.update(
-    {
-        "svg.hashsalt": "leaf",
-        "pdf.fonttype": 42,  # fonts embedded whole, as journals ask; in SVG letters are outlines
-        "figure.constrained_layout.use": True,
-        "figure.constrained_layout.h_pad": 0.08,
-        "legend.frameon": False,
-    }
-)
+set_style()
 
 SHOWN_EPOCHS = (1, 3, 10, 30)
 """After which epochs median curves are drawn, beside the start and the end."""

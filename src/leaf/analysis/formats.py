@@ -49,7 +49,8 @@ def _to_csv(table: pd.DataFrame) -> str:
     return _flat(table).to_csv(index=False)
 
 
-def _to_markdown(table: pd.DataFrame) -> str:
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown, with the notes of ``table.attrs["notes"]`` below it."""
     return _in_words(_flat(table)).to_markdown(index=False, disable_numparse=True) + "\n" + _paragraphs(table)
 
 
@@ -103,7 +104,7 @@ def _longest(column: pd.Series) -> int:
 WRITERS: dict[str, Callable[[pd.DataFrame], str]] = {
     ".csv": _to_csv,
     ".tex": _to_latex,
-    ".md": _to_markdown,
+    ".md": to_markdown,
     ".rst": _to_restructured_text,
     ".html": _to_html,
 }

@@ -13,11 +13,16 @@ PROGRESS_CHART = "figures/{experiment}/{network}/{dataset}/{form}"
 FORMS_CHART = f"figures/forms/{CELL_PATTERN}"
 EVOLUTION_CHART = f"figures/evolution/{CELL_PATTERN}"
 INITIAL_FORMS_CHART = "figures/initial_forms"
+DIFFERENCES_CHART = "figures/differences"
+PAGE = "README.md"
+"""What a reader opens first: the paper's tables, differences and verdicts."""
+ABOUT = "about.md"
+"""Text by hand that the page ends with, if there is any."""
 
 TABLE_FORMATS = ("csv", "tex", "md", "html")
 """Every table is written in each of these."""
 
-NETWORK_TABLES = ("paper", "differences", "best_epoch", "matches")
+NETWORK_TABLES = ("paper", "differences", "best_epoch", "matches", "movement")
 """The kinds of tables that an experiment has of each network."""
 
 REPORT_TABLES = ("overview", "claims")

@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from leaf.analysis.collection import Records, Variant
+from leaf.analysis.pairs import COMPARISON, are_mixed, pairs
 from leaf.analysis.tables import variant_title
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
@@ -28,6 +29,7 @@ METRICS = {
 """What can be compared: columns of ``Records.cells``, with what they are called."""
 
 BETTER, WORSE, EVEN, UNTOLD = "better", "worse", "no difference shown", "one seed: not to be told"
+UNLIKE = "computed differently: not compared"
 
 
 def paired_interval(differences: Sequence[float], confidence: float) -> tuple[float, float, float, float]:
@@ -67,7 +69,8 @@ def judged_by(records: Records) -> str:
 def differences_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
     """How much better each learnable activation is than the base function of its form, in percentage points.
 
-    One row per data set and variant; Holm's correction counts them all. Stale and damaged cells don't count.
+    One row per data set and variant; Holm's correction counts them all. Stale and damaged cells don't count. Pairs of
+    different precision or kind of device are left out, and counted in a column of their own if there are any.
 
     Args:
         metric: a key of ``METRICS``, or ``"auto"`` for what ``judged_by`` says.
@@ -82,23 +85,26 @@ def differences_table(records: Records, metric: str, confidence: float) -> pd.Da
     if records.cells[metric].isna().all() and records.cells["best_accuracy"].notna().any():
         raise UserError(f"statistics: metric {metric}: no cell has it; it takes validation_images. Choose auto")
     rows = []
-    for place, variants in _by_place(records, metric):
-        for variant, values in variants.items():
-            base = variants.get(variant._replace(family="base", procedure="classic"))
-            pairs = pd.Series(dtype=float) if base is None or variant.family == "base" else (values - base).dropna()
-            if len(pairs):
-                known = paired_interval(list(pairs), confidence) if len(pairs) > 1 else (np.nan,) * 4
-                rows.append(
-                    (*place, variant_title(variant, _several_optimizers(records)), len(pairs), pairs.mean(), *known)
-                )
+    for key, of_comparison in pairs(records, metric).groupby(COMPARISON, sort=False):
+        network, dataset, *variant = map(str, key)
+        alike = of_comparison[of_comparison["alike"]]
+        points = alike["value"] * 100 - alike["base_value"] * 100
+        known = paired_interval(list(points), confidence) if len(points) > 1 else (np.nan,) * 4
+        title = variant_title(Variant(*variant), _several_optimizers(records))
+        place = NETWORKS[network].title, DATASETS[dataset].title
+        ways = ", ".join(alike["computed_in"].unique())
+        rows.append((*place, title, len(alike), points.mean(), *known, ways, len(of_comparison) - len(alike)))
     difference = f"difference in {METRICS[metric]}, points"
-    columns = [*PLACE, "activation", "seeds", difference, "low", "high", "effect size", "p"]
+    columns = [*PLACE, "activation", "seeds", difference, "low", "high", "effect size", "p", "computed in", "left out"]
     table = pd.DataFrame(rows, columns=columns)
-    table["p, Holm"] = holm(list(table["p"]))
+    table.insert(columns.index("p") + 1, "p, Holm", holm(list(table["p"])))
     table["verdict"] = [
-        UNTOLD if np.isnan(p) else EVEN if p >= 1 - confidence else BETTER if points > 0 else WORSE
-        for p, points in zip(table["p, Holm"], table[difference], strict=True)
-    ]
+        UNLIKE if not seeds else UNTOLD if np.isnan(p) else EVEN if p >= 1 - confidence
+        else BETTER if points > 0 else WORSE
+        for seeds, p, points in zip(table["seeds"], table["p, Holm"], table[difference], strict=True)
+    ]  # fmt: skip
+    if not are_mixed(records.cells):
+        table = table.drop(columns=["computed in", "left out"])
     return table.round({difference: 2, "low": 2, "high": 2, "effect size": 2, "p": 5, "p, Holm": 5})
 
 

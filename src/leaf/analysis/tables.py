@@ -7,6 +7,7 @@ from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Activation
 from leaf.analysis.collection import MISSING, Records, Variant
 from leaf.analysis.forms import natural
 from leaf.analysis.matching import FUNCTIONS
+from leaf.analysis.pairs import are_mixed, computed_in
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE
@@ -50,7 +51,8 @@ def variant_title(variant: Variant, with_optimizer: bool) -> str:
 def summary_table(records: Records) -> pd.DataFrame:
     """One row per cell: what it is, its accuracies in %, epochs counted from 1, and the mean seconds per epoch.
 
-    Where there are validation images, also the test accuracy at the epoch that they choose.
+    Where there are validation images, also the test accuracy at the epoch that they choose; where cells differ in
+    precision or kind of device, both.
     """
     cells = records.cells
     kinds = [kind_of(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
@@ -61,6 +63,8 @@ def summary_table(records: Records) -> pd.DataFrame:
     ]
     has_chosen = cells["chosen_accuracy"].notna().any()
     chosen = {"chosen test accuracy, %": _percent(cells["chosen_accuracy"]), "chosen epoch": cells["chosen_epoch"]}
+    mixed = are_mixed(cells)
+    made_in = {"precision": cells["precision"], "device": cells["device"]}
     return pd.DataFrame(
         {
             "type": [kind.title for kind in kinds],
@@ -75,6 +79,7 @@ def summary_table(records: Records) -> pd.DataFrame:
             "final test accuracy, %": _percent(cells["final_accuracy"]),
             "mean of last 10 epochs, %": _percent(cells["last_epochs_accuracy"]),
             "seconds per epoch": cells["seconds_per_epoch"].round(3),
+            **(made_in if mixed else {}),
             "status": [_status(*row) for row in zip(cells["status"], cells["diverged_at"], strict=True)],
         }
     )
@@ -84,7 +89,8 @@ def paper_table(records: Records) -> pd.DataFrame:
     """The paper's table of one network, data sets side by side: best test accuracy in % and its epoch.
 
     Beside them, what the paper does not give: accuracy at the last epoch, its mean over the last ten, and, where there
-    are validation images, at the epoch that they choose. One row per variant. Where there are several seeds: mean ±
+    are validation images, at the epoch that they choose; and, where cells differ in it, precision and kind of device.
+    One row per variant. Where there are several seeds: mean ±
     standard deviation (number of seeds), and the range of epochs. A result that is missing, diverged or stale says so.
     """
     several_optimizers = len(records.unique("optimizer")) > 1
@@ -99,6 +105,8 @@ def paper_table(records: Records) -> pd.DataFrame:
             results = _results_in_words(cells)
             if has_chosen:
                 results["chosen"] = _mean_in_words(cells["chosen_accuracy"].dropna())
+            if are_mixed(records.cells):
+                results["computed in"] = ", ".join(filter(None, computed_in(cells).unique()))
             row |= {(DATASETS[dataset].title, column): words for column, words in results.items()}
     keys = ["activation", "initial form", *(["optimizer"] if several_optimizers else []), "procedure"]
     columns = pd.MultiIndex.from_tuples(dict.fromkeys(column for row in rows.values() for column in row))

@@ -12,6 +12,7 @@ from leaf.networks import Network
 PRECISIONS = {
     "float32": "every number and product",
     "tf32": "GPUs alone: convolutions and matrix products round their inputs to 10 bits",
+    "tf32-convolutions": "GPUs alone: convolutions round their inputs to 10 bits, as torch does by default",
     "bfloat16": "convolutions and matrix products compute in bfloat16, weights and activations stay float32",
 }
 """What a cell can be trained in, by name."""
@@ -38,8 +39,12 @@ def keep_freed_memory() -> None:
 
 
 def compute_in(precision: str, network: Network, device: torch.device) -> None:
-    """Let a network on a device compute in one of the ``PRECISIONS``; what it gives is float32 or wider."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    """Let a network on a device compute in one of the ``PRECISIONS``; what it gives is float32 or wider.
+
+    TF32 is switched for the whole process: the network that was prepared last decides.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision in ("tf32", "tf32-convolutions")
     if precision == "bfloat16":
         exact = network.forward
 

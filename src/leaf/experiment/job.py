@@ -116,8 +116,8 @@ def check_possible(execution: Execution, device: torch.device) -> None:
     """
     if execution.precision not in PRECISIONS:
         raise UserError(f"unknown precision {execution.precision!r}; known: {', '.join(PRECISIONS)}")
-    if execution.precision == "tf32" and device.type != "cuda":
-        raise UserError("precision: tf32 exists on GPUs alone; choose float32 or bfloat16")
+    if execution.precision.startswith("tf32") and device.type != "cuda":
+        raise UserError(f"precision: {execution.precision} exists on GPUs alone; choose float32 or bfloat16")
     if execution.precision != "float32" and device.type == "cuda" and not torch.cuda.is_tf32_supported():
         name = torch.cuda.get_device_name(device)
         raise UserError(f"precision: {name} computes in neither tf32 nor bfloat16; choose float32")

@@ -1,7 +1,7 @@
 """``run.json``: what made a finished cell's outputs, with the SHA-256 of the other files."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,11 @@ def write_run(directory: Path, run: Run) -> None:
     write_text(directory / "run.json", json.dumps(asdict(sealed), indent=2) + "\n")
 
 
-def read_run(directory: Path) -> Run | None:
+def read_run(directory: Path, optional: Collection[str] = ()) -> Run | None:
     """The ``run.json`` of a finished cell, or ``None`` if there is none.
+
+    Args:
+        optional: names of outputs that may be missing. Those that are there are checked like all others.
 
     Raises:
         DamagedError: if it cannot be read, or another output is missing or has changed.
@@ -124,6 +127,8 @@ def read_run(directory: Path) -> Run | None:
         raise DamagedError(f"{directory / 'run.json'} is no record of a run ({error!r}); {advice}") from None
     for name, digest in run.sha256.items():
         if not (directory / name).is_file():
+            if name in optional:
+                continue
             raise DamagedError(f"{directory / name} is missing; {advice}")
         if sha256(directory / name) != digest:
             raise DamagedError(f"{directory / name} is not the file that the run wrote; {advice}")

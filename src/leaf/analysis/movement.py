@@ -1,0 +1,79 @@
+"""How far training moved the activation parameters: what P24Sl leaves of LEAF's p2 and p4 among them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from leaf.analysis.collection import Records, Variant
+from leaf.analysis.forms import layers, parameter_quantiles
+from leaf.analysis.tables import variant_title
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.observations import QUANTILES
+from leaf.experiment.procedures import PROCEDURES
+from leaf.networks import NETWORKS
+
+SHOWN = (0.05, 0.5, 0.95)
+"""The quantiles of a layer's elements that are shown."""
+
+
+def _changes(records: Records, cell: str) -> Iterator[tuple[str, str, float, np.ndarray]]:
+    """Of every activation layer and parameter of a cell: its initial value, and quantiles of the change since.
+
+    All elements of a layer start at one value, so that the quantiles of the change are those of the value, less it.
+    """
+    forms = records.forms.get(cell, {})
+    for layer in layers(forms):
+        for name, values in parameter_quantiles(forms, layer).items():
+            start = float(values[0, QUANTILES.index(0.5)])
+            yield layer, name, start, values[-1].astype(float) - start
+
+
+def movement_table(records: Records) -> pd.DataFrame:
+    """Quantiles over a layer's elements of how far a parameter has moved, averaged over seeds.
+
+    One row per data set, variant, layer and parameter of the cells with learned curves; changes have three significant
+    digits.
+    """
+    rows = []
+    several_optimizers = len(records.unique("optimizer")) > 1
+    for dataset in records.unique("dataset"):
+        for variant, cells in records.select(dataset=dataset).variants():
+            found: dict[tuple[str, str, float], list[np.ndarray]] = {}
+            for cell in cells["cell"]:
+                for layer, name, start, change in _changes(records, cell):
+                    found.setdefault((layer, name, start), []).append(change)
+            for (layer, name, start), changes in found.items():
+                mean = np.mean(changes, axis=0)
+                rows.append({
+                    "data set": DATASETS[dataset].title, "activation": variant_title(variant, several_optimizers),
+                    "layer": layer, "parameter": name, "seeds": len(changes), "start": f"{start:g}",
+                    **{f"change, {level:.0%}": f"{mean[QUANTILES.index(level)]:+.3g}" for level in SHOWN},
+                })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def reach_table(records: Records) -> pd.DataFrame:
+    """How far 90% of the elements moved at most: LEAF's parameters, a row per network, data set and variant.
+
+    Of each parameter the larger end of the middle 90% of its changes, in the layer and seed where that is largest; and
+    ``slow``, whether P24Sl was at work.
+    """
+    rows = []
+    for (network, dataset), cells in records.cells.query("family == 'leaf'").groupby(
+        ["network", "dataset"], sort=False
+    ):
+        for key, members in cells.groupby(list(Variant._fields), sort=False):
+            reach: dict[str, float] = {}
+            for cell in members["cell"]:
+                for _, name, _, change in _changes(records, cell):
+                    ends = [abs(change[QUANTILES.index(level)]) for level in (0.05, 0.95)]
+                    reach[name] = max(reach.get(name, 0.0), *ends)
+            if reach:
+                variant = Variant(*map(str, key))
+                title = variant_title(variant, with_optimizer=variant.optimizer != "adam")
+                rows.append({
+                    "network": NETWORKS[str(network)].title, "data set": DATASETS[str(dataset)].title,
+                    "activation": title, **reach, "slow": PROCEDURES[variant.procedure].slow,
+                })  # fmt: skip
+    return pd.DataFrame(rows)

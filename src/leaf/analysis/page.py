@@ -1,0 +1,144 @@
+"""The page that a directory of results opens on: the paper's tables side by side, the differences, the verdicts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from leaf.activations import LEAF
+from leaf.analysis.claims import PAPERS_DATASETS, PAPERS_NETWORKS, evaluate
+from leaf.analysis.collection import Records, Variant
+from leaf.analysis.formats import to_markdown
+from leaf.analysis.movement import reach_table
+from leaf.analysis.pairs import are_mixed, computed_in, pair_notes
+from leaf.analysis.statistics import METRICS, judged_by
+from leaf.analysis.tables import form_title, kind_of, marks, overview_table
+from leaf.experiment.cells import Cell
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
+from leaf.experiment.status import DIVERGED, DONE
+from leaf.networks import NETWORKS
+
+PAPERS_FAMILIES = ("base", "ahaf", "leaf")
+UNTRAINED = "—"
+
+
+def page(records: Records, chart: str, statistics: Mapping[str, Any], about: str) -> str:
+    """The page in Markdown.
+
+    Args:
+        chart: where the forest plot lies, relative to the page.
+        statistics: the arguments of ``differences_table``.
+        about: text by hand that the page ends with.
+    """
+    claims = evaluate(records)[["claim", "verdict", "measured", "reading"]]
+    overview = overview_table(records).drop(columns=["stale", "damaged", "kernel", "threads", "torch", "commit"])
+    sections = [
+        *_tables(records),
+        *_differences(records, chart, statistics),
+        "## The paper's claims",
+        to_markdown(claims),
+        "[claims.csv](./claims.csv) has each claim's quantity and rule, and what is missing.",
+        *_movement(records),
+        "## What is trained",
+        to_markdown(overview),
+        about,
+    ]
+    return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
+
+
+def _tables(records: Records) -> list[str]:
+    finished = int(records.cells["status"].isin([DONE, DIVERGED]).sum())
+    return [
+        f"# Results at the scale {', '.join(records.cells['scale'].unique())}",
+        f"{finished} of {len(records.cells)} cells are trained. `leaf analyse` makes this page, and all tables and"
+        " figures beside it, of `cells.csv`, `epochs.csv` and `forms.safetensors`.",
+        "## The paper's tables",
+        f"{METRICS[judged_by(records)].capitalize()} in %, with its epoch in brackets. Where the grid has several"
+        " seeds: mean ± standard deviation, and in brackets how many of them are trained."
+        f" {UNTRAINED} is not trained yet; an empty field is not in the grid.",
+        to_markdown(side_by_side(records)),
+    ]
+
+
+def _differences(records: Records, chart: str, statistics: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Differences from the base functions",
+        f"![Paired differences of learnable activations from their base functions]({chart})",
+        "Each point is a learnable activation less the function it starts as, paired by seed, with the"
+        f" {statistics['confidence']:.0%} t interval over seeds. A hollow point is one seed, which cannot be told from"
+        " chance.",
+        *pair_notes(records),
+    ]
+
+
+def _movement(records: Records) -> list[str]:
+    """What training left of LEAF's parameters, if there are learned curves."""
+    table = reach_table(records)
+    if table.empty:
+        return []
+    parameters = list(LEAF.parameter_names)
+    slow = table[table["slow"]]
+    learned = [name for name in parameters if name not in LEAF.slow_parameters]
+    least, most = float(slow[learned[0]].min()), float(slow[list(LEAF.slow_parameters)].to_numpy().max(initial=0))
+    told = (
+        f" With P24Sl {' and '.join(LEAF.slow_parameters)} moved by {most:.2g} at most, {learned[0]} by {least:.2g} at"
+        " least."
+    )
+    shown = table.drop(columns="slow").assign(**{name: table[name].map("{:.2g}".format) for name in parameters})
+    return [
+        "## How far LEAF's parameters moved",
+        "90% of a layer's elements lie within this distance of their initial value, in the layer and seed where it is"
+        f" largest.{told if len(slow) else ''} `tables/*/*/movement.md` have every layer.",
+        to_markdown(shown),
+    ]
+
+
+def side_by_side(records: Records) -> pd.DataFrame:
+    """The paper's tables of both networks as one: a column per network and data set, a row per variant.
+
+    Fields are the accuracies that cells are judged by, in words. A column's title names precision and kind of device if
+    the records mix them; where one column does, its fields do.
+    """
+    cells = records.cells[records.cells["family"].isin(PAPERS_FAMILIES)]
+    mixed = are_mixed(cells)
+    columns: dict[str, pd.Series] = {}
+    for network in PAPERS_NETWORKS:
+        for dataset in PAPERS_DATASETS:
+            here = cells[(cells["network"] == network) & (cells["dataset"] == dataset)]
+            ways = [way for way in computed_in(here).unique() if way]
+            title = f"{NETWORKS[network].title}, {DATASETS[dataset].title}"
+            title += f" ({ways[0]})" if mixed and len(ways) == 1 else ""
+            columns[title] = pd.Series({
+                key: _entry(members, judged_by(records), len(ways) > 1)
+                for key, members in here.groupby(list(Variant._fields), sort=False)
+            }, dtype=object)  # fmt: skip
+    order = {name: Cell.parse(name).order[2:] for name in cells["cell"]}  # the same in every network and data set
+    in_order = cells.sort_values("cell", key=lambda names: names.map(order))
+    wanted = list(dict.fromkeys(in_order[list(Variant._fields)].itertuples(index=False, name=None)))
+    words = pd.DataFrame([_words(Variant(*map(str, key))) for key in wanted])
+    table = pd.DataFrame(columns).reindex(pd.MultiIndex.from_tuples(wanted)).fillna("").reset_index(drop=True)
+    return pd.concat([words, table], axis=1)
+
+
+def _words(variant: Variant) -> dict[str, str]:
+    kind = kind_of(variant.family, variant.form)
+    procedure = PROCEDURES[variant.procedure].title
+    return {
+        "starts as": form_title(variant.form),
+        "activation": kind.title if kind.adaptive else form_title(variant.form),
+        "procedure": procedure + ("" if variant.optimizer == "adam" else f", {OPTIMIZERS[variant.optimizer].title}"),
+    }
+
+
+def _entry(cells: pd.DataFrame, metric: str, name_way: bool) -> str:
+    """The accuracy of one variant's cells, one per seed, in words."""
+    present = cells[cells[metric].notna()]
+    if present.empty:
+        return UNTRAINED
+    percent = present[metric].astype(float) * 100
+    words = f"{percent.mean():.2f}" + (f" ± {percent.std():.2f}" if len(percent) > 1 else "")
+    words += f" ({present['best_epoch'].iloc[0]})" if len(cells) == 1 else f" ({len(present)} of {len(cells)})"
+    flaws = [mark for mark in marks(cells) if mark.startswith("(")]
+    ways = [way for way in computed_in(present).unique() if way] if name_way else []
+    return " ".join([words, *flaws, *ways])
