@@ -9,7 +9,7 @@ import yaml
 
 from leaf.cli import main
 from leaf.experiment.cells import Cell, check_result_path
-from leaf.experiment.config import CONFIG, SCHEMA, check_config, read_config
+from leaf.experiment.config import CONFIG, check_config, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.scales import SCALES, Scale, Settings, resolve_scales
 
