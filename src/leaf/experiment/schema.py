@@ -39,6 +39,7 @@ Item = TypeVar("Item")
 Distinct = Annotated[list[Item], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
 NAME_PATTERN = "^[a-z0-9_]{1,64}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+ONLY_NAMES = Field(json_schema_extra={"additionalProperties": False})
 Text = Annotated[str, StringConstraints(min_length=1)]
 Names = Annotated[Distinct[str], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -121,9 +122,9 @@ class Configuration(Model):
 
     scale: str = "quick"
     """How long and on how much data each cell trains: `quick`, `paper`, `sound`, or a key of `scales`."""
-    scales: dict[Name, OwnScale] = {}
+    scales: Annotated[dict[Name, OwnScale], ONLY_NAMES] = {}
     """Scales of your own; what one does not set it has from the scale that it extends."""
-    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)]
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1), ONLY_NAMES]
     """Sets of cells; each is a target."""
     guests: Distinct[str] = []
     """Python files that register activations, networks or data sets of your own."""
