@@ -27,8 +27,12 @@ TAKEN = {
     "experiments": dict.fromkeys(RULES, "the workflow has a rule of this name")
     | {name: f"reports/SCALE/figures/{name} has the figures of single cells" for name in ("forms", "evolution")},
     "scales": {name: f"reports/{name} is taken" for name in ("shipped", "benchmark", "partial")},
+    "datasets": {
+        name: f"reports/SCALE/tables/EXPERIMENT/NETWORK/{name} is taken"
+        for name in ("paper", "differences", "best_epoch", "matches")
+    },
 }
-"""The names that no experiment or scale can have, each with the reason."""
+"""The names that nothing of a user's own can have, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def read_strictly(files: Iterable[Path | str]) -> list[dict[str, Any]]:
     Snakemake's own loader takes the last of two equal keys; so the Snakefile calls this for the files that it has read.
 
     Raises:
-        UserError: if one cannot be read, is no YAML mapping, has a key twice or contains itself.
+        UserError: if one cannot be read, is no YAML mapping or has a key twice.
     """
     found = []
     for file in files:
@@ -143,6 +147,20 @@ def read_strictly(files: Iterable[Path | str]) -> list[dict[str, Any]]:
     return found
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's loader, but a key that a mapping has twice is an error."""
+
+    def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line, same = key.start_mark.line + 1, (key.tag, key.value)
+            if same in lines:
+                raise yaml.YAMLError(f"key {key.value!r} stands twice, in lines {lines[same]} and {line}")
+            lines[same] = line
+        return node
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """What a text in YAML, of which JSON is a part, stands for.
 
@@ -150,46 +168,12 @@ def parse_yaml(text: str, source: str) -> Any:
         source: where the text is from, for messages.
 
     Raises:
-        UserError: if it is no YAML, has a key twice in a mapping or contains itself by an anchor.
+        UserError: if it is no YAML, or has a key twice in a mapping.
     """
-    loader = yaml.SafeLoader(text)
     try:
-        node = loader.get_single_node()
-        _check_node(node, set(), set())
-        return None if node is None else loader.construct_document(node)
-    except RecursionError:
-        raise UserError(f"{source}: nested too deeply") from None
-    except yaml.YAMLError as error:
+        return yaml.load(text, _StrictLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}") from None
-    finally:
-        loader.dispose()
-
-
-def _check_node(node: yaml.Node | None, above: set[int], checked: set[int]) -> None:
-    """Check a node of a YAML document and those below it, each once.
-
-    Args:
-        above: identities of the nodes that this one lies in.
-        checked: identities of the nodes that have been checked; an anchor can repeat one any number of times.
-
-    Raises:
-        yaml.YAMLError: if a mapping has a key twice, or a node contains itself.
-    """
-    if not isinstance(node, yaml.CollectionNode) or id(node) in checked - above:
-        return
-    if id(node) in above:
-        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: the anchor there contains itself")
-    checked.add(id(node))
-    keyed = node.value if isinstance(node, yaml.MappingNode) else [(None, child) for child in node.value]
-    seen: dict[tuple[str, str], int] = {}
-    for key, child in keyed:
-        if isinstance(key, yaml.ScalarNode):
-            line = key.start_mark.line + 1
-            if first := seen.get((key.tag, key.value)):
-                both = f"lines {first} and {line}" if first != line else f"line {line}"
-                raise yaml.YAMLError(f"key {key.value!r} stands twice, in {both}; keep one of them")
-            seen[key.tag, key.value] = line
-        _check_node(child, above | {id(node)}, checked)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,11 +194,11 @@ def check_config(values: Mapping[str, Any]) -> Config:
     from leaf.experiment.schema import validated  # here, since it imports pydantic
 
     config = Config(validated(values))
+    load_guests(config.values["guests"])
     for kind, taken in TAKEN.items():
-        for name in config.values[kind]:
+        for name in {**config.values, "datasets": DATASETS}[kind]:
             if name in taken:
                 raise UserError(f"{kind}.{name}: {taken[name]}; give your {kind[:-1]} another name")
-    load_guests(config.values["guests"])
     check_known("scale", config.scale, config.scales)
     for name, experiment in config.experiments.items():
         for block in experiment["cells"]:

@@ -8,7 +8,6 @@ Only ``leaf.experiment.config`` imports this module, when a configuration is rea
 its settings on its command line, and importing pydantic would only delay it.
 """
 
-import argparse
 import difflib
 import json
 import sys
@@ -26,7 +25,7 @@ from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
 from leaf.experiment.scales import Settings
 
-RULES = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -47,7 +46,7 @@ Seeds = Annotated[Distinct[Seed], Field(min_length=1)]
 
 
 class Model(BaseModel):
-    model_config = RULES
+    model_config = STRICT
 
 
 OwnScale = TypedDict(
@@ -63,13 +62,13 @@ OwnScale = TypedDict(
     },
     total=False,
 )
-OwnScale.__pydantic_config__ = RULES  # type: ignore[attr-defined]
+OwnScale.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
 
 
 class Block(TypedDict, total=False):
     """Stands for the product of its lists; a list that it lacks is the experiment's."""
 
-    __pydantic_config__ = RULES  # type: ignore[misc]
+    __pydantic_config__ = STRICT  # type: ignore[misc]
 
     # Not docstrings, which pydantic does not find for inherited keys.
     networks: Annotated[Names, Field(description="Names of networks.")]
@@ -210,10 +209,10 @@ def json_schema() -> dict[str, Any]:
             return [inlined(item) for item in node]
         if not isinstance(node, dict):
             return node
-        whole = definitions[node["$ref"].split("/")[-1]] | node if "$ref" in node else node
-        # pydantic makes titles of the keys' names; a key named title is a mapping
-        drop = [key for key, value in whole.items() if key == "$ref" or (key == "title" and isinstance(value, str))]
-        return {key: inlined(value) for key, value in whole.items() if key not in drop}
+        reference = node.pop("$ref", "").split("/")[-1]
+        whole = definitions.get(reference, {}) | node
+        # pydantic makes a title of each key's name; what is named title and is no text is a key of ours
+        return {key: inlined(value) for key, value in whole.items() if key != "title" or not isinstance(value, str)}
 
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **inlined(schema)}
 
@@ -230,7 +229,8 @@ def _node(path: Sequence[int | str]) -> dict[str, Any]:
 def _rows(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """The rows of the page's table for one mapping of the schema and those below it."""
     for key, child in node["properties"].items():
-        default = "required" if key in node.get("required", ()) else _default(child)
+        given = f"`{json.dumps(child['default'])}`" if "default" in child and "properties" not in child else ""
+        default = "required" if key in node.get("required", ()) else given
         yield f"| `{prefix}{key}` | {_type(child)} | {default} | {' '.join(child['description'].split())} |"
         for where, below in {
             ".": child,
@@ -239,10 +239,6 @@ def _rows(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         }.items():
             if "properties" in below:
                 yield from _rows(below, f"{prefix}{key}{where}")
-
-
-def _default(node: Mapping[str, Any]) -> str:
-    return f"`{json.dumps(node['default'])}`" if "default" in node and "properties" not in node else ""
 
 
 def _type(node: Mapping[str, Any]) -> str:
@@ -267,15 +263,12 @@ def generated() -> dict[Path, str]:
     return {SCHEMA: schema, PAGE: above + MARK + "\n" + "\n".join(table) + "\n"}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare the generated files of the project in the working directory with the models, or write them."""
-    parser = argparse.ArgumentParser(prog="python -m leaf.experiment.schema", description=main.__doc__)
-    parser.add_argument("--fix", action="store_true", help="write the files")
-    fix = parser.parse_args(arguments).fix
+def main(arguments: Sequence[str]) -> None:
+    """Compare the generated files of the project in the working directory with the models, or write them: ``--fix``."""
     stale = False
     for file, right in generated().items():
         found = file.read_text(encoding="utf-8") if file.exists() else ""
-        if fix:
+        if "--fix" in arguments:
             write_text(file, right)
         elif found != right:
             stale = True
@@ -286,4 +279,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
