@@ -1,9 +1,16 @@
 """The configuration: its models, what is generated from them, and what is refused when it is read."""
 
+import copy
+import itertools
 import json
+import math
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import date
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import get_args
 
@@ -103,6 +110,34 @@ def test_the_json_schema_refuses_what_the_models_refuse(changes):
     assert not validator.is_valid(VALID | changes)
     with pytest.raises(UserError):
         schema.validated(VALID | changes)
+
+
+STRANGE = [None, True, 0, -1, 1.5, math.nan, 10**400, "", "50%", "a\nb", date(2023, 1, 1), [], [[]], [{}], [None], {}]
+STRANGE += [{1: 2}, {None: 1}, {"[key]": 1}, {"x": {"y": 1}}, {date(2023, 1, 1): 1}]
+
+
+def places(node: dict, path: tuple = ()) -> Iterator[tuple]:
+    """Paths to every value of nested mappings and lists, the whole included."""
+    yield path
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from places(child, (*path, key))
+
+
+def test_strange_values_end_in_one_line():
+    """Every value of a configuration in turn is replaced by every strange one: nothing but a UserError comes of it."""
+    own = {"extends": "quick", **dict.fromkeys(("epochs", "batch_size", "train_images", "seeds"), 1), "shuffle": True}
+    whole = schema.validated(VALID | {"scales": {"mine": own}, "tracking": {"trackers": ["wandb"]}})
+    said = []
+    for path, strange in itertools.product(places(whole), STRANGE):
+        changed = copy.deepcopy({"whole": whole})
+        parent = reduce(getitem, ("whole", *path)[:-1], changed)
+        parent[("whole", *path)[-1]] = strange
+        try:
+            schema.validated(changed["whole"])
+        except UserError as error:
+            said.append(str(error))
+    assert len(said) > 700
+    assert [line for line in said if "\n" in line or not re.match("[a-z]", line)] == []
 
 
 # --- names, numbers and images ----------------------------------------------------------------------------------------

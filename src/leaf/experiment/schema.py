@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required, TypeVar
 
@@ -155,26 +156,38 @@ def validated(values: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(_explain(min(error.errors(), key=_place))) from None
 
 
+UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
+LIMITS = {
+    "greater_than_equal": "less than the minimum",
+    "greater_than": "less than or equal to the minimum",
+    "less_than_equal": "greater than the maximum",
+    "less_than": "greater than or equal to the maximum",
+}
+"""What breaks a limit, by pydantic's name for the limit."""
+
+
 def _place(error: ErrorDetails) -> tuple[list[str], bool]:
     """Sort key: errors of a mapping come before those of its values, unknown keys first."""
-    about_key = error["type"] in ("extra_forbidden", "missing")
-    return [str(part) for part in error["loc"][: -1 if about_key else None]], error["type"] != "extra_forbidden"
+    unknown = error["type"] in UNKNOWN_KEY
+    return [str(part) for part in error["loc"][: -1 if unknown or error["type"] == "missing" else None]], not unknown
 
 
 def _explain(error: ErrorDetails) -> str:
     """What is wrong with a key and what would be right."""
     kind, path, value, limits = error["type"], list(error["loc"]), error["input"], error.get("ctx", {})
-    key = path.pop() if kind in ("extra_forbidden", "missing") or path[-1:] == ["[key]"] else None
-    if key == "[key]":
-        path.pop()
+    about_key = path[-1:] == ["[key]"] and kind not in UNKNOWN_KEY
+    if about_key:
+        del path[-2:]
+    key = path.pop() if kind in (*UNKNOWN_KEY, "missing") else None
     node, where = _node(path), ".".join(map(str, path)) or "configuration"
-    if kind == "extra_forbidden":
+    if kind in UNKNOWN_KEY:
         known = list(node["properties"])
         near = difflib.get_close_matches(str(key), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{where}: unknown key {key!r}{hint}; known: {', '.join(known)}"
-    expected = "string" if key == "[key]" else " or ".join(choice["type"] for choice in node.get("anyOf", [node]))
-    bounds = f"{value!r} is %s the %s of {next(iter(limits.values()), None)!r}"
+    if kind in LIMITS:
+        return f"{where}: {value!r} is {LIMITS[kind]} of {next(iter(limits.values()))!r}"
+    expected = "string" if about_key else " or ".join(choice["type"] for choice in node.get("anyOf", [node]))
     reasons = {
         "missing": f"{key!r} is a required property",
         "literal_error": f"{value!r} is not one of {', '.join(map(repr, node.get('enum', ())))}",
@@ -183,10 +196,6 @@ def _explain(error: ErrorDetails) -> str:
         "too_short": f"{value!r} should be non-empty",
         "string_too_short": f"{value!r} should be non-empty",
         "finite_number": f"expected a finite number, found {value!r}",
-        "greater_than_equal": bounds % ("less than", "minimum"),
-        "greater_than": bounds % ("less than or equal to", "minimum"),
-        "less_than_equal": bounds % ("greater than", "maximum"),
-        "less_than": bounds % ("greater than or equal to", "maximum"),
     }
     return f"{where}: {reasons.get(kind, f'expected {expected}, found {value!r}')}"
 
@@ -199,6 +208,7 @@ PAGE = Path("docs/configuration.md")
 MARK = f"<!-- The rest of the page is made of the models: {COMMAND} -->\n"
 
 
+@cache
 def json_schema() -> dict[str, Any]:
     """The JSON schema of the configuration, its definitions in the places where they are used."""
     schema = Configuration.model_json_schema()
@@ -209,10 +219,10 @@ def json_schema() -> dict[str, Any]:
             return [inlined(item) for item in node]
         if not isinstance(node, dict):
             return node
-        reference = node.pop("$ref", "").split("/")[-1]
-        whole = definitions.get(reference, {}) | node
+        whole = definitions.get(node.get("$ref", "").split("/")[-1], {}) | node
         # pydantic makes a title of each key's name; what is named title and is no text is a key of ours
-        return {key: inlined(value) for key, value in whole.items() if key != "title" or not isinstance(value, str)}
+        drop = [key for key, value in whole.items() if key == "$ref" or (key == "title" and isinstance(value, str))]
+        return {key: inlined(value) for key, value in whole.items() if key not in drop}
 
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **inlined(schema)}
 
