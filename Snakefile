@@ -37,7 +37,7 @@ from leaf.experiment.cells import (
     field_pattern,
     sort_cells,
 )
-from leaf.experiment.config import check_config
+from leaf.experiment.config import check_config, read_strictly
 from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.errors import UserError
@@ -59,7 +59,9 @@ container: "none"
 
 
 try:
+    read_strictly(workflow.configfiles)
     CONFIG = check_config(config)
+    config.update(CONFIG.values)  # with the defaults of keys that it lacks
     # Snakemake would answer a misspelt target with a bare MissingRuleException, and knows targets only after this file.
     for argument in sys.argv[1:]:
         CONFIG.check_target(argument)

@@ -171,7 +171,7 @@ COMMANDS = {
     "unknown setting": (["train", CELL, "--scale", "tiny", "--settings", '{"epoch": 1}'], "--settings .*epoch"),
     "settings of a wrong type": (
         ["train", CELL, "--scale", "tiny", "--settings", '{"epochs": "3"}'],
-        "settings: epochs must be a whole number above 0, not '3'",
+        "settings: epochs must be a whole number from 1 to 100000, not '3'",
     ),
     "no such precision": (
         ["train", CELL, *TINY, "--precision", "float16"],

@@ -9,7 +9,7 @@ import yaml
 
 from leaf.cli import main
 from leaf.experiment.cells import Cell, check_result_path
-from leaf.experiment.config import CONFIG, SCHEMA, check_config, read_config
+from leaf.experiment.config import CONFIG, check_config, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.scales import SCALES, Scale, Settings, resolve_scales
 
@@ -195,22 +195,6 @@ def test_files_that_are_no_configuration(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as error:
         read_config([file])
     assert str(file) in str(error.value)
-
-
-def test_schema_describes_every_key_and_the_default_config_uses_them_all():
-    schema = yaml.safe_load(SCHEMA.read_text())
-    assert set(schema["properties"]) == set(yaml.safe_load(CONFIG.read_text())) == set(schema["required"])
-
-    def described(node):
-        for name, child in node.get("properties", {}).items():
-            assert "description" in child or "$ref" in child, name
-            described(child)
-            if isinstance(child.get("additionalProperties"), dict):
-                described(child["additionalProperties"])
-            if isinstance(child.get("items"), dict):
-                described(child["items"])
-
-    described(schema)
 
 
 def test_command_cells(capsys):

@@ -1026,7 +1026,7 @@ def test_bad_arguments_are_told():
 def test_needs_torch_numpy_numba_and_safetensors_alone():
     code = """
 import sys
-others = ["snakemake", "pandas", "matplotlib", "seaborn", "scipy", "jsonschema", "yaml", "torchvision", "tqdm", "PIL"]
+others = ["snakemake", "pandas", "matplotlib", "seaborn", "scipy", "pydantic", "yaml", "torchvision", "tqdm", "PIL"]
 sys.modules.update(dict.fromkeys(others))
 import torch, leaf
 found = [name for name, module in sys.modules.items() if module and name.split(".")[0] in [*others, "numba"]]

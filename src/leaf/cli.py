@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 try:
-    import yaml
+    import yaml  # noqa: F401  # stands for all that the extra brings
 except ModuleNotFoundError:
     sys.exit("leaf: the experiment needs more than the library does: pip install 'leaf-activations[workflow]'")
 
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_choice, existing_cells, sort_cells
 from leaf.experiment.clearing import forget, prune
-from leaf.experiment.config import CONFIG, Config, check_known, read_config
+from leaf.experiment.config import CONFIG, Config, check_known, parse_yaml, read_config
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import read_settings
+from leaf.experiment.guests import load_guests, read_settings
 from leaf.experiment.progress import STATUS
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import STATUSES, CellStatus, look, summarize
@@ -162,18 +162,13 @@ def _add_cells(parser: argparse.ArgumentParser, number: str | None = "+") -> Non
 
 
 def _config(options: argparse.Namespace) -> Config:
-    overrides = _parsed("--config", options.config)
-    if not isinstance(overrides, dict):
-        raise UserError(f"--config {options.config!r}: expected keys and values, such as '{{scale: paper}}'")
-    return read_config(options.configfile, overrides)
-
-
-def _parsed(option: str, text: str) -> Any:
-    """What an option says in YAML, of which JSON is a part."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{option} {text!r}: {' '.join(str(error).split())}") from None
+    """The configuration, which is read at the first call."""
+    if "read" not in options:
+        overrides = parse_yaml(options.config, f"--config {options.config!r}")
+        if not isinstance(overrides, dict):
+            raise UserError(f"--config {options.config!r}: expected keys and values, such as '{{scale: paper}}'")
+        options.read = read_config(options.configfile, overrides)
+    return options.read
 
 
 def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[Cell]:
@@ -320,7 +315,7 @@ def _statistics(options: argparse.Namespace) -> dict[str, Any]:
     """How differences are told from chance, by the command line or the configuration."""
     if not options.statistics:
         return dict(_config(options).values["statistics"])
-    statistics = _parsed("--statistics", options.statistics)
+    statistics = parse_yaml(options.statistics, f"--statistics {options.statistics!r}")
     if not isinstance(statistics, dict) or set(statistics) != {"metric", "confidence"}:
         raise UserError(
             f"--statistics {options.statistics!r}: expected metric and confidence, as the configuration's statistics"
@@ -393,10 +388,10 @@ def _analyse(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import analyse
     from leaf.analysis.collection import read_records
 
-    values = _config(options).values  # whose guests the records may be of, in the other processes too
+    values = _config(options).values
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([analyse.__module__])  # torch and matplotlib are loaded once for all of them
-    with ProcessPoolExecutor(options.threads, context, initializer=_config, initargs=(options,)) as pool:
+    with ProcessPoolExecutor(options.threads, context, load_guests, (values["guests"],)) as pool:
         records = read_records(options.directory)
         analyse(records, options.directory, values["figure_format"], values["statistics"], pool.map)
     print(f"{options.directory}: tables and figures made")

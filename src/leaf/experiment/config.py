@@ -7,16 +7,32 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from leaf.experiment.cells import CHOICES, Cell, check_result_path, expand, sort_cells
+from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import load_guests
 from leaf.experiment.scales import Scale, resolve_scales
 
 CONFIG = Path("config.yaml")
-SCHEMA = Path("workflow/schemas/config.schema.yaml")
+
+RULES = (
+    "all", "claims", "collect_partial", "differences_chart", "fetch", "forms_charts", "initial_forms_chart", "network_tables", "partial",
+    "progress_chart", "remaining", "summary_table", "train",
+)  # fmt: skip
+"""The rules of the workflow but for the experiments', each of which is named as the experiment."""
+
+TAKEN = {
+    "experiments": dict.fromkeys(RULES, "the workflow has a rule of this name")
+    | {name: f"reports/SCALE/figures/{name} has the figures of single cells" for name in ("forms", "evolution")},
+    "scales": {name: f"reports/{name} is taken" for name in ("shipped", "benchmark", "partial")},
+    "datasets": {
+        name: f"reports/SCALE/tables/EXPERIMENT/NETWORK/{name} is taken"
+        for name in ("paper", "differences", "best_epoch", "matches", "movement")
+    },
+}
+"""The names that nothing of a user's own can have, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +67,17 @@ class Config:
             UserError: if an experiment or scale is unknown, or asks for a cell that cannot be.
         """
         names = self.in_all if experiments is None else list(experiments)
-        seeds = self.scales[check_known("scale", scale or self.scale, self.scales)].seeds
+        scale = check_known("scale", scale or self.scale, self.scales)
         found: list[Cell] = []
         for name in names:
             experiment = self.experiments[check_known("experiment", name, self.experiments)]
             try:
-                found += expand(experiment, seeds)
+                cells = expand(experiment, self.scales[scale].seeds)
+                for dataset in sorted({cell.dataset for cell in cells}):
+                    self.scales[scale].settings.check_images(dataset, DATASETS[dataset].images, f"scale {scale}: ")
             except UserError as error:
                 raise UserError(f"experiments.{name}: {error}") from None
+            found += cells
         return sort_cells(found)
 
     def check_target(self, target: str) -> None:
@@ -98,21 +117,63 @@ def read_config(configfiles: Iterable[Path] = (), overrides: Mapping[str, Any] |
         UserError: if a file cannot be read or the result is no valid configuration.
     """
     merged: dict[str, Any] = {}
-    for layer in [*(_read_yaml(file) for file in (CONFIG, *configfiles)), overrides or {}]:
+    for layer in [*read_strictly([CONFIG, *configfiles]), overrides or {}]:
         merged = _merge(merged, layer)
     return check_config(merged)
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_strictly(files: Iterable[Path | str]) -> list[dict[str, Any]]:
+    """The contents of configuration files.
+
+    Snakemake's own loader takes the last of two equal keys; so the Snakefile calls this for the files that it has read.
+
+    Raises:
+        UserError: if one cannot be read, is no YAML mapping or has a key twice.
+    """
+    found = []
+    for file in files:
+        try:
+            text = Path(file).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(f"{file} not found; run this in the project's top-level directory") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: {error}; save it as UTF-8") from None
+        except OSError as error:
+            raise UserError(f"{file}: {error.strerror}; expected a YAML file") from None
+        content = parse_yaml(text, str(file))
+        if not isinstance(content, dict):
+            raise UserError(f"{file}: expected keys and values, found {type(content).__name__}")
+        found.append(content)
+    return found
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's loader, but a key that a mapping has twice is an error."""
+
+    def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            line, same = key.start_mark.line + 1, (key.tag, key.value)
+            if same in lines:
+                raise yaml.YAMLError(f"key {key.value!r} stands twice, in lines {lines[same]} and {line}")
+            lines[same] = line
+        return node
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """What a text in YAML, of which JSON is a part, stands for.
+
+    Args:
+        source: where the text is from, for messages.
+
+    Raises:
+        UserError: if it is no YAML, or has a key twice in a mapping.
+    """
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} not found; run this in the project's top-level directory") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: expected keys and values, found {type(content).__name__}")
-    return content
+        return yaml.load(text, _StrictLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{source}: {' '.join(str(error).split())}") from None
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,18 +186,19 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def check_config(values: Mapping[str, Any]) -> Config:
-    """A configuration, checked: structure, names, and that every cell it asks for can be.
+    """A configuration, checked, with defaults: keys, types, limits, names, and that every cell it asks for can be.
 
     Raises:
         UserError: with one line that names the first offending key or cell and what would be right.
     """
-    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(values), key=lambda error: [str(part) for part in error.absolute_path])
-    if errors:
-        raise UserError(_explain(errors[0]))
-    load_guests(values["guests"])
-    config = Config(values)
+    from leaf.experiment.schema import validated  # here, since it imports pydantic
+
+    config = Config(validated(values))
+    load_guests(config.values["guests"])
+    for kind, taken in TAKEN.items():
+        for name in {**config.values, "datasets": DATASETS}[kind]:
+            if name in taken:
+                raise UserError(f"{kind}.{name}: {taken[name]}; give your {kind[:-1]} another name")
     check_known("scale", config.scale, config.scales)
     for name, experiment in config.experiments.items():
         for block in experiment["cells"]:
@@ -147,24 +209,5 @@ def check_config(values: Mapping[str, Any]) -> Config:
                 raise UserError(
                     f"experiments.{name}: no {' and no '.join(missing)}, neither its own nor in {dict(block)}"
                 )
-    for scale in config.scales:
-        config.cells(config.experiments, scale)
+    config.cells(config.experiments)
     return config
-
-
-def _explain(error: jsonschema.ValidationError) -> str:
-    where = ".".join(str(part) for part in error.absolute_path) or "configuration"
-    schema: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
-    if error.validator == "additionalProperties":
-        instance: Any = error.instance
-        known = list(schema["properties"])
-        unknown = next(key for key in instance if key not in known)
-        near = difflib.get_close_matches(str(unknown), known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        return f"{where}: unknown key {unknown!r}{hint}; known: {', '.join(known)}"
-    if error.validator == "enum":
-        return f"{where}: {error.instance!r} is not one of {', '.join(map(repr, schema['enum']))}"
-    if error.validator == "type":
-        expected = schema["type"] if isinstance(schema["type"], str) else " or ".join(schema["type"])
-        return f"{where}: expected {expected}, found {error.instance!r}"
-    return f"{where}: {error.message}"

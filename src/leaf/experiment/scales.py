@@ -8,43 +8,66 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from leaf.experiment.errors import UserError
+
+
+def _setting(default: Any, description: str, **limits: int) -> Any:
+    """A field of ``Settings`` with what ``leaf.experiment.schema`` and its check need: limits are ``ge`` and ``le``."""
+    return field(default=default, metadata={"description": description, **limits})
 
 
 @dataclass(frozen=True)
 class Settings:
     """All that changes a cell's results beside the cell itself. The defaults are the published experiment's.
 
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: training images per minibatch.
-        train_images: the first so many training images; ``None`` for all.
-        test_images: the first so many test images; ``None`` for all.
-        validation_images: the last so many of those training images, which are kept out of training to choose an epoch
-            by; the published experiment has none, and chooses on the test images.
-        shuffle: whether every epoch takes the training images in an order of its own; the published one doesn't.
+    Raises:
+        UserError: if a value is not of its type or not within its limits.
     """
 
-    epochs: int = 100
-    batch_size: int = 128
-    train_images: int | None = None
-    test_images: int | None = None
-    validation_images: int = 0
-    shuffle: bool = False
+    epochs: int = _setting(100, "Passes over the training images.", ge=1, le=100_000)
+    batch_size: int = _setting(128, "Training images per minibatch.", ge=1, le=100_000)
+    train_images: int | None = _setting(None, "Use only the first N training images; null for all.", ge=1)
+    test_images: int | None = _setting(None, "Use only the first N test images; null for all.", ge=1)
+    validation_images: int = _setting(
+        0, "Hold out the last N of the training images, and choose the best epoch on them instead of on the test"
+        " images.", ge=0,
+    )  # fmt: skip
+    shuffle: bool = _setting(False, "Whether each epoch takes the training images in a new random order.")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shuffle, bool):
-            raise UserError(f"settings: shuffle must be true or false, not {self.shuffle!r}")
-        for name, value in asdict(self).items():
-            least = 0 if name == "validation_images" else 1
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            if name != "shuffle" and not whole and not (value is None and name in ("train_images", "test_images")):
-                raise UserError(f"settings: {name} must be a whole number above {least - 1}, not {value!r}")
+        for setting in fields(self):
+            value, kind, limits = getattr(self, setting.name), cast(Any, setting.type), setting.metadata
+            fits = isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+            if not fits or not (value is None or limits.get("ge", value) <= value <= limits.get("le", value)):
+                most = f" to {limits['le']}" if "le" in limits else " upwards"
+                right = f"a whole number from {limits['ge']}{most}" if "ge" in limits else "true or false"
+                raise UserError(f"settings: {setting.name} must be {right}, not {value!r}")
         if self.train_images is not None and self.validation_images >= self.train_images:
             raise UserError(
                 f"settings: {self.validation_images} validation_images leave none of {self.train_images} train_images"
+            )
+
+    def check_images(self, dataset: str, images: Mapping[str, int], where: str = "") -> None:
+        """Check that a data set has the images that the settings ask for.
+
+        Args:
+            dataset: the data set's name.
+            images: how many it has, for ``"train"`` and for ``"test"``.
+            where: what the message starts with.
+
+        Raises:
+            UserError: if it has fewer, or the validation images leave none to train on.
+        """
+        for split, there in images.items():
+            wanted = getattr(self, f"{split}_images")
+            if wanted is not None and wanted > there:
+                raise UserError(f"{where}{split}_images {wanted} is more than {dataset}'s {there}; null is all of them")
+        if self.validation_images >= images["train"]:
+            raise UserError(
+                f"{where}{self.validation_images} validation_images"
+                f" leave none of {dataset}'s {images['train']} training images"
             )
 
     def to_json(self) -> str:
@@ -85,10 +108,6 @@ SCALES: dict[str, Scale] = {
 }
 
 
-NO_SCALES = ("shipped", "benchmark")
-"""What stands beside the scales' reports, and so can be no scale's name."""
-
-
 def resolve_scales(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
     """``SCALES`` and a user's own, each of which starts from the scale that it ``extends``, in whatever order.
 
@@ -98,13 +117,14 @@ def resolve_scales(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
     for name in own:
         if name in SCALES:
             raise UserError(f"scales.{name}: what {name!r} means is fixed; give your scale a name of its own")
-        if name in NO_SCALES:
-            raise UserError(f"scales.{name}: reports/{name} is taken; give your scale another name")
     scales, others = dict(SCALES), dict(own)
     while others:
         ready = [name for name, changes in others.items() if changes["extends"] in scales]
         for name in ready:
-            scales[name] = _extended(scales, others.pop(name))
+            try:
+                scales[name] = _extended(scales, others.pop(name))
+            except UserError as error:
+                raise UserError(f"scales.{name}: {error}") from None
         if not ready:
             for name, changes in others.items():
                 if changes["extends"] not in others:

@@ -1,0 +1,292 @@
+"""What the configuration may say: keys, types, choices, limits, defaults and descriptions.
+
+Editors complete and check ``config.yaml`` with the JSON schema. It and the table of the documentation's page on the
+configuration are made of the models here: ``python -m leaf.experiment.schema`` prints how the files differ from the
+models and fails if they do; with ``--fix`` it writes them.
+
+Only ``leaf.experiment.config`` imports this module, when a configuration is read: a job that Snakemake starts has all
+its settings on its command line, and importing pydantic would only delay it.
+"""
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Required, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
+
+from leaf.experiment.errors import UserError
+from leaf.experiment.files import write_text
+from leaf.experiment.scales import Settings
+
+STRICT = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("not_unique", "has non-unique elements")
+    return values
+
+
+Item = TypeVar("Item")
+Distinct = Annotated[list[Item], AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True})]
+NAME_PATTERN = "^[a-z0-9_]{1,64}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+ONLY_NAMES = Field(json_schema_extra={"additionalProperties": False})
+Text = Annotated[str, StringConstraints(min_length=1)]
+Names = Annotated[Distinct[str], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[Distinct[Seed], Field(min_length=1)]
+
+
+class Model(BaseModel):
+    model_config = STRICT
+
+
+OwnScale = TypedDict(
+    "OwnScale",
+    {
+        "extends": Required[Annotated[str, Field(description="The scale that it starts from.")]],
+        **{  # type: ignore[misc]  # mypy wants keys as literals
+            setting.name: Annotated[setting.type, Field(**setting.metadata)] for setting in fields(Settings)
+        },
+        "seeds": Annotated[
+            int | None, Field(ge=1, description="Use only the first N of an experiment's seeds; null for all.")
+        ],
+    },
+    total=False,
+)
+OwnScale.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
+
+
+class Block(TypedDict, total=False):
+    """Stands for the product of its lists; a list that it lacks is the experiment's."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+
+    # Not docstrings, which pydantic does not find for inherited keys.
+    networks: Annotated[Names, Field(description="Names of networks.")]
+    datasets: Annotated[Names, Field(description="Names of data sets.")]
+    activations: Annotated[Names, Field(description="Names of activations.")]
+    procedures: Annotated[Names, Field(description="Names of training procedures.")]
+    optimizers: Annotated[Names, Field(description="Names of optimizers.")]
+    seeds: Annotated[Seeds, Field(description="Seeds of the random streams.")]
+
+
+class Experiment(Block, total=False):
+    """A set of cells, and a target of its own."""
+
+    title: Required[str]
+    """Its name in tables, figures and the report."""
+    in_all: bool
+    """Whether the target `all` makes it; false if not given."""
+    cells: Required[Annotated[list[Block], Field(min_length=1)]]
+    """Items that each stand for the product of their lists; a list that an item lacks is the experiment's."""
+
+
+class Checkpoint(Model):
+    epochs: int = Field(default=1, ge=1, le=100_000)
+    """Write the state after every N epochs."""
+    minutes: float = Field(default=10, gt=0, le=10_080, allow_inf_nan=False)
+    """Write it also when N minutes have passed since the last time; a week is the most."""
+
+
+class Tracking(Model):
+    trackers: Distinct[Literal["tensorboard", "wandb"]] = []
+    """Trackers that are told of every epoch."""
+    directory: Text = "tracking"
+    """Directory that they write to."""
+    wandb_mode: Literal["offline", "online"] = "offline"
+    """Whether runs of Weights & Biases stay in files or are sent."""
+    wandb_project: Text = "leaf"
+    """Project of Weights & Biases that runs belong to."""
+
+
+class Statistics(Model):
+    metric: Literal["auto", "best_accuracy", "final_accuracy", "last_epochs_accuracy", "chosen_accuracy"] = "auto"
+    """Metric that activations are compared by; `auto` is `chosen_accuracy` with validation images, else
+    `best_accuracy`."""
+    confidence: float = Field(default=0.95, gt=0, lt=1, allow_inf_nan=False)
+    """Confidence of the intervals; 1 - confidence is the level of the tests."""
+
+
+class Configuration(Model):
+    """The configuration of leaf."""
+
+    scale: str = "quick"
+    """How long and on how much data each cell trains: `quick`, `paper`, `sound`, or a key of `scales`."""
+    scales: Annotated[dict[Name, OwnScale], ONLY_NAMES] = {}
+    """Scales of your own; what one does not set it has from the scale that it extends."""
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1), ONLY_NAMES]
+    """Sets of cells; each is a target."""
+    guests: Distinct[str] = []
+    """Python files that register activations, networks or data sets of your own."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; `auto` takes a GPU if there is one."""
+    precision: Literal["float32", "tf32", "tf32-convolutions", "bfloat16"] = "float32"
+    """What to compute in."""
+    checkpoint: Checkpoint = Checkpoint()
+    """How often a cell in training writes the state that it can be resumed from."""
+    tracking: Tracking = Tracking()
+    """Where training can be watched from outside."""
+    statistics: Statistics = Statistics()
+    """How activations are compared."""
+    figure_format: Literal["svg", "pdf", "png"] = "svg"
+    """File format of the figures."""
+    datasets_directory: str | None = None
+    """Directory that is searched for the data sets' original files before a download; null for none."""
+
+
+def validated(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a configuration, with the defaults of keys that they lack.
+
+    Raises:
+        UserError: with one line on the first key that is wrong.
+    """
+    try:
+        return Configuration.model_validate(values).model_dump()
+    except ValidationError as error:
+        raise UserError(_explain(min(error.errors(), key=_place))) from None
+
+
+UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
+LIMITS = {
+    "greater_than_equal": "less than the minimum",
+    "greater_than": "less than or equal to the minimum",
+    "less_than_equal": "greater than the maximum",
+    "less_than": "greater than or equal to the maximum",
+}
+"""What breaks a limit, by pydantic's name for the limit."""
+
+
+def _place(error: ErrorDetails) -> tuple[list[str], bool]:
+    """Sort key: errors of a mapping come before those of its values, unknown keys first."""
+    unknown = error["type"] in UNKNOWN_KEY
+    return [str(part) for part in error["loc"][: -1 if unknown or error["type"] == "missing" else None]], not unknown
+
+
+def _explain(error: ErrorDetails) -> str:
+    """What is wrong with a key and what would be right."""
+    kind, path, value, limits = error["type"], list(error["loc"]), error["input"], error.get("ctx", {})
+    about_key = path[-1:] == ["[key]"] and kind not in UNKNOWN_KEY
+    if about_key:
+        del path[-2:]
+    key = path.pop() if kind in (*UNKNOWN_KEY, "missing") else None
+    node, where = _node(path), ".".join(map(str, path)) or "configuration"
+    if kind in UNKNOWN_KEY:
+        known = list(node["properties"])
+        near = difflib.get_close_matches(str(key), known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"{where}: unknown key {key!r}{hint}; known: {', '.join(known)}"
+    if kind in LIMITS:
+        return f"{where}: {value!r} is {LIMITS[kind]} of {next(iter(limits.values()))!r}"
+    expected = "string" if about_key else " or ".join(choice["type"] for choice in node.get("anyOf", [node]))
+    reasons = {
+        "missing": f"{key!r} is a required property",
+        "literal_error": f"{value!r} is not one of {', '.join(map(repr, node.get('enum', ())))}",
+        "string_pattern_mismatch": f"{value!r} does not match {NAME_PATTERN[1:-1]}: a to z, 0 to 9 and _, at most 64",
+        "not_unique": f"{value!r} has non-unique elements",
+        "too_short": f"{value!r} should be non-empty",
+        "string_too_short": f"{value!r} should be non-empty",
+        "finite_number": f"expected a finite number, found {value!r}",
+    }
+    return f"{where}: {reasons.get(kind, f'expected {expected}, found {value!r}')}"
+
+
+# --- files that are made of the models --------------------------------------------------------------------------------
+
+COMMAND = "python -m leaf.experiment.schema --fix"
+SCHEMA = Path("workflow/schemas/config.schema.yaml")
+PAGE = Path("docs/configuration.md")
+MARK = f"<!-- The rest of the page is made of the models: {COMMAND} -->\n"
+
+
+@cache
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the configuration, its definitions in the places where they are used."""
+    schema = Configuration.model_json_schema()
+    definitions = schema.pop("$defs")
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        whole = definitions.get(node.get("$ref", "").split("/")[-1], {}) | node
+        # pydantic makes a title of each key's name; what is named title and is no text is a key of ours
+        drop = [key for key, value in whole.items() if key == "$ref" or (key == "title" and isinstance(value, str))]
+        return {key: inlined(value) for key, value in whole.items() if key not in drop}
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **inlined(schema)}
+
+
+def _node(path: Sequence[int | str]) -> dict[str, Any]:
+    """The part of the JSON schema about one place of a configuration."""
+    node = json_schema()
+    for part in path:
+        named = node.get("properties", {}) | ({part: node["items"]} if "items" in node else {})
+        node = named.get(part) or next(iter(node["patternProperties"].values()))
+    return node
+
+
+def _rows(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The rows of the page's table for one mapping of the schema and those below it."""
+    for key, child in node["properties"].items():
+        given = f"`{json.dumps(child['default'])}`" if "default" in child and "properties" not in child else ""
+        default = "required" if key in node.get("required", ()) else given
+        yield f"| `{prefix}{key}` | {_type(child)} | {default} | {' '.join(child['description'].split())} |"
+        for where, below in {
+            ".": child,
+            ".NAME.": next(iter(child.get("patternProperties", {}).values()), {}),
+            "[].": child.get("items", {}),
+        }.items():
+            if "properties" in below:
+                yield from _rows(below, f"{prefix}{key}{where}")
+
+
+def _type(node: Mapping[str, Any]) -> str:
+    """The type, choices and limits of a key, in words."""
+    if "anyOf" in node:
+        return " or ".join(_type(choice) for choice in node["anyOf"])
+    if "enum" in node:
+        return ", ".join(f"`{choice}`" for choice in node["enum"])
+    if "items" in node:
+        return f"list of {_type(node['items'])}"
+    limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    return " ".join([node["type"], *(f"{sign} {node[limit]}" for limit, sign in limits.items() if limit in node)])
+
+
+def generated() -> dict[Path, str]:
+    """The files that are made of the models, with what they should hold. The page keeps what stands above the mark."""
+    schema = f"# Made of the models in leaf.experiment.schema: {COMMAND}\n" + yaml.safe_dump(
+        json_schema(), sort_keys=False, allow_unicode=True, width=120
+    )
+    table = ["| key | type | default | meaning |", "|---|---|---|---|", *_rows(json_schema())]
+    above = PAGE.read_text(encoding="utf-8").split(MARK)[0]
+    return {SCHEMA: schema, PAGE: above + MARK + "\n" + "\n".join(table) + "\n"}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compare the generated files of the project in the working directory with the models, or write them: ``--fix``."""
+    stale = False
+    for file, right in generated().items():
+        found = file.read_text(encoding="utf-8") if file.exists() else ""
+        if "--fix" in arguments:
+            write_text(file, right)
+        elif found != right:
+            stale = True
+            lines = (found.splitlines(), right.splitlines())
+            print(*difflib.unified_diff(*lines, str(file), "the models", lineterm=""), sep="\n")
+    if stale:
+        sys.exit(f"the models and these files differ; {COMMAND} writes the files")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
