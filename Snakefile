@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib.resources
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from snakemake.cli import get_argument_parser
 from snakemake.utils import min_version
 
 from leaf.activations import ACTIVATIONS
@@ -35,17 +37,28 @@ from leaf.experiment.cells import (
     field_pattern,
     sort_cells,
 )
-from leaf.experiment.config import check_config
+from leaf.experiment.config import check_config, default_files, with_defaults
 from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import settings_json
+from leaf.experiment.project import CONFIG as CONFIG_FILE, PROJECT, SHIPPED
 from leaf.experiment.training import TRAINING_VERSION
 
 min_version("9.27")
 
 
-configfile: "config.yaml"
+# Another workflow uses this one, as a module or by `include`: the targets and the working directory's config.yaml are its.
+IS_PART = workflow.snakefile != workflow.main_snakefile
+
+
+for file in [CONFIG_FILE] if IS_PART else default_files():
+
+    configfile: file
+
+
+# The `config:` of a module may lack keys.
+config = with_defaults(config)
 
 
 report: "workflow/report/workflow.rst"
@@ -58,9 +71,6 @@ container: "none"
 
 try:
     CONFIG = check_config(config)
-    # Snakemake would answer a misspelt target with a bare MissingRuleException, and knows targets only after this file.
-    for argument in sys.argv[1:]:
-        CONFIG.check_target(argument)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -98,3 +108,11 @@ for name in CONFIG.experiments:
         input:
             products(name, CONFIG.scale),
         localrule: True
+
+
+# Snakemake would answer a misspelt target with a bare MissingRuleException.
+if not IS_PART:
+    try:
+        check_targets()
+    except UserError as error:
+        raise WorkflowError(str(error))

@@ -118,6 +118,41 @@ def test_result_paths():
 
 
 @pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            "linear_unit",
+            "unknown target 'linear_unit' .did you mean 'linear_units'..; known: all, linear_units, or a file",
+        ),
+        ("Linear_Units", "unknown target 'Linear_Units' .did you mean 'linear_units'"),
+        ("linear_units/", "target 'linear_units/': write linear_units"),
+        ("paper", "target 'paper' is a scale: choose it with --config scale=paper"),
+        (EXAMPLE, f"is a cell: name a file of its results, such as results/quick/{EXAMPLE}/run.json"),
+        (f"{EXAMPLE}/metrics.csv", f"such as results/quick/{EXAMPLE}/metrics.csv"),
+        (EXAMPLE.replace("tanh", "tan"), "unknown activation 'leaf-tan'.*did you mean"),
+        (f"results/quick/{EXAMPLE}/", "a cell's directory; ask for one of its files, metrics.csv"),
+        ("reports/quick/clams.csv", "unknown target 'reports/quick/clams.csv'; known: "),
+        ("HERE/made", "name the file by its path from the working directory: made"),
+    ],
+)
+def test_targets_that_there_are_not(target, message):
+    with pytest.raises(UserError, match=message) as error:
+        read_config().check_target(
+            target.replace("HERE", str(Path.cwd())), ["all", "linear_units"], lambda file: file == "made"
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "target", ["all", "linear_units", "made", "./made/", f"results//quick/{EXAMPLE}/run.json", "README.md"]
+)
+def test_targets_that_there_are(target):
+    read_config().check_target(
+        target, ["all", "linear_units"], {"made", f"results/quick/{EXAMPLE}/run.json"}.__contains__
+    )
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"scal": "quick"}, r"unknown key 'scal' .did you mean 'scale'..; known: scale, scales"),

@@ -35,7 +35,7 @@ rule claims:
             Path(run_of(cell, wildcards.scale))
             for cell in finished_beyond_all(wildcards)
         ),
-        benchmark=content([BENCHMARK]),
+        benchmark=content([PROJECT / BENCHMARK]),
         made_with=digest("claims", "claims.yaml", "published.csv", "formats"),
     shell:
         "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"

@@ -179,7 +179,10 @@ def check_result_path(path: str, scales: Mapping[str, Scale]) -> None:
         return
     if len(parts) < 3 or parts[1] not in scales:
         raise UserError(f"{path}: no results of a scale; below results/ there are the scales {', '.join(scales)}")
-    Cell.parse("/".join(parts[2:-1])).epochs(scales[parts[1]].settings.epochs)
+    is_directory = len(parts) == 2 + len(CELL_PATTERN.split("/"))
+    Cell.parse("/".join(parts[2:] if is_directory else parts[2:-1])).epochs(scales[parts[1]].settings.epochs)
+    if is_directory:
+        raise UserError(f"{path}: a cell's directory; ask for one of its files, {', '.join(OUTPUTS)}")
     if parts[-1] not in OUTPUTS:
         raise UserError(f"{path}: a cell has no such file; its files are {', '.join(OUTPUTS)}")
 

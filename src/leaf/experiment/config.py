@@ -1,7 +1,8 @@
 """The configuration: read, merged, checked, and expanded into scales and cells."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,11 @@ from typing import Any
 import jsonschema
 import yaml
 
-from leaf.experiment.cells import CHOICES, Cell, check_result_path, expand, sort_cells
+from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_result_path, expand, sort_cells
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import load_guests
+from leaf.experiment.project import CONFIG, SCHEMA
 from leaf.experiment.scales import Scale, resolve_scales
-
-CONFIG = Path("config.yaml")
-SCHEMA = Path("workflow/schemas/config.schema.yaml")
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,36 @@ class Config:
                 raise UserError(f"experiments.{name}: {error}") from None
         return sort_cells(found)
 
-    def check_target(self, target: str) -> None:
-        """Check what Snakemake is asked to make, if it is an experiment or lies below ``results``.
+    def check_target(self, target: str, rules: Iterable[str], makes: Callable[[str], bool]) -> None:
+        """Check what Snakemake is asked to make.
+
+        Args:
+            target: a rule's name, or a file relative to the working directory.
+            rules: the names of all rules that are targets.
+            makes: whether some rule makes a file.
 
         Raises:
-            UserError: if it is no output of a cell, or the scale has too few epochs for a cell.
+            UserError: if there is no such target, or the scale has too few epochs for one of its cells.
         """
-        check_result_path(target, self.scales)
-        for cell in self.cells([target]) if target in self.experiments else ():
-            cell.epochs(self.scales[self.scale].settings.epochs)
+        if target in rules:
+            for cell in self.cells([target]) if target in self.experiments else ():
+                cell.epochs(self.scales[self.scale].settings.epochs)
+            return
+        path = os.path.relpath(target)
+        check_result_path(path, self.scales)
+        if os.path.isabs(target) and makes(path):
+            raise UserError(f"target {target}: name the file by its path from the working directory: {path}")
+        if makes(path) or Path(target).exists():
+            return
+        if target in self.scales:
+            raise UserError(f"target {target!r} is a scale: choose it with --config scale={target}")
+        if path.split(os.sep)[0] in CHOICES["network"]:
+            directory, _, name = path.rpartition("/")
+            cell = Cell.parse(directory if name in OUTPUTS else path)
+            asked = cell.directory(self.scale) / (name if name in OUTPUTS else OUTPUTS[-1])
+            raise UserError(f"target {target!r} is a cell: name a file of its results, such as {asked}")
+        check_known("target", target.rstrip("/"), [*rules, "or a file below results/ or reports/"])
+        raise UserError(f"target {target!r}: write {target.rstrip('/')}")
 
     @property
     def in_all(self) -> list[str]:
@@ -86,28 +106,43 @@ def check_known(what: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     if name in known:
         return name
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    lower = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1)
+    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
     raise UserError(f"unknown {what} {name!r}{hint}; known: {', '.join(known)}")
 
 
+def default_files() -> list[Path]:
+    """The default configuration, and ``config.yaml`` of the working directory if that is another file."""
+    own = Path(CONFIG.name)
+    return [CONFIG, own] if own.exists() and own.resolve() != CONFIG else [CONFIG]
+
+
 def read_config(configfiles: Iterable[Path] = (), overrides: Mapping[str, Any] | None = None) -> Config:
-    """``config.yaml`` of the working directory, with files and values merged over it, checked.
+    """The default files, with more files and then values merged over them, checked.
 
     Raises:
         UserError: if a file cannot be read or the result is no valid configuration.
     """
     merged: dict[str, Any] = {}
-    for layer in [*(_read_yaml(file) for file in (CONFIG, *configfiles)), overrides or {}]:
+    for layer in [*map(_read_yaml, (*default_files(), *configfiles)), overrides or {}]:
         merged = _merge(merged, layer)
     return check_config(merged)
+
+
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values merged over the default configuration; not checked."""
+    return _merge(_read_yaml(CONFIG), values)
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{file} not found; run this in the project's top-level directory") from None
+        needed = (
+            "; the experiment needs a checkout of the project, with the package installed from it by pip install -e"
+        )
+        raise UserError(f"{file} not found{needed if file == CONFIG else ''}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
