@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from project_copy import Copy, comparable_results
+from waiting import wait_for_end, wait_until
 
 CONFIG = """
 scale: faulty
@@ -183,8 +184,7 @@ def kill_while_writing(site: Site, tally: Tally) -> None:
 
 def corrupt_state(site: Site, tally: Tally) -> None:
     process = site.start()
-    while site.epochs_done() < 2 and process.poll() is None:
-        time.sleep(0.05)
+    wait_until(lambda: site.epochs_done() >= 2 or process.poll() is not None, "the second epoch's end", seconds=120)
     process.kill()
     process.communicate(timeout=60)
     file = site.cell() / "state.pt"
@@ -266,10 +266,10 @@ def interrupt_snakemake(number: signal.Signals) -> Callable[[Site, Tally], None]
         (os.killpg if to_all else os.kill)(process.pid, number)
         tally.injected += 1
         if number == signal.SIGINT:
-            process.wait(timeout=120)
+            wait_for_end(process, "Snakemake, after SIGINT,", seconds=120)
         site.run("snakemake", "--configfile", "own.yaml", "--cores", "1", "--unlock")
         site.snakemake()  # trainers of the first may still be at work
-        process.wait()
+        wait_for_end(process, "a killed Snakemake")
         site.compare(tally, CELLS)
 
     return inject
@@ -285,7 +285,7 @@ def two_at_once(site: Site, tally: Tally) -> None:
                 tally.wrong.append(f"one of two trainers gave: {output}")
         return site.compare(tally)
     runs = [snakemake(site) for _ in range(2)]
-    codes = [run.wait(timeout=240) for run in runs]
+    codes = [wait_for_end(run, "one of two runs of Snakemake", seconds=240) for run in runs]
     if 0 not in codes:
         site.snakemake()
     site.compare(tally, CELLS)
@@ -319,6 +319,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=12, help="how often each kind")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    # In the background of a script SIGINT is ignored, and what is ignored here would be in every process started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     failed = []
     with tempfile.TemporaryDirectory() as directory:
         site = Site(Path(directory), random.Random(options.seed))
