@@ -229,7 +229,7 @@ def full_disk(site: Site, tally: Tally) -> None:
 
 def read_only_directory(site: Site, tally: Tally) -> None:
     site.cell().mkdir(parents=True)
-    process = site.start(preexec_fn=_without_overriding_permissions)
+    process = site.start(preexec_fn=without_overriding_permissions)
     if tally.injected % 2:
         site.moment()
     site.cell().chmod(0o555)
@@ -243,11 +243,12 @@ def read_only_directory(site: Site, tally: Tally) -> None:
     site.go_on(tally, site.epochs_done(), under_way=1)
 
 
-def _without_overriding_permissions() -> None:
-    """Root may write anywhere; a trainer started after this may not (drops CAP_DAC_OVERRIDE for good)."""
+def without_overriding_permissions() -> None:
+    """Root may write anywhere; a trainer started after this may not (drops two capabilities for good)."""
     import ctypes
 
-    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 def snakemake(site: Site) -> subprocess.Popen[bytes]:

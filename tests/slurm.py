@@ -187,8 +187,8 @@ def submit_the_grid(site: Site) -> int:
     while queued < len(cells) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(1)
         queued = len(site.shell("squeue --noheader --states=PENDING").splitlines())
-    # SIGINT would be ignored where this runs in the background of a script. On SIGTERM Snakemake submits no more jobs and
-    # waits for those that it has submitted.
+    # SIGINT is ignored where this runs in the background of a script. On SIGTERM Snakemake submits no more jobs and
+    # waits for those that are there.
     process.send_signal(signal.SIGTERM)
     site.shell("scancel --user=root")
     wait_for_end(process, "Snakemake, after SIGTERM and without jobs,", seconds=180)
