@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The cell's name, and its path below ``results/{scale}``."""
-        return CELL_PATTERN.format(**{field.name: getattr(self, field.name) for field in fields(self)})
+        return CELL_PATTERN.format(**vars(self))
 
     @property
     def form(self) -> str:
@@ -221,4 +221,4 @@ def _product(block: Mapping[str, Any], seeds: int | None) -> Iterator[Cell]:
 
 def sort_cells(cells: Iterable[Cell]) -> list[Cell]:
     """The distinct ones among ``cells``, in the paper's order."""
-    return sorted(set(cells), key=lambda cell: (cell.order, astuple(cell)))
+    return sorted(set(cells), key=lambda cell: (cell.order, tuple(vars(cell).values())))

@@ -3,8 +3,9 @@
 import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class Config:
     """A checked configuration."""
 
     values: Mapping[str, Any]
+    _cells: dict[tuple[object, ...], list[Cell]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def scale(self) -> str:
@@ -51,14 +53,18 @@ class Config:
         """
         names = self.in_all if experiments is None else list(experiments)
         seeds = self.scales[check_known("scale", scale or self.scale, self.scales)].seeds
-        found: list[Cell] = []
-        for name in names:
-            experiment = self.experiments[check_known("experiment", name, self.experiments)]
-            try:
-                found += expand(experiment, seeds)
-            except UserError as error:
-                raise UserError(f"experiments.{name}: {error}") from None
-        return sort_cells(found)
+        asked = (*names, seeds)
+        if asked not in self._cells:
+            found = [self._expanded(name, seeds) for name in names]
+            self._cells[asked] = found[0] if len(found) == 1 else sort_cells(chain.from_iterable(found))
+        return list(self._cells[asked])
+
+    def _expanded(self, name: str, seeds: int | None) -> list[Cell]:
+        experiment = self.experiments[check_known("experiment", name, self.experiments)]
+        try:
+            return expand(experiment, seeds)
+        except UserError as error:
+            raise UserError(f"experiments.{name}: {error}") from None
 
     def check_target(self, target: str, rules: Iterable[str], makes: Callable[[str], bool]) -> None:
         """Check what Snakemake is asked to make.
