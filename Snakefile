@@ -48,6 +48,14 @@ from leaf.experiment.training import TRAINING_VERSION
 min_version("9.27")
 
 
+# Cells are read and written below results/ in the working directory, states that no rule declares included.
+if workflow.modifier.modify_path(str(RESULTS)) != str(RESULTS):
+    raise WorkflowError(
+        "results cannot be moved by a default storage provider or a module's prefix: leaf works in the working directory,"
+        " on a file system that all jobs share (docs/cluster.md)"
+    )
+
+
 # Another workflow uses this one, as a module or by `include`: the targets and the working directory's config.yaml are its.
 IS_PART = workflow.snakefile != workflow.main_snakefile
 

@@ -441,3 +441,17 @@ def test_as_a_module_without_a_configuration(elsewhere):
     module = MODULE.replace('configfile: "config.yaml"', "").replace('config: config["leaf"]', "")
     (elsewhere / "Snakefile").write_text(module)
     assert job_counts(run_in(elsewhere, "snakemake", "-n", "--cores", "1", "leaf_relu_stability"))["leaf_train"] == 5
+
+
+def test_results_stay_in_the_working_directory(elsewhere):
+    """A prefix of a module, and a default storage provider, would have Snakemake look for them somewhere else."""
+    module = MODULE.replace('config: config["leaf"]', 'config: config["leaf"]\n    prefix: "sub"')
+    (elsewhere / "Snakefile").write_text(module)
+    (elsewhere / "config.yaml").write_text("leaf: {}")
+    done = subprocess.run(["snakemake", "-n"], cwd=elsewhere, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1 and "a module's prefix: leaf works in the working directory" in done.stdout
+    pytest.importorskip("snakemake_storage_plugin_fs", reason="the storage plugin fs is not installed")
+    stored = ["--default-storage-provider", "fs", "--default-storage-prefix", f"{elsewhere}/store", "partial"]
+    command = ["snakemake", "-n", "-s", SNAKEFILE, "--shared-fs-usage", "none", *stored]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1 and "a default storage provider" in done.stdout

@@ -227,5 +227,4 @@ def check_targets() -> None:
 
 def is_made(file: str) -> bool:
     """Whether a rule makes a file."""
-    stored = workflow.modifier.path_modifier.apply_default_storage(file)
-    return any(rule.is_producer(stored) for rule in workflow.rules)
+    return any(rule.is_producer(file) for rule in workflow.rules)
