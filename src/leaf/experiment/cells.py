@@ -116,19 +116,6 @@ class Cell:
             raise UserError(f"cell {self.name}: procedure {self.procedure!r} at a scale of only {epochs} epochs")
         return range(procedure.start, procedure.stop or epochs)
 
-    @property
-    def order(self) -> tuple[int, ...]:
-        """A sort key that puts cells in the paper's order: by form, within it base, AHAF, LEAF, and by procedure."""
-        families = list(dict.fromkeys(kind.family for kind in ACTIVATIONS.values()))
-        forms = list(dict.fromkeys(kind.form for kind in ACTIVATIONS.values()))
-        kind, procedure = ACTIVATIONS[self.activation], PROCEDURES[self.procedure]
-        names = {**vars(self), "procedure": PROCEDURES.plain_name(self.procedure)}
-        place = {field: list(choices).index(names[field]) for field, choices in CHOICES.items()}
-        return (
-            place["network"], place["dataset"], forms.index(kind.form), place["optimizer"],
-            families.index(kind.family), procedure.start, procedure.stop or 0, place["procedure"], self.seed,
-        )  # fmt: skip
-
     def directory(self, scale: str) -> Path:
         """Where the cell's files lie, relative to the project's top level."""
         return RESULTS / scale / self.name
@@ -220,5 +207,22 @@ def _product(block: Mapping[str, Any], seeds: int | None) -> Iterator[Cell]:
 
 
 def sort_cells(cells: Iterable[Cell]) -> list[Cell]:
-    """The distinct ones among ``cells``, in the paper's order."""
-    return sorted(set(cells), key=lambda cell: (cell.order, tuple(vars(cell).values())))
+    """The distinct ones among ``cells``, in the paper's order: by form, in it base, AHAF, LEAF, and by procedure."""
+    kinds = ACTIVATIONS.values()
+    families, forms = (_places(getattr(kind, name) for kind in kinds) for name in ("family", "form"))
+    places = {field: _places(choices) for field, choices in CHOICES.items()}
+
+    def order(cell: Cell) -> tuple[object, ...]:
+        kind, procedure = ACTIVATIONS[cell.activation], PROCEDURES[cell.procedure]
+        return (
+            places["network"][cell.network], places["dataset"][cell.dataset], forms[kind.form],
+            places["optimizer"][cell.optimizer], families[kind.family], procedure.start, procedure.stop or 0,
+            places["procedure"][PROCEDURES.plain_name(cell.procedure)], cell.seed, *vars(cell).values(),
+        )  # fmt: skip
+
+    return sorted(set(cells), key=order)
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    """The place of each name among the distinct ones."""
+    return {name: place for place, name in enumerate(dict.fromkeys(names))}
