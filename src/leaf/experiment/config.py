@@ -85,7 +85,7 @@ class Config:
         check_result_path(path, self.scales)
         if os.path.isabs(target) and makes(path):
             raise UserError(f"target {target}: name the file by its path from the working directory: {path}")
-        if makes(path) or Path(target).exists():
+        if makes(path):
             return
         if target in self.scales:
             raise UserError(f"target {target!r} is a scale: choose it with --config scale={target}")
