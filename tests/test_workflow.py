@@ -403,7 +403,8 @@ def test_another_working_directory(elsewhere):
     ]
     run_in(elsewhere.parent, *command, f"results/tiny/{CELL}/run.json")
     run_in(elsewhere.parent, *command, "partial")
-    run_in(elsewhere.parent, *command[:-1], "--report", f"{elsewhere}/report.html", "--", "partial")
+    style = ("--report-stylesheet", f"{PROJECT}/workflow/report/style.css")  # in the profile it is relative
+    run_in(elsewhere.parent, *command[:-1], "--report", f"{elsewhere}/report.html", *style, "--", "partial")
     assert (elsewhere / f"logs/train/tiny/{CELL}.log").exists() and (elsewhere / "report.html").exists()
     assert ",done," in (elsewhere / "reports/tiny/partial/cells.csv").read_text()
     assert "1 done" in run_in(elsewhere, "leaf", "status", "--configfile", "own.yaml")
