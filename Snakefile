@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib.resources
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from snakemake.cli import get_argument_parser
 from snakemake.utils import min_version
 
 from leaf.activations import ACTIVATIONS
@@ -37,17 +39,41 @@ from leaf.experiment.cells import (
     field_pattern,
     sort_cells,
 )
-from leaf.experiment.config import check_config, read_strictly
+from leaf.experiment.config import (
+    check_config,
+    default_files,
+    read_strictly,
+    with_defaults,
+)
 from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.errors import UserError
 from leaf.experiment.identity import Identity, settings_json
+from leaf.experiment.project import CONFIG as CONFIG_FILE, PROJECT, SHIPPED
 from leaf.experiment.records import TRAINING_VERSION
 
 min_version("9.27")
 
 
-configfile: "config.yaml"
+# Cells are read and written below results/ in the working directory, states that no rule declares included.
+if workflow.modifier.modify_path(str(RESULTS)) != str(RESULTS):
+    raise WorkflowError(
+        "results cannot be moved by a default storage provider or a module's prefix: leaf works in the working directory,"
+        " on a file system that all jobs share (docs/cluster.md)"
+    )
+
+
+# Another workflow uses this one, as a module or by `include`: the targets and the working directory's config.yaml are its.
+IS_PART = workflow.snakefile != workflow.main_snakefile
+
+
+for file in [CONFIG_FILE] if IS_PART else default_files():
+
+    configfile: file
+
+
+# The `config:` of a module may lack keys.
+config = with_defaults(config)
 
 
 report: "workflow/report/workflow.rst"
@@ -62,9 +88,6 @@ try:
     read_strictly(workflow.configfiles)
     CONFIG = check_config(config)
     config.update(CONFIG.values)  # with the defaults of keys that it lacks
-    # Snakemake would answer a misspelt target with a bare MissingRuleException, and knows targets only after this file.
-    for argument in sys.argv[1:]:
-        CONFIG.check_target(argument)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -103,3 +126,11 @@ for name in CONFIG.experiments:
         input:
             products(name, CONFIG.scale),
         localrule: True
+
+
+# Snakemake would answer a misspelt target with a bare MissingRuleException.
+if not IS_PART:
+    try:
+        check_targets()
+    except UserError as error:
+        raise WorkflowError(str(error))

@@ -1,15 +1,17 @@
-"""What it takes to make all tables, figures, statistics and claims of a finished grid of 148 cells × 100 epochs.
+"""What it takes to analyse a finished grid of 148 cells × 100 epochs, and to handle one of 10,000 cells.
 
 The records are made up, for this timing alone: real networks of every cell with noise on their activation parameters,
 and invented losses, written as a trained cell's are. Run as `make bench-analysis`.
 """
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +19,7 @@ import psutil
 import torch
 
 from leaf.activations import Adaptive
-from leaf.experiment.cells import Cell
+from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.config import read_config
 from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
 from leaf.experiment.observations import parameter_quantiles
@@ -51,18 +53,18 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
     write_outputs(directory / cell.directory(SCALE), cell, training, about)
 
 
-def measured(directory: Path, target: str) -> dict[str, object]:
-    """How long Snakemake takes for a target, and the most memory that it and all its processes hold at a time."""
+def measured(directory: Path, what: str, *command: str) -> dict[str, object]:
+    """How long a command takes, and the most memory that it and all its processes hold at a time."""
     started, most = time.perf_counter(), 0
-    command = ["snakemake", "--quiet", "all", "--cores", "2", "--config", f"scale={SCALE}", "--", target]
-    run = psutil.Popen(command, cwd=directory, env=os.environ | {"PYTHONPATH": str(directory / "src")})
+    environment = os.environ | {"PYTHONPATH": str(directory / "src")}
+    run = psutil.Popen(command, cwd=directory, env=environment, stdout=subprocess.DEVNULL)
     while run.poll() is None:
         most = max(most, sum(map(proportional_set, [run, *run.children(recursive=True)])))
         time.sleep(0.5)
     seconds = time.perf_counter() - started
     if run.returncode:
         sys.exit(run.returncode)
-    return {"target": target, "minutes": round(seconds / 60, 2), "peak_gib": round(most / 1024**3, 2)}
+    return {"what": what, "minutes": round(seconds / 60, 2), "peak_gib": round(most / 1024**3, 2)}
 
 
 def proportional_set(process: psutil.Process) -> int:
@@ -73,21 +75,63 @@ def proportional_set(process: psutil.Process) -> int:
         return 0
 
 
+def copy_project(directory: Path) -> None:
+    """The project without results, with the data sets."""
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(PROJECT / name, directory)
+    for name in ("workflow", "profiles", "src", "docs/benchmark"):
+        shutil.copytree(PROJECT / name, directory / name)
+    (directory / "resources").symlink_to(PROJECT / "resources")
+
+
+def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
+    """The linear units over many seeds: 40 cells for each. Their files are those of the first seed."""
+    copy_project(directory)
+    values = read_config().values["experiments"]["linear_units"]
+    large = {**values, "title": "Large", "in_all": True, "seeds": list(range(seeds))}
+    others = {name: {"in_all": False} for name in read_config().in_all}
+    (directory / "large.yaml").write_text(json.dumps({"scale": SCALE, "experiments": {**others, "large": large}}))
+    config = ("--configfile", "large.yaml")
+    rows = [
+        measured(directory, "dry run", "snakemake", "-n", "--quiet", "all", *config),
+        measured(directory, "leaf status, nothing trained", "leaf", "status", *config),
+    ]
+    cells, settings = read_config([directory / "large.yaml"]).cells(), SCALES[SCALE].settings
+    data = {name: load(name, dataset_file(name), IMAGES, IMAGES) for name in ("fashion_mnist", "cifar10")}
+    for cell in cells:
+        first, own = (directory / replace(cell, seed=seed).directory(SCALE) for seed in (0, cell.seed))
+        if cell.seed == 0:
+            make_up(cell, settings, data[cell.dataset], directory)
+            continue
+        own.mkdir(parents=True)
+        for name in OUTPUTS[:-1]:
+            os.link(first / name, own / name)
+        run = json.loads((first / OUTPUTS[-1]).read_text())
+        run["cell"] |= {"seed": cell.seed, "name": cell.name}
+        (own / OUTPUTS[-1]).write_text(json.dumps(run))
+    print(f"{len(cells)} cells made up", flush=True)
+    collect = ("leaf", "collect", *config, "--output", "collected")
+    rows += [
+        measured(directory, "leaf status, everything trained", "leaf", "status", *config),
+        measured(directory, "leaf collect", *collect),
+    ]
+    return [{"cells": len(cells), **row} for row in rows]
+
+
 def main() -> None:
-    """Make the grid up, time both targets; ``analysis.csv`` goes into the directory that the first argument names."""
+    """Make the grids up and time everything; ``analysis.csv`` goes into the directory that the first argument names."""
     cells, settings = read_config(overrides={"scale": SCALE}).cells(), SCALES[SCALE].settings
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        for name in ("Snakefile", "config.yaml"):
-            shutil.copy(PROJECT / name, directory)
-        for name in ("workflow", "profiles", "src", "docs/benchmark"):
-            shutil.copytree(PROJECT / name, directory / name)
-        (directory / "resources").symlink_to(PROJECT / "resources")
+        copy_project(directory)
         data = {name: load(name, dataset_file(name), IMAGES, IMAGES) for name in ("fashion_mnist", "cifar10")}
         for cell in cells:
             make_up(cell, settings, data[cell.dataset], directory)
         print(f"{len(cells)} cells made up", flush=True)
-        rows = [measured(directory, target) for target in ("partial", "all")]
+        command = ("snakemake", "--quiet", "all", "--cores", "2", "--config", f"scale={SCALE}", "--")
+        rows = [{"cells": len(cells), **measured(directory, name, *command, name)} for name in ("partial", "all")]
+    with tempfile.TemporaryDirectory() as temporary:
+        rows += large_grid(Path(temporary), seeds=250)
     print(table := pd.DataFrame(rows))
     table.to_csv(Path(sys.argv[1]) / "analysis.csv", index=False)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from project_copy import Copy, comparable_results
+from waiting import wait_for_end, wait_until
 
 CONFIG = """
 scale: faulty
@@ -183,8 +184,7 @@ def kill_while_writing(site: Site, tally: Tally) -> None:
 
 def corrupt_state(site: Site, tally: Tally) -> None:
     process = site.start()
-    while site.epochs_done() < 2 and process.poll() is None:
-        time.sleep(0.05)
+    wait_until(lambda: site.epochs_done() >= 2 or process.poll() is not None, "the second epoch's end", seconds=120)
     process.kill()
     process.communicate(timeout=60)
     file = site.cell() / "state.pt"
@@ -229,7 +229,7 @@ def full_disk(site: Site, tally: Tally) -> None:
 
 def read_only_directory(site: Site, tally: Tally) -> None:
     site.cell().mkdir(parents=True)
-    process = site.start(preexec_fn=_without_overriding_permissions)
+    process = site.start(preexec_fn=without_overriding_permissions)
     if tally.injected % 2:
         site.moment()
     site.cell().chmod(0o555)
@@ -243,11 +243,12 @@ def read_only_directory(site: Site, tally: Tally) -> None:
     site.go_on(tally, site.epochs_done(), under_way=1)
 
 
-def _without_overriding_permissions() -> None:
-    """Root may write anywhere; a trainer started after this may not (drops CAP_DAC_OVERRIDE for good)."""
+def without_overriding_permissions() -> None:
+    """Root may write anywhere; a trainer started after this may not (drops two capabilities for good)."""
     import ctypes
 
-    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 def snakemake(site: Site) -> subprocess.Popen[bytes]:
@@ -266,10 +267,10 @@ def interrupt_snakemake(number: signal.Signals) -> Callable[[Site, Tally], None]
         (os.killpg if to_all else os.kill)(process.pid, number)
         tally.injected += 1
         if number == signal.SIGINT:
-            process.wait(timeout=120)
+            wait_for_end(process, "Snakemake, after SIGINT,", seconds=120)
         site.run("snakemake", "--configfile", "own.yaml", "--cores", "1", "--unlock")
         site.snakemake()  # trainers of the first may still be at work
-        process.wait()
+        wait_for_end(process, "a killed Snakemake")
         site.compare(tally, CELLS)
 
     return inject
@@ -285,7 +286,7 @@ def two_at_once(site: Site, tally: Tally) -> None:
                 tally.wrong.append(f"one of two trainers gave: {output}")
         return site.compare(tally)
     runs = [snakemake(site) for _ in range(2)]
-    codes = [run.wait(timeout=240) for run in runs]
+    codes = [wait_for_end(run, "one of two runs of Snakemake", seconds=240) for run in runs]
     if 0 not in codes:
         site.snakemake()
     site.compare(tally, CELLS)
@@ -319,6 +320,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=12, help="how often each kind")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    # In the background of a script SIGINT is ignored, and what is ignored here would be in every process started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     failed = []
     with tempfile.TemporaryDirectory() as directory:
         site = Site(Path(directory), random.Random(options.seed))

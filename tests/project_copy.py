@@ -36,7 +36,8 @@ class Copy:
         self.environment = os.environ | {"PYTHONPATH": str(directory / "src"), "LEAF_DATASETS": ""}
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=self.directory, env=self.environment, capture_output=True, text=True)
+        options = {"cwd": self.directory, "env": self.environment, "capture_output": True, "text": True}
+        return subprocess.run(command, **options, timeout=900)
 
     def snakemake(self, *arguments: str) -> str:
         done = self.run("snakemake", "--configfile", "own.yaml", "--cores", "2", *arguments)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from project_copy import PROJECT, Copy, comparable_results
 from slurm_cluster import Cluster, missing
+from waiting import wait_for_end, wait_until
 
 from leaf.experiment.config import read_config
 from leaf.experiment.errors import DamagedError
@@ -62,6 +63,9 @@ FIRST = (
     *["scancel"] * 4, *["SIGKILL to all of a job"] * 3, *["early warning (USR1)"] * 3, *["scontrol requeue"] * 3,
     *["preemption, REQUEUE"] * 2, "time limit", "controller away for 15 s", "Snakemake killed, its jobs alive",
 )  # fmt: skip
+LIMIT = 900
+"""Seconds that a disturbed run may take; the whole test takes about nine minutes on two free cores."""
+
 SECOND = (*["preemption, CANCEL"] * 3, "preemption, CANCEL, GraceTime")
 
 
@@ -84,7 +88,7 @@ class Site(Copy):
 
     def shell(self, command: str) -> str:
         """What a command of SLURM's prints."""
-        pipes = {"capture_output": True, "text": True}
+        pipes = {"capture_output": True, "text": True, "timeout": 60}
         return subprocess.run(command, shell=True, cwd=self.directory, env=self.environment, **pipes).stdout.strip()
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -112,8 +116,9 @@ class Site(Copy):
         if kind.startswith("preemption"):
             grace = 20 if kind.endswith("GraceTime") else 0
             urgent = self.shell(f"scontrol update PartitionName=cancelling GraceTime={grace} && {PREEMPTION}")
-            while self.state(urgent) in ("PENDING", "CONFIGURING"):  # until those that it drives away are gone
-                time.sleep(0.2)
+            # It starts once those that it preempts are gone.
+            is_waiting = ("PENDING", "CONFIGURING")
+            wait_until(lambda: self.state(urgent) not in is_waiting, "the urgent job to start", seconds=120, every=0.2)
             hit = [cell for cell, job in jobs.items() if self.state(job) not in ("RUNNING", "COMPLETED")]
         elif kind.startswith("controller"):
             self.cluster.end("slurmctld")
@@ -131,14 +136,16 @@ class Site(Copy):
     def disturbed_run(self, kinds: Sequence[str], *arguments: str) -> None:
         """Run to the end, with every interruption as soon as there is a cell in training for it."""
         waiting = self.rng.sample(kinds, len(kinds))
-        process = self.start(*arguments)
+        process, deadline = self.start(*arguments), time.monotonic() + LIMIT
         try:
             while process.poll() is None:
+                if time.monotonic() > deadline:
+                    sys.exit(f"{self.log.read_text()}\nwaited {LIMIT} s for Snakemake to end; not injected: {waiting}")
                 jobs = self.in_training() if waiting else {}
                 if jobs and waiting[-1].startswith("Snakemake"):
                     self.injected[waiting.pop()] += 1
                     process.kill()
-                    process.wait()
+                    wait_for_end(process, "a killed Snakemake")
                     self.run("snakemake", "--configfile", "own.yaml", "--cores", "1", "--unlock")
                     process = self.start(*arguments)
                 elif jobs and self.interrupt(waiting[-1], jobs):
@@ -180,8 +187,11 @@ def submit_the_grid(site: Site) -> int:
     while queued < len(cells) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(1)
         queued = len(site.shell("squeue --noheader --states=PENDING").splitlines())
-    process.send_signal(signal.SIGINT)
-    process.wait()
+    # SIGINT is ignored where this runs in the background of a script. On SIGTERM Snakemake submits no more jobs and
+    # waits for those that are there.
+    process.send_signal(signal.SIGTERM)
+    site.shell("scancel --user=root")
+    wait_for_end(process, "Snakemake, after SIGTERM and without jobs,", seconds=180)
     site.shell("scontrol update PartitionName=main State=UP")
     return queued
 

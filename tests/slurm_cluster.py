@@ -14,8 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from waiting import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 
@@ -107,11 +108,8 @@ class Cluster:
         self.run("munged", "--force", *(f"--{name}={self.directory}/munge.{end}" for name, end in files.items()))
         self.run("slurmctld")
         self.run("slurmd")
-        for _ in range(100):
-            if "idle" in self.run("sinfo", "--noheader", "--format=%t", check=False):
-                return
-            time.sleep(0.1)
-        raise RuntimeError(f"the node does not come up; see {self.directory}/slurmctld.log and slurmd.log")
+        logs = f"the node to come up; see {self.directory}/slurmctld.log and slurmd.log"
+        wait_until(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%t", check=False), logs, seconds=30)
 
     def stop(self) -> None:
         """End every job, then the daemons."""
@@ -129,13 +127,13 @@ class Cluster:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
         command_line = Path(f"/proc/{process}/cmdline")
-        while command_line.exists() and command_line.read_bytes():  # of a process that nobody waits for it is empty
-            time.sleep(0.05)
+        # The command line of a process that has ended and has no parent to wait for it is empty.
+        wait_until(lambda: not command_line.exists() or not command_line.read_bytes(), f"{daemon} to end")
 
     def run(self, *command: str, check: bool = True) -> str:
         """What one of SLURM's programs prints."""
         environment = os.environ | self.environment
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         if check and done.returncode:
             raise RuntimeError(f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -115,6 +116,40 @@ def test_result_paths():
     }.items():
         with pytest.raises(UserError, match=message):
             check_result_path(path, SCALES)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            "linear_unit",
+            "unknown target 'linear_unit' .did you mean 'linear_units'..; known: all, linear_units, or a file",
+        ),
+        ("Linear_Units", "unknown target 'Linear_Units' .did you mean 'linear_units'"),
+        ("linear_units/", "target 'linear_units/': write linear_units"),
+        ("paper", "target 'paper' is a scale: choose it with --config scale=paper"),
+        (EXAMPLE, f"is a cell: name a file of its results, such as results/quick/{EXAMPLE}/run.json"),
+        (f"{EXAMPLE}/metrics.csv", f"such as results/quick/{EXAMPLE}/metrics.csv"),
+        (EXAMPLE.replace("tanh", "tan"), "unknown activation 'leaf-tan'.*did you mean"),
+        (f"results/quick/{EXAMPLE}/", "a cell's directory; ask for one of its files, metrics.csv"),
+        ("README.md", "unknown target 'README.md'; known: "),
+        ("reports/quick/clams.csv", "unknown target 'reports/quick/clams.csv'; known: "),
+        ("HERE/made", "name the file by its path from the working directory: made"),
+    ],
+)
+def test_targets_that_there_are_not(target, message):
+    with pytest.raises(UserError, match=message) as error:
+        read_config().check_target(
+            target.replace("HERE", str(Path.cwd())), ["all", "linear_units"], lambda file: file == "made"
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("target", ["all", "linear_units", "made", "./made/", f"results//quick/{EXAMPLE}/run.json"])
+def test_targets_that_there_are(target):
+    read_config().check_target(
+        target, ["all", "linear_units"], {"made", f"results/quick/{EXAMPLE}/run.json"}.__contains__
+    )
 
 
 @pytest.mark.parametrize(

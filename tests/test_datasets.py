@@ -1,10 +1,17 @@
 """Fetching and verifying the data sets, on the real ones."""
 
 import gzip
+import io
+import os
 import pickle
+import stat
+import subprocess
+import sys
+import tarfile
 
 import pytest
 import safetensors.numpy
+from faults import without_overriding_permissions
 
 from leaf.experiment import fetching
 from leaf.experiment.datasets import DATASETS, dataset_file, differences, load
@@ -122,3 +129,73 @@ def test_loading_tells_what_is_wrong(tmp_path, data):
     assert "train_images has SHA-256" in message()
     safetensors.numpy.save_file(arrays, file)
     assert len(load("fashion_mnist", file, 10, 5).train_images) == 10
+
+
+# --- one directory, several people ------------------------------------------------------------------------------------
+
+FETCH = "import sys; from leaf.cli import main; main(['fetch', 'fashion_mnist', '--directory', sys.argv[1]])"
+
+
+def start_fetch(checkout, originals, **options):
+    """``leaf fetch`` in the background, by someone who is not above permissions."""
+    command = [sys.executable, "-c", FETCH, str(originals)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=checkout, preexec_fn=without_overriding_permissions, **pipes, **options)
+
+
+def test_two_checkouts_fetch_into_one_directory_at_once(originals, elsewhere):
+    (elsewhere / "resources").mkdir()
+    checkouts = [elsewhere / name for name in ("mine", "yours")]
+    for checkout in checkouts:
+        checkout.mkdir()
+        (checkout / "resources").symlink_to(elsewhere / "resources")
+    fetches = [start_fetch(checkout, originals, umask=0o027) for checkout in checkouts]
+    file = dataset_file("fashion_mnist")
+    while any(fetch.poll() is None for fetch in fetches):
+        if file.exists():
+            assert not differences("fashion_mnist", safetensors.numpy.load_file(file))
+    said = [fetch.communicate(timeout=60)[0] for fetch in fetches]
+    assert all("SHA-256 as known" in text for text in said), said
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640 and stat.S_IMODE(file.parent.stat().st_mode) == 0o750
+
+
+def test_a_directory_that_cannot_be_written(originals, elsewhere):
+    file = dataset_file("fashion_mnist")
+    file.parent.mkdir(parents=True)
+    file.parent.chmod(0o555)
+    said, _ = (fetch := start_fetch(elsewhere, originals)).communicate(timeout=60)
+    assert fetch.returncode == 1 and len(said.splitlines()) == 1, said
+    assert f"{file} is missing and {elsewhere / file.parent}, which belongs to " in said and "not writable" in said
+    file.parent.chmod(0o755)
+    fetching.fetch("fashion_mnist", originals)
+    file.parent.chmod(0o555)
+    said, _ = (fetch := start_fetch(elsewhere, originals)).communicate(timeout=60)
+    assert fetch.returncode == 0 and "there already" in said  # a read-only copy does
+    file.chmod(0o000)
+    said, _ = (fetch := start_fetch(elsewhere, originals)).communicate(timeout=60)
+    file.chmod(0o644)
+    file.parent.chmod(0o755)
+    assert fetch.returncode == 1 and len(said.splitlines()) == 1, said
+    assert f"{file} cannot be read: it belongs to " in said and "----------" in said
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_originals_that_someone_is_still_copying(originals, elsewhere, share):
+    """Every format, cut off anywhere: passed over in a line, and nothing is left."""
+    mine = elsewhere / "mine"
+    mine.mkdir()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=1) as tar:
+        for batch in ("data_batch_1", "test_batch"):
+            tar.add(originals / batch, f"cifar-10-batches-py/{batch}")
+    files = {file.name: file.read_bytes() for file in originals.iterdir()}
+    for name, content in {**files, "cifar-10-python.tar.gz": archive.getvalue()}.items():
+        (mine / name).write_bytes(content[: int(share * len(content))])
+    for only_batches in (False, True):
+        if only_batches:
+            (mine / "cifar-10-python.tar.gz").unlink()
+        for name in DATASETS:
+            with pytest.raises(UserError, match=f"data set {name}: no source delivered it"):
+                fetching.fetch(name, mine)
+    assert not os.path.exists("resources")

@@ -56,7 +56,7 @@ def test_a_killed_process_leaves_its_seat():
     with seat(GPUS) as mine:
         assert (index, mine) == (0, 1)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.wait(60)
     with seat(GPUS) as mine:
         assert mine == 0
 

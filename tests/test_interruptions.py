@@ -9,6 +9,7 @@ import time
 
 import pytest
 from project_copy import comparable_results
+from waiting import wait_until
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.job import Schedule, Stopped, train_cell
@@ -58,9 +59,9 @@ def test_a_real_process_and_a_real_signal(empty_project, number):
     command += ["--settings", long.to_json(), "--device", "cpu", "--precision", "float32", "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     directory = SMALL.directory("tiny")
-    while not (directory / "status.json").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    status = directory / "status.json"
+    wait_until(lambda: status.exists() or process.poll() is not None, "the first status.json")
+    assert process.poll() is None
     process.send_signal(number)
     sent = time.monotonic()
     output, _ = process.communicate(timeout=30)

@@ -288,7 +288,7 @@ def test_a_cell_has_one_trainer_at_a_time(empty_project):
     started = time.monotonic()
     said = train()
     assert "held by process" in said[0] and "waiting" in said[0] and time.monotonic() - started > 0.3
-    assert holder.wait() == 0
+    assert holder.wait(60) == 0
 
 
 def test_divergence_is_a_result(empty_project, monkeypatch):

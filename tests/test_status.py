@@ -57,7 +57,7 @@ def test_a_real_process_from_its_start_to_its_end_by_force(empty_project):
     running = rf"epoch \d/50(, minibatch \d+/10)?, accuracy \d\d\.\d\d%, [\d.]+ (s|min) left, on {socket.gethostname()}"
     assert status(long)[0] == "running" and re.fullmatch(running, status(long)[1])
     process.kill()
-    process.wait()
+    process.wait(60)
     ended, detail = status(long)
     assert ended == "interrupted"
     found = re.search(r"^ended without a word in epoch (\d+)/50, .*; goes on after epoch (\d+)$", detail)

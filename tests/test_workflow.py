@@ -4,13 +4,16 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
+import yaml
 from conftest import BROWSER, PROJECT
 from playwright.sync_api import expect, sync_playwright
 from project_copy import Copy, job_counts
 
 from leaf.cli import main
+from leaf.experiment.config import read_config
 from leaf.experiment.records import TRAINING_VERSION
 
 CELL = "lenet5/fashion_mnist/leaf-tanh/p24sl/adam/seed42"
@@ -330,6 +333,12 @@ def test_one_cell_by_its_path_is_one_job(clean):
     assert dry(clean, f"results/paper/{CELL}/metrics.csv") == {"train": 1, "total": 1}  # the path decides the scale
 
 
+def test_targets_as_people_write_them(clean):
+    """Values of options are no targets."""
+    targets = [f"./results//quick/{CELL}//run.json", "reports/quick/tables/linear_units/lenet5/cifar10.csv"]
+    assert dry(clean, "--until", "train", "--config", "scale=quick", "--", *targets)["train"] == 11
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -337,10 +346,115 @@ def test_one_cell_by_its_path_is_one_job(clean):
         ([f"results/qick/{CELL}/metrics.csv"], "the scales quick, paper, sound"),
         (["--config", "scale=big"], "unknown scale 'big'; known: quick, paper, sound"),
         (["--config", "epochs=3"], "unknown key 'epochs'"),
+        (
+            ["--cores", "1", "--", "Linear_Units"],
+            "unknown target 'Linear_Units' .did you mean 'linear_units'..; known: .*all",
+        ),
+        (
+            [f"{{here}}/results/quick/{CELL}/run.json"],
+            f"path from the working directory: results/quick/{CELL}/run.json",
+        ),
     ],
 )
 def test_mistakes_are_told_in_a_line(clean, arguments, message):
-    done = clean.run("snakemake", "-n", *arguments)
+    done = clean.run("snakemake", "-n", *(text.replace("{here}", str(clean.directory)) for text in arguments))
     assert done.returncode != 0
     assert re.search(message, done.stdout + done.stderr) and "Traceback" not in done.stderr
     assert not (clean.directory / "results").exists()
+
+
+# --- from other places ------------------------------------------------------------------------------------------------
+
+SNAKEFILE = f"{PROJECT}/Snakefile"
+NONE_OF_THE_PAPER = "".join(f"  {name}: {{in_all: false}}\n" for name in read_config().in_all)
+ELSEWHERE = TINY.replace("experiments:\n", f"experiments:\n{NONE_OF_THE_PAPER}")
+MODULE = f"""
+configfile: "config.yaml"
+module leaf:
+    snakefile: "{SNAKEFILE}"
+    config: config["leaf"]
+use rule * from leaf as leaf_*
+"""
+
+
+@pytest.fixture
+def elsewhere(data, tmp_path):
+    """A directory with the fetched data sets, a configuration and nothing else of the project."""
+    (tmp_path / "resources").symlink_to(PROJECT / "resources")
+    (tmp_path / "own.yaml").write_text(ELSEWHERE)
+    return tmp_path
+
+
+def run_in(directory: Path, *command: str) -> str:
+    environment = os.environ | {"PYTHONPATH": f"{PROJECT}/src"}
+    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_another_working_directory(elsewhere):
+    """Results, data sets and logs are there; code, schema, captions and the default configuration are the project's."""
+    command = [
+        "snakemake",
+        "-s",
+        SNAKEFILE,
+        "--directory",
+        str(elsewhere),
+        "--configfile",
+        f"{elsewhere}/own.yaml",
+        "--",
+    ]
+    run_in(elsewhere.parent, *command, f"results/tiny/{CELL}/run.json")
+    run_in(elsewhere.parent, *command, "partial")
+    style = ("--report-stylesheet", f"{PROJECT}/workflow/report/style.css")  # in the profile it is relative
+    run_in(elsewhere.parent, *command[:-1], "--report", f"{elsewhere}/report.html", *style, "--", "partial")
+    assert (elsewhere / f"logs/train/tiny/{CELL}.log").exists() and (elsewhere / "report.html").exists()
+    assert ",done," in (elsewhere / "reports/tiny/partial/cells.csv").read_text()
+    assert "1 done" in run_in(elsewhere, "leaf", "status", "--configfile", "own.yaml")
+    assert not (PROJECT / "results/tiny").exists()
+
+
+def test_a_subdirectory_of_the_project(clean):
+    inside = clean.directory / "here"
+    inside.mkdir()
+    command = ["snakemake", "-n", "-s", "../Snakefile", "--config", "scale=paper", "--", "linear_units"]
+    done = subprocess.run(command, cwd=inside, env=clean.environment, capture_output=True, text=True)
+    shutil.rmtree(inside)
+    assert job_counts(done.stdout)["train"] == 40, done.stderr
+
+
+def test_config_yaml_of_the_working_directory_is_merged_over_the_projects(elsewhere):
+    (elsewhere / "config.yaml").write_text("{scale: short, scales: {short: {extends: quick, epochs: 1}}}")
+    said = run_in(elsewhere, "snakemake", "-n", "-s", SNAKEFILE, "relu_stability")
+    assert job_counts(said)["train"] == 5 and "results/short/" in said
+    assert "results/short/" in run_in(elsewhere, "leaf", "cells", "--experiment", "relu_stability", "--paths")
+
+
+def test_as_a_module_of_another_workflow(elsewhere):
+    """As snakedeploy lays it out, with keys of the other workflow in its configuration."""
+    (elsewhere / "workflow").mkdir()
+    (elsewhere / "workflow/Snakefile").write_text(MODULE)
+    (elsewhere / "config.yaml").write_text(yaml.safe_dump({"others": 3, "leaf": yaml.safe_load(ELSEWHERE)}))
+    run_in(elsewhere, "snakemake", "--cores", "1", f"results/tiny/{CELL}/run.json")
+    run_in(elsewhere, "snakemake", "--cores", "1", "leaf_partial")
+    assert ",done," in (elsewhere / "reports/tiny/partial/cells.csv").read_text()
+
+
+def test_as_a_module_without_a_configuration(elsewhere):
+    module = MODULE.replace('configfile: "config.yaml"', "").replace('config: config["leaf"]', "")
+    (elsewhere / "Snakefile").write_text(module)
+    assert job_counts(run_in(elsewhere, "snakemake", "-n", "--cores", "1", "leaf_relu_stability"))["leaf_train"] == 5
+
+
+def test_results_stay_in_the_working_directory(elsewhere):
+    """A prefix of a module, and a default storage provider, would have Snakemake look for them somewhere else."""
+    module = MODULE.replace('config: config["leaf"]', 'config: config["leaf"]\n    prefix: "sub"')
+    (elsewhere / "Snakefile").write_text(module)
+    (elsewhere / "config.yaml").write_text("leaf: {}")
+    done = subprocess.run(["snakemake", "-n"], cwd=elsewhere, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1 and "a module's prefix: leaf works in the working directory" in done.stdout
+    pytest.importorskip("snakemake_storage_plugin_fs", reason="the storage plugin fs is not installed")
+    stored = ["--default-storage-provider", "fs", "--default-storage-prefix", f"{elsewhere}/store", "partial"]
+    command = ["snakemake", "-n", "-s", SNAKEFILE, "--shared-fs-usage", "none", *stored]
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1 and "a default storage provider" in done.stdout

@@ -17,10 +17,11 @@ except ModuleNotFoundError:
 
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_choice, existing_cells, sort_cells
 from leaf.experiment.clearing import forget, prune
-from leaf.experiment.config import CONFIG, Config, check_known, parse_yaml, read_config
+from leaf.experiment.config import Config, check_config, check_known, parse_yaml, read_config
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import load_guests, read_settings
 from leaf.experiment.progress import STATUS
+from leaf.experiment.project import SHIPPED
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import STATUSES, CellStatus, look, summarize
 
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
             "--configfile", type=Path, action="append", default=[], metavar="FILE", help="merge over config.yaml"
         )
         added.add_argument("--config", default="{}", metavar="YAML", help="merge over config.yaml and files")
+        added.add_argument("--no-configfile", action="store_true", help="read no file: --config is the configuration")
         return added
 
     cells = command(_cells, "cells", "List the cells of the grid.")
@@ -145,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("cell", nargs="?", metavar="CELL", help=f"one drawn at random, if not given; {CELL_HELP}")
     verify.add_argument("--epochs", type=_positive, default=2, metavar="K", help="how many epochs (2)")
     verify.add_argument(
-        "--records", type=Path, default=Path("reports/shipped"), metavar="DIRECTORY", help="(reports/shipped)"
+        "--records", type=Path, default=SHIPPED, metavar="DIRECTORY", help="(the project's reports/shipped)"
     )
     return parser
 
@@ -167,7 +169,8 @@ def _config(options: argparse.Namespace) -> Config:
         overrides = parse_yaml(options.config, f"--config {options.config!r}")
         if not isinstance(overrides, dict):
             raise UserError(f"--config {options.config!r}: expected keys and values, such as '{{scale: paper}}'")
-        options.read = read_config(options.configfile, overrides)
+        alone = options.no_configfile
+        options.read = check_config(overrides) if alone else read_config(options.configfile, overrides)
     return options.read
 
 
@@ -253,12 +256,11 @@ def _train(options: argparse.Namespace) -> None:
     device, precision = (getattr(options, name) or _config(options).values[name] for name in ("device", "precision"))
     asked = {"epochs": options.checkpoint_epochs, "minutes": options.checkpoint_minutes}
     asked = {key: value for key, value in asked.items() if value is not None}
-    configured = _config(options).values["checkpoint"] if len(asked) < 2 and CONFIG.exists() else {}
+    configured = _config(options).values["checkpoint"] if len(asked) < 2 else {}
     schedule = Schedule(**configured | asked)
-    tracking = None  # nobody watches where neither the command line nor a configuration says who
     if options.tracking:
         tracking = Tracking.from_json(options.tracking)
-    elif CONFIG.exists():
+    else:
         tracking = Tracking.from_config(_config(options).values["tracking"])
     with bar:
         try:
@@ -301,7 +303,7 @@ def _table(options: argparse.Namespace) -> None:
 
     _check_asked_for(options, TABLES)
     scale, settings = _scale_and_settings(options)
-    statistics = _statistics(options)
+    statistics = _statistics(options) if options.differences else {}
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
     records = collect(cells, scale, settings, with_forms=bool(options.matches or options.movement or options.claims))
     for kind in TABLES:

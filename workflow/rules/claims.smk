@@ -27,7 +27,7 @@ rule claims:
     localrule: True
     params:
         **judged_records,
-        benchmark=content([BENCHMARK]),
+        benchmark=content([PROJECT / BENCHMARK]),
         made_with=digest("claims", "claims.yaml", "published.csv", "formats"),
     shell:
         "leaf table {params.cells} --scale {wildcards.scale} --settings {params.settings:q}"

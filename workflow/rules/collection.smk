@@ -21,11 +21,12 @@ rule collect_partial:
         config=json.dumps(config),
         directory=PARTIAL,
         runs=existing_runs,
-        benchmark=content([BENCHMARK]),
+        benchmark=content([PROJECT / BENCHMARK]),
         made_with=digest("analyse", "claims.yaml", "published.csv"),
     shell:
-        "(leaf collect --scale {wildcards.scale} --config {params.config:q} --output {params.directory}"
-        " && leaf analyse {params.directory} --threads {threads} --config {params.config:q}) > {log} 2>&1"
+        "(leaf collect --scale {wildcards.scale} --no-configfile --config {params.config:q} --output {params.directory}"
+        " && leaf analyse {params.directory} --threads {threads} --no-configfile --config {params.config:q})"
+        " > {log} 2>&1"
 
 
 rule remaining:

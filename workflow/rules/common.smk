@@ -91,8 +91,10 @@ def digest(*names: str) -> str:
     while left:
         file = left.pop()
         if file not in files:
-            files[file] = Path(workflow.basedir, "src/leaf/analysis", file).read_text(
-                encoding="utf-8"
+            files[file] = (
+                importlib.resources.files("leaf.analysis")
+                .joinpath(file)
+                .read_text(encoding="utf-8")
             )
             modules = re.findall(
                 r"^ *from leaf\.analysis\.(\w+) import", files[file], re.M
@@ -164,7 +166,7 @@ def runs_without_record(scale: str) -> list[str]:
 
     They are of the target all, and of the experiments beyond it that have been begun.
     """
-    file = REPORTS / "shipped" / RECORDS[0]
+    file = SHIPPED / RECORDS[0]
     rows = []
     if scale == "paper" and file.exists():
         with file.open(newline="") as opened:
@@ -223,3 +225,21 @@ judged_records = dict(
 def run_of(cell: Cell, scale: str) -> str:
     """A cell's run.json, which is written last."""
     return f"{cell.directory(scale)}/run.json"
+
+
+def check_targets() -> None:
+    """Check the targets of the command line, as Snakemake parses it; a Snakefile cannot see them otherwise.
+
+    Raises:
+        UserError: if there is no such target.
+    """
+    if Path(sys.argv[0]).stem not in ("snakemake", "__main__"):
+        return  # another program's command line
+    rules = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+    for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
+        CONFIG.check_target(target, rules, is_made)
+
+
+def is_made(file: str) -> bool:
+    """Whether a rule makes a file."""
+    return any(rule.is_producer(file) for rule in workflow.rules)

@@ -1,7 +1,7 @@
 # The data sets, fetched once and verified. A local rule: compute nodes have no network.
 
-# Their braces are doubled, since Snakemake fills in what stands between braces.
-GUESTS = json.dumps({"guests": config["guests"]}).replace("{", "{{").replace("}", "}}")
+# Its braces are doubled, since Snakemake fills in what stands between braces.
+WHOLE_CONFIG = shlex.quote(json.dumps(config)).replace("{", "{{").replace("}", "}}")
 
 
 rule fetch:
@@ -12,5 +12,5 @@ rule fetch:
     localrule: True
     shell:
         # Not in params: where the bytes come from changes nothing about them.
-        f"leaf fetch {{wildcards.dataset}} --directory {shlex.quote(config['datasets_directory'] or '')}"
-        f" --config {shlex.quote(GUESTS)} > {{log}} 2>&1"
+        "leaf fetch {wildcards.dataset} --no-configfile --config "
+        f"{WHOLE_CONFIG} > {{log}} 2>&1"

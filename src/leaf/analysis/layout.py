@@ -29,7 +29,7 @@ REPORT_TABLES = ("overview", "claims")
 """The kinds of tables that a report has once."""
 
 BENCHMARK = Path("docs/benchmark/networks.csv")
-"""The benchmark's measurements that one of the claims is judged by."""
+"""The benchmark's measurements that one of the claims is judged by; a file of the project, not of a run."""
 
 RECORDS = ("cells.csv", "epochs.csv", "forms.safetensors")
 """The files of collected records."""

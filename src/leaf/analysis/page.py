@@ -1,6 +1,7 @@
 """The page that a directory of results opens on: the paper's tables side by side, the differences, the verdicts."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from leaf.analysis.movement import reach_table
 from leaf.analysis.pairs import are_mixed, computed_in, pair_notes
 from leaf.analysis.statistics import METRICS, judged_by
 from leaf.analysis.tables import form_title, kind_of, marks, overview_table
-from leaf.experiment.cells import Cell
+from leaf.experiment.cells import Cell, sort_cells
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
 from leaf.experiment.status import DIVERGED, DONE
@@ -113,8 +114,11 @@ def side_by_side(records: Records) -> pd.DataFrame:
                 key: _entry(members, judged_by(records), len(ways) > 1)
                 for key, members in here.groupby(list(Variant._fields), sort=False)
             }, dtype=object)  # fmt: skip
-    order = {name: Cell.parse(name).order[2:] for name in cells["cell"]}  # the same in every network and data set
-    in_order = cells.sort_values("cell", key=lambda names: names.map(order))
+    # Rows have one order for all networks and data sets: that of the cells as if they were of the first ones.
+    first = {"network": PAPERS_NETWORKS[0], "dataset": PAPERS_DATASETS[0]}
+    moved = {name: replace(Cell.parse(name), **first) for name in cells["cell"]}
+    places = {cell: place for place, cell in enumerate(sort_cells(moved.values()))}
+    in_order = cells.sort_values("cell", key=lambda names: names.map(lambda name: places[moved[name]]))
     wanted = list(dict.fromkeys(in_order[list(Variant._fields)].itertuples(index=False, name=None)))
     words = pd.DataFrame([_words(Variant(*map(str, key))) for key in wanted])
     table = pd.DataFrame(columns).reindex(pd.MultiIndex.from_tuples(wanted)).fillna("").reset_index(drop=True)

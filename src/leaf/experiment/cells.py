@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The cell's name, and its path below ``results/{scale}``."""
-        return CELL_PATTERN.format(**{field.name: getattr(self, field.name) for field in fields(self)})
+        return CELL_PATTERN.format(**vars(self))
 
     @property
     def form(self) -> str:
@@ -115,19 +115,6 @@ class Cell:
         if procedure.start >= epochs or (procedure.stop or 0) > epochs:
             raise UserError(f"cell {self.name}: procedure {self.procedure!r} at a scale of only {epochs} epochs")
         return range(procedure.start, procedure.stop or epochs)
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """A sort key that puts cells in the paper's order: by form, within it base, AHAF, LEAF, and by procedure."""
-        families = list(dict.fromkeys(kind.family for kind in ACTIVATIONS.values()))
-        forms = list(dict.fromkeys(kind.form for kind in ACTIVATIONS.values()))
-        kind, procedure = ACTIVATIONS[self.activation], PROCEDURES[self.procedure]
-        names = {**vars(self), "procedure": PROCEDURES.plain_name(self.procedure)}
-        place = {field: list(choices).index(names[field]) for field, choices in CHOICES.items()}
-        return (
-            place["network"], place["dataset"], forms.index(kind.form), place["optimizer"],
-            families.index(kind.family), procedure.start, procedure.stop or 0, place["procedure"], self.seed,
-        )  # fmt: skip
 
     def directory(self, scale: str) -> Path:
         """Where the cell's files lie, relative to the project's top level."""
@@ -179,7 +166,10 @@ def check_result_path(path: str, scales: Mapping[str, Scale]) -> None:
         return
     if len(parts) < 3 or parts[1] not in scales:
         raise UserError(f"{path}: no results of a scale; below results/ there are the scales {', '.join(scales)}")
-    Cell.parse("/".join(parts[2:-1])).epochs(scales[parts[1]].settings.epochs)
+    is_directory = len(parts) == 2 + len(CELL_PATTERN.split("/"))
+    Cell.parse("/".join(parts[2:] if is_directory else parts[2:-1])).epochs(scales[parts[1]].settings.epochs)
+    if is_directory:
+        raise UserError(f"{path}: a cell's directory; ask for one of its files, {', '.join(OUTPUTS)}")
     if parts[-1] not in OUTPUTS:
         raise UserError(f"{path}: a cell has no such file; its files are {', '.join(OUTPUTS)}")
 
@@ -217,5 +207,22 @@ def _product(block: Mapping[str, Any], seeds: int | None) -> Iterator[Cell]:
 
 
 def sort_cells(cells: Iterable[Cell]) -> list[Cell]:
-    """The distinct ones among ``cells``, in the paper's order."""
-    return sorted(set(cells), key=lambda cell: (cell.order, astuple(cell)))
+    """The distinct ones among ``cells``, in the paper's order: by form, in it base, AHAF, LEAF, and by procedure."""
+    kinds = ACTIVATIONS.values()
+    families, forms = (_places(getattr(kind, name) for kind in kinds) for name in ("family", "form"))
+    places = {field: _places(choices) for field, choices in CHOICES.items()}
+
+    def order(cell: Cell) -> tuple[object, ...]:
+        kind, procedure = ACTIVATIONS[cell.activation], PROCEDURES[cell.procedure]
+        return (
+            places["network"][cell.network], places["dataset"][cell.dataset], forms[kind.form],
+            places["optimizer"][cell.optimizer], families[kind.family], procedure.start, procedure.stop or 0,
+            places["procedure"][PROCEDURES.plain_name(cell.procedure)], cell.seed, *vars(cell).values(),
+        )  # fmt: skip
+
+    return sorted(set(cells), key=order)
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    """The place of each name among the distinct ones."""
+    return {name: place for place, name in enumerate(dict.fromkeys(names))}

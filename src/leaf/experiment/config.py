@@ -1,25 +1,26 @@
 """The configuration: read, merged, checked, and expanded into scales and cells."""
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from leaf.experiment.cells import CHOICES, Cell, check_result_path, expand, sort_cells
+from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_result_path, expand, sort_cells
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import load_guests
+from leaf.experiment.project import CONFIG
 from leaf.experiment.scales import Scale, resolve_scales
 
-CONFIG = Path("config.yaml")
-
 RULES = (
-    "all", "claims", "collect_partial", "differences_chart", "fetch", "forms_charts", "initial_forms_chart", "network_tables", "partial",
-    "progress_chart", "remaining", "summary_table", "train",
+    "all", "claims", "collect_partial", "differences_chart", "fetch", "forms_charts", "initial_forms_chart",
+    "network_tables", "partial", "progress_chart", "remaining", "summary_table", "train",
 )  # fmt: skip
 """The rules of the workflow but for the experiments', each of which is named as the experiment."""
 
@@ -40,6 +41,7 @@ class Config:
     """A checked configuration."""
 
     values: Mapping[str, Any]
+    _cells: dict[tuple[object, ...], list[Cell]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def scale(self) -> str:
@@ -68,27 +70,52 @@ class Config:
         """
         names = self.in_all if experiments is None else list(experiments)
         scale = check_known("scale", scale or self.scale, self.scales)
-        found: list[Cell] = []
-        for name in names:
-            experiment = self.experiments[check_known("experiment", name, self.experiments)]
-            try:
-                cells = expand(experiment, self.scales[scale].seeds)
-                for dataset in sorted({cell.dataset for cell in cells}):
-                    self.scales[scale].settings.check_images(dataset, DATASETS[dataset].images, f"scale {scale}: ")
-            except UserError as error:
-                raise UserError(f"experiments.{name}: {error}") from None
-            found += cells
-        return sort_cells(found)
+        asked = (*names, scale)
+        if asked not in self._cells:
+            found = [self._expanded(name, scale) for name in names]
+            self._cells[asked] = found[0] if len(found) == 1 else sort_cells(chain.from_iterable(found))
+        return list(self._cells[asked])
 
-    def check_target(self, target: str) -> None:
-        """Check what Snakemake is asked to make, if it is an experiment or lies below ``results``.
+    def _expanded(self, name: str, scale: str) -> list[Cell]:
+        experiment = self.experiments[check_known("experiment", name, self.experiments)]
+        try:
+            cells = expand(experiment, self.scales[scale].seeds)
+            for dataset in sorted({cell.dataset for cell in cells}):
+                self.scales[scale].settings.check_images(dataset, DATASETS[dataset].images, f"scale {scale}: ")
+        except UserError as error:
+            raise UserError(f"experiments.{name}: {error}") from None
+        return cells
+
+    def check_target(self, target: str, rules: Iterable[str], makes: Callable[[str], bool]) -> None:
+        """Check what Snakemake is asked to make.
+
+        Args:
+            target: a rule's name, or a file relative to the working directory.
+            rules: the names of all rules that are targets.
+            makes: whether some rule makes a file.
 
         Raises:
-            UserError: if it is no output of a cell, or the scale has too few epochs for a cell.
+            UserError: if there is no such target, or the scale has too few epochs for one of its cells.
         """
-        check_result_path(target, self.scales)
-        for cell in self.cells([target]) if target in self.experiments else ():
-            cell.epochs(self.scales[self.scale].settings.epochs)
+        if target in rules:
+            for cell in self.cells([target]) if target in self.experiments else ():
+                cell.epochs(self.scales[self.scale].settings.epochs)
+            return
+        path = os.path.relpath(target)
+        check_result_path(path, self.scales)
+        if os.path.isabs(target) and makes(path):
+            raise UserError(f"target {target}: name the file by its path from the working directory: {path}")
+        if makes(path):
+            return
+        if target in self.scales:
+            raise UserError(f"target {target!r} is a scale: choose it with --config scale={target}")
+        if path.split(os.sep)[0] in CHOICES["network"]:
+            directory, _, name = path.rpartition("/")
+            cell = Cell.parse(directory if name in OUTPUTS else path)
+            asked = cell.directory(self.scale) / (name if name in OUTPUTS else OUTPUTS[-1])
+            raise UserError(f"target {target!r} is a cell: name a file of its results, such as {asked}")
+        check_known("target", target.rstrip("/"), [*rules, "or a file below results/ or reports/"])
+        raise UserError(f"target {target!r}: write {target.rstrip('/')}")
 
     @property
     def in_all(self) -> list[str]:
@@ -105,19 +132,26 @@ def check_known(what: str, name: str, known: Iterable[str]) -> str:
     known = list(known)
     if name in known:
         return name
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    lower = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1)
+    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
     raise UserError(f"unknown {what} {name!r}{hint}; known: {', '.join(known)}")
 
 
+def default_files() -> list[Path]:
+    """The default configuration, and ``config.yaml`` of the working directory if that is another file."""
+    own = Path(CONFIG.name)
+    return [CONFIG, own] if own.exists() and own.resolve() != CONFIG else [CONFIG]
+
+
 def read_config(configfiles: Iterable[Path] = (), overrides: Mapping[str, Any] | None = None) -> Config:
-    """``config.yaml`` of the working directory, with files and values merged over it, checked.
+    """The default files, with more files and then values merged over them, checked.
 
     Raises:
         UserError: if a file cannot be read or the result is no valid configuration.
     """
     merged: dict[str, Any] = {}
-    for layer in [*read_strictly([CONFIG, *configfiles]), overrides or {}]:
+    for layer in [*read_strictly([*default_files(), *configfiles]), overrides or {}]:
         merged = _merge(merged, layer)
     return check_config(merged)
 
@@ -135,7 +169,8 @@ def read_strictly(files: Iterable[Path | str]) -> list[dict[str, Any]]:
         try:
             text = Path(file).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise UserError(f"{file} not found; run this in the project's top-level directory") from None
+            needed = "; the experiment needs a checkout with the package installed from it (pip install -e)"
+            raise UserError(f"{file} not found{needed if file == CONFIG else ''}") from None
         except UnicodeDecodeError as error:
             raise UserError(f"{file}: {error}; save it as UTF-8") from None
         except OSError as error:
@@ -174,6 +209,11 @@ def parse_yaml(text: str, source: str) -> Any:
         return yaml.load(text, _StrictLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}") from None
+
+
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values merged over the default configuration; not checked."""
+    return _merge(read_strictly([CONFIG])[0], values)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

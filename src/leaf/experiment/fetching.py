@@ -10,9 +10,11 @@ import json
 import os
 import pickle
 import shutil
+import stat
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,13 @@ class SourceError(Exception):
     """A source cannot deliver; the message says why."""
 
 
+FAILURES = (
+    SourceError, OSError, ValueError, LookupError, EOFError, RuntimeError, subprocess.SubprocessError, tarfile.TarError,
+    zlib.error,
+)  # fmt: skip
+"""What reading a source raises where it is unreachable, truncated, or being written by someone else."""
+
+
 def _is_whole(name: str, file: Path) -> bool:
     try:
         return not differences(name, safetensors.numpy.load_file(file))
@@ -67,6 +76,7 @@ def fetch(name: str, directory: Path | None = None) -> Path:
     if _is_whole(name, file):
         print(f"{file}: there already, SHA-256 as known")
         return file
+    _check_access(file)
     if own := DATASETS[name].read:
         return _fetch_from_guest(name, own, directory)
     failures = []
@@ -77,15 +87,7 @@ def fetch(name: str, directory: Path | None = None) -> Path:
                 arrays = read(Path(scratch))
                 if found := differences(name, arrays):
                     raise SourceError("; ".join(found))
-            except (
-                SourceError,
-                OSError,
-                ValueError,
-                KeyError,
-                EOFError,
-                RuntimeError,
-                subprocess.SubprocessError,
-            ) as error:
+            except FAILURES as error:
                 failures.append(f"  {source}: {_one_line(error)}")
                 continue
             write_whole(file, lambda part: safetensors.numpy.save_file(arrays, part))  # noqa: B023 - called at once
@@ -97,6 +99,28 @@ def fetch(name: str, directory: Path | None = None) -> Path:
         f"Put the original files into a directory and name it in the configuration (datasets_directory)"
         f" or in the environment ({DIRECTORY_VARIABLE})."
     )
+
+
+def _check_access(file: Path) -> None:
+    """See before a download that a data set's file can be read, or written if it is missing or not whole.
+
+    Raises:
+        UserError: if not; the message names the owner.
+    """
+    if file.exists() and not os.access(file, os.R_OK):
+        mode = stat.filemode(file.stat().st_mode)
+        raise UserError(f"{file} cannot be read: it belongs to {_owner(file)} and has the mode {mode}")
+    place = next(parent for parent in file.absolute().parents if parent.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        state = "not the original" if file.exists() else "missing"
+        raise UserError(f"{file} is {state} and {place}, which belongs to {_owner(place)}, is not writable")
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a number without a name, as in containers and on network file systems
+        return f"user {path.stat().st_uid}"
 
 
 def _own_directory(directory: Path | None) -> Path | None:
