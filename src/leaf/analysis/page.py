@@ -115,8 +115,8 @@ def side_by_side(records: Records) -> pd.DataFrame:
                 for key, members in here.groupby(list(Variant._fields), sort=False)
             }, dtype=object)  # fmt: skip
     # Rows have one order for all networks and data sets: that of the cells as if they were of the first ones.
-    first = {"network": PAPERS_NETWORKS[0], "dataset": PAPERS_DATASETS[0]}
-    moved = {name: replace(Cell.parse(name), **first) for name in cells["cell"]}
+    network, dataset = PAPERS_NETWORKS[0], PAPERS_DATASETS[0]
+    moved = {name: replace(Cell.parse(name), network=network, dataset=dataset) for name in cells["cell"]}
     places = {cell: place for place, cell in enumerate(sort_cells(moved.values()))}
     in_order = cells.sort_values("cell", key=lambda names: names.map(lambda name: places[moved[name]]))
     wanted = list(dict.fromkeys(in_order[list(Variant._fields)].itertuples(index=False, name=None)))
