@@ -81,10 +81,11 @@ def test_skip_init_meta_and_reset(name):
             for parameter in layer.parameters():
                 parameter.fill_(7)
         layer.reset_parameters()
-    for layer in (skipped, meta, moved_away[0]):
+    for layer, frozen_alike in ((skipped, False), (meta, False), (moved_away[0], True)):
         assert list(layer.state_dict()) == list(usual.state_dict())
         for parameter, expected in zip(layer.parameters(), usual.parameters(), strict=True):
-            assert type(parameter) is nn.Parameter and parameter.requires_grad and torch.equal(parameter, expected)
+            assert type(parameter) is nn.Parameter and torch.equal(parameter, expected)
+            assert parameter.requires_grad == (expected.requires_grad if frozen_alike else True)
 
 
 @every_module
