@@ -49,7 +49,7 @@ from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.errors import UserError
 from leaf.experiment.identity import Identity, settings_json
-from leaf.experiment.project import CONFIG as CONFIG_FILE, PROJECT, SHIPPED
+from leaf.experiment.project import PROJECT, SHIPPED
 from leaf.experiment.records import TRAINING_VERSION
 
 min_version("9.27")
@@ -63,11 +63,11 @@ if workflow.modifier.modify_path(str(RESULTS)) != str(RESULTS):
     )
 
 
-# Another workflow uses this one, as a module or by `include`: the targets and the working directory's config.yaml are its.
+# As a module of another workflow: targets and configuration files belong to that workflow.
 IS_PART = workflow.snakefile != workflow.main_snakefile
 
 
-for file in [CONFIG_FILE] if IS_PART else default_files():
+for file in [] if IS_PART else default_files():
 
     configfile: file
 

@@ -626,6 +626,9 @@ class Moving(nn.Module):
         (lambda x: torch.cdist(x[..., 0].mT[:, [0, 1, 2, 3, 0, 1]], x[..., 0].mT[:, [0, 1, 2, 3, 0, 1]]), None),  # 6×6
         (lambda x: x.flatten(2) + x.flatten(2).mT.reshape(x.shape[0], 20, 6).mT.contiguous(), 1),
         (lambda x: F.linear(x, torch.ones(5, 5)) + x, None),  # two sources disagree
+        (lambda x: torch.einsum("oc,nchw->nohw", torch.ones(6, 6), x), None),
+        (lambda x: torch.adjoint(x.flatten(2)[..., :6]), -1),
+        (lambda x: torch.rot90(x.flatten(2)[..., :6], 1, (1, 2)), -1),
     ],
 )
 def test_channels_where_dimensions_move(move, channels):

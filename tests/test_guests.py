@@ -369,7 +369,7 @@ def told(arguments: list[str]) -> str:
 
 def test_mistakes_on_the_command_line(project):
     assert told(["cells", "--config", "{guests: [nobody.py]}"]) == (
-        "leaf: guest nobody.py: not found; its path counts from the project's top-level directory"
+        "leaf: guest nobody.py: not found; its path counts from the working directory"
     )
     assert "guests: expected array, found 'a.py'" in told(["cells", "--config", "{guests: a.py}"])
     assert "guests.0: expected string, found 3" in told(["cells", "--config", "{guests: [3]}"])

@@ -81,10 +81,11 @@ def test_skip_init_meta_and_reset(name):
             for parameter in layer.parameters():
                 parameter.fill_(7)
         layer.reset_parameters()
-    for layer in (skipped, meta, moved_away[0]):
+    for layer, frozen_alike in ((skipped, False), (meta, False), (moved_away[0], True)):
         assert list(layer.state_dict()) == list(usual.state_dict())
         for parameter, expected in zip(layer.parameters(), usual.parameters(), strict=True):
-            assert type(parameter) is nn.Parameter and parameter.requires_grad and torch.equal(parameter, expected)
+            assert type(parameter) is nn.Parameter and torch.equal(parameter, expected)
+            assert parameter.requires_grad == (expected.requires_grad if frozen_alike else True)
 
 
 @every_module
@@ -336,3 +337,13 @@ def test_derivatives(family, options):
     inputs = (u, *layer.parameters())
     assert torch.autograd.gradcheck(call, inputs)
     assert torch.autograd.gradgradcheck(call, inputs)
+
+
+@pytest.mark.parametrize("channel_dim", [1, -1])
+def test_one_sample_without_a_batch(channel_dim):
+    """Its channels are where those of a batch's samples are, also where another dimension has the same size."""
+    layer = LEAF((4, 6, 4), "tanh", "channel", channel_dim, dtype=torch.float64)
+    with torch.no_grad():
+        layer.p1.add_(torch.linspace(0, 1, 4, dtype=torch.float64).view_as(layer.p1))
+    u = torch.randn(4, 6, 4, dtype=torch.float64)
+    torch.testing.assert_close(layer(u), layer(u[None])[0], rtol=0, atol=0)

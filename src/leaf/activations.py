@@ -150,6 +150,8 @@ class Adaptive(nn.Module):
             return u if usual else u.reshape(-1, *self.shape)
         if self.sharing == "layer":
             return u if u.ndim > 1 else u.reshape(1, -1)
+        if u.shape == self.shape:
+            u = u[None]  # one sample without a batch dimension
         channels = self.shape[self.channel_dim % (len(self.shape) + 1) - 1]
         if not -u.ndim <= self.channel_dim < u.ndim or u.shape[self.channel_dim] != channels:
             raise self._wrong_size(u, f"with {channels} channels in dimension {self.channel_dim}")

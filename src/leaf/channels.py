@@ -26,15 +26,18 @@ FIRST = {"batch_norm", "group_norm", "instance_norm", "interpolate", "local_resp
 SPATIAL = re.compile(r"(?:conv|conv_transpose|\w*pool)([123])d")
 """Functions whose output has its channels before that many spatial dimensions."""
 
-PRODUCTS = {"__matmul__", "__rmatmul__", "baddbmm", "bmm", "cdist", "einsum", "inner", "matmul", "tensordot"}
+MIXING = {"baddbmm", "bmm", "cdist", "einsum", "tensordot"}
 """Functions whose output may have the shape of an input, but not its dimensions."""
 
+PRODUCTS = {"__matmul__", "__rmatmul__", "inner", "matmul"}
+"""The same, but a matrix as the second argument makes the last dimension."""
+
 MOVES = {
-    "H", "T", "__getitem__", "amax", "amin", "broadcast_to", "cat", "chunk", "concat", "concatenate", "expand",
-    "expand_as", "flatten", "index_select", "mH", "mT", "mean", "moveaxis", "movedim", "narrow", "permute", "repeat",
-    "repeat_interleave", "reshape", "reshape_as", "select", "split", "split_with_sizes", "squeeze", "stack", "sum",
-    "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose", "unbind", "unflatten", "unsqueeze", "view",
-    "view_as",
+    "H", "T", "__getitem__", "adjoint", "amax", "amin", "as_strided", "broadcast_to", "cat", "chunk", "concat",
+    "concatenate", "diagonal", "expand", "expand_as", "flatten", "index_select", "mH", "mT", "mean", "moveaxis",
+    "movedim", "narrow", "permute", "repeat", "repeat_interleave", "reshape", "reshape_as", "rot90", "select", "split",
+    "split_with_sizes", "squeeze", "stack", "sum", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose",
+    "unbind", "unflatten", "unsqueeze", "view", "view_as",
 }  # fmt: skip
 """Functions that move, merge, split or drop dimensions of their first argument, or of each tensor in it."""
 
@@ -86,6 +89,8 @@ class Channels:
             return frozenset({1})
         if spatial := SPATIAL.match(name):
             return frozenset({output.ndim - int(spatial[1]) - 1})
+        if name in MIXING:
+            return UNKNOWN
         if name in PRODUCTS:
             return last if isinstance(second, Tensor) and second.ndim == 2 else UNKNOWN
         if name == "pad" and output.ndim == args[0].ndim:

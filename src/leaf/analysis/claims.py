@@ -208,7 +208,7 @@ def _convolutional_shares(records: Records, cell: str) -> list[float]:
     """The share of units nearest to SiLU in each convolutional layer of a cell."""
     matches = {name: values for name, values in records.forms.get(cell, {}).items() if name.startswith("matches/")}
     silu = FUNCTIONS.index("silu")
-    *convolutional, _ = sorted(matches, key=natural)  # the last one is fully connected
+    convolutional = sorted(matches, key=natural)[:-1]  # the last one is fully connected
     return [float(matches[name][silu, 0]) for name in convolutional]
 
 

@@ -27,7 +27,7 @@ def computed_in(cells: pd.DataFrame) -> pd.Series:
 
 def are_mixed(cells: pd.DataFrame) -> bool:
     """Whether the finished ones among some cells differ in precision or kind of device."""
-    return computed_in(cells[cells["device"].notna()]).nunique() > 1
+    return computed_in(cells[cells["status"].isin([DONE, DIVERGED])]).nunique() > 1
 
 
 def pairs(records: Records, column: str) -> pd.DataFrame:

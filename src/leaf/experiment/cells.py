@@ -117,7 +117,7 @@ class Cell:
         return range(procedure.start, procedure.stop or epochs)
 
     def directory(self, scale: str) -> Path:
-        """Where the cell's files lie, relative to the project's top level."""
+        """Where the cell's files lie, relative to the working directory."""
         return RESULTS / scale / self.name
 
     @classmethod

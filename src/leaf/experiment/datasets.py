@@ -104,7 +104,7 @@ DIRECTORY = Path("resources/datasets")
 
 
 def dataset_file(name: str) -> Path:
-    """Where a data set's file lies, relative to the project's top level."""
+    """Where a data set's file lies, relative to the working directory."""
     return DIRECTORY / f"{name}.safetensors"
 
 

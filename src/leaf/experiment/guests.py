@@ -45,7 +45,7 @@ def load_guests(files: Iterable[str]) -> None:
     One that was loaded already stays as it is; if its file has changed since, it is replaced.
 
     Args:
-        files: relative to the project's top level, or absolute.
+        files: relative to the working directory, or absolute.
 
     Raises:
         UserError: if a file cannot be read or run, or brings nothing or what cannot be; the message names the file.
@@ -54,7 +54,7 @@ def load_guests(files: Iterable[str]) -> None:
         try:
             source, place = Path(file).read_bytes(), Path(file).resolve()
         except OSError as error:
-            reason = "not found; its path counts from the project's top-level directory"
+            reason = "not found; its path counts from the working directory"
             raise UserError(f"guest {file}: {reason if isinstance(error, FileNotFoundError) else error}") from None
         digest = hashlib.sha256(source).hexdigest()
         if place in _present and _present[place].sha256 == digest:

@@ -17,7 +17,7 @@ from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.checkpoint import PREVIOUS, STATE, drop_previous, load_state, save_state
 from leaf.experiment.computing import PRECISIONS
-from leaf.experiment.datasets import dataset_file, load
+from leaf.experiment.datasets import DATASETS, dataset_file, load
 from leaf.experiment.devices import training_device
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import remove_parts
@@ -156,12 +156,8 @@ class _Job:
         self.execution = Execution(**state["execution"]) if state else chosen
         check_possible(self.execution, device)
         torch.set_num_threads(self.execution.threads)
+        settings.check_images(cell.dataset, DATASETS[cell.dataset].images, "settings: ")
         data = load(cell.dataset, dataset_file(cell.dataset), settings.train_images, settings.test_images)
-        if settings.validation_images >= len(data.train_images):
-            raise UserError(
-                f"settings: {settings.validation_images} validation_images leave none of {cell.dataset}'s"
-                f" {len(data.train_images)} training images"
-            )
         self.training = Training(cell, settings, data, device, self.execution.kernel, self.execution.precision, weights)
         self.sessions = [*(Session(**earlier) for earlier in state["sessions"]), session] if state else [session]
         if state:

@@ -64,10 +64,10 @@ class Settings:
             wanted = getattr(self, f"{split}_images")
             if wanted is not None and wanted > there:
                 raise UserError(f"{where}{split}_images {wanted} is more than {dataset}'s {there}; null is all of them")
-        if self.validation_images >= images["train"]:
+        kept = self.train_images or images["train"]
+        if self.validation_images >= kept:
             raise UserError(
-                f"{where}{self.validation_images} validation_images"
-                f" leave none of {dataset}'s {images['train']} training images"
+                f"{where}{self.validation_images} validation_images leave none of {dataset}'s {kept} training images"
             )
 
     def to_json(self) -> str:
