@@ -24,7 +24,7 @@ check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
 	ruff check
 	ruff format --check
 	mypy
-	snakefmt --check Snakefile workflow
+	snakefmt --check workflow
 	snakemake --lint
 
 docs: $(ENVIRONMENT)  ## the documentation as a site, its notebooks run: docs/_build/html/index.html
