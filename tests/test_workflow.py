@@ -236,6 +236,7 @@ def test_the_report_holds_tables_and_figures(report):
     assert "Mine" in page and "Activation forms" in page and "as in the paper" in page
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
 def test_the_report_in_a_browser(report):
     complaints: list[str] = []
