@@ -13,6 +13,8 @@ from leaf.experiment.config import read_config
 from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.scales import SCALES, Settings
 
+pytestmark = pytest.mark.slow
+
 PROFILES = {file.parent.name: yaml.safe_load(file.read_text()) for file in PROJECT.glob("profiles/*/config.yaml")}
 PAPER = SCALES["paper"].settings
 
