@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick test test-slurm check docs bench bench-analysis bench-sharing fidelity faults paper verify environment lock clean
+.PHONY: quick quickcheck test test-slurm check docs bench bench-analysis bench-sharing fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
 	snakemake --quiet rules
@@ -24,8 +24,14 @@ check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
 	ruff check
 	ruff format --check
 	mypy
-	snakefmt --check Snakefile workflow
+	snakefmt --check workflow
 	snakemake --lint
+
+quickcheck: $(ENVIRONMENT)  ## style, types and the fast tests, which train nothing
+	ruff check
+	ruff format --check
+	mypy
+	pytest -m "not slow and not data and not browser"
 
 docs: $(ENVIRONMENT)  ## the documentation as a site, its notebooks run: docs/_build/html/index.html
 	leaf fetch fashion_mnist

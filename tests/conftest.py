@@ -41,6 +41,13 @@ def published_cell(entry: dict[str, Any]) -> Cell:
     return Cell(entry["network"], entry["dataset"], activation, entry["procedure"], entry["optimizer"], entry["seed"])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that read the data sets."""
+    for item in items:
+        if "data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.data)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def in_project() -> None:
     """Tests run in the project's top-level directory, wherever pytest was started."""

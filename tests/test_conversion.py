@@ -25,6 +25,8 @@ from torch.nn.functional import cross_entropy
 from leaf import AHAF, LEAF, replace_activations
 from leaf.activations import ACTIVATIONS, SHARING, Adaptive, learnable
 
+pytestmark = pytest.mark.slow
+
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 

@@ -12,6 +12,8 @@ import torch
 from leaf.experiment.devices import seat, training_device
 from leaf.experiment.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 GPUS = ["GPU-a", "GPU-b", "GPU-c"]
 
 HOLD = """

@@ -17,6 +17,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from leaf import AHAF
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", DISTURBANCES)
 def test_gives_the_gradient_or_an_error(name):

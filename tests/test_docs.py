@@ -15,6 +15,8 @@ import pytest
 from conftest import BROWSER, PROJECT
 from playwright.sync_api import Page, expect, sync_playwright
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -115,6 +117,7 @@ def browser(site: Path) -> Iterator[Page]:
     assert complaints == []
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
 def test_pages_on_a_phone(site):
     with browser(site) as page:
@@ -152,6 +155,7 @@ def leaf(p1: float, p2: float, p3: float, p4: float, u: np.ndarray = INPUTS) -> 
     return (p1 * u + p2) / (1 + np.exp(-p3 * u)) + p4
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
 def test_moving_a_parameter_moves_the_curve(site):
     bases = {"SiLU": leaf(1, 0, 1, 0), "Tanh": np.tanh(INPUTS), "Sigmoid": leaf(0, 1, 1, 0), "ReLU": INPUTS.clip(0)}

@@ -7,6 +7,8 @@ import pytest
 
 import leaf
 
+pytestmark = pytest.mark.slow
+
 
 def test_import_leaf_imports_the_library_alone():
     code = (

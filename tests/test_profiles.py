@@ -13,6 +13,8 @@ from leaf.experiment.config import read_config
 from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.scales import SCALES, Settings
 
+pytestmark = pytest.mark.slow
+
 PROFILES = {file.parent.name: yaml.safe_load(file.read_text()) for file in PROJECT.glob("profiles/*/config.yaml")}
 PAPER = SCALES["paper"].settings
 
@@ -32,7 +34,8 @@ def test_retries_are_for_clusters_alone():
 
 
 def test_only_training_leaves_the_machine_that_snakemake_runs_on():
-    text = "\n".join(file.read_text() for file in [PROJECT / "Snakefile", *PROJECT.glob("workflow/rules/*.smk")])
+    files = (PROJECT / "workflow/Snakefile", *PROJECT.glob("workflow/rules/*.smk"))
+    text = "\n".join(file.read_text() for file in files)
     rules = dict(re.findall(r"^ *rule ?(\w*):\n(.*?)(?=^ *rule|\Z)", text, re.M | re.S))
     assert len(rules) >= 10
     assert [name for name, body in rules.items() if "localrule: True" not in body] == ["train"]

@@ -15,6 +15,8 @@ from leaf.analysis.figures import write_figure
 from leaf.analysis.layout import ABOUT, RECORDS
 from leaf.experiment.config import read_config
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = PROJECT / "reports/shipped"
 
 PAGES = (PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md"), *SHIPPED.glob("*.md"))

@@ -236,6 +236,7 @@ def test_the_report_holds_tables_and_figures(report):
     assert "Mine" in page and "Activation forms" in page and "as in the paper" in page
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no Chromium is installed")
 def test_the_report_in_a_browser(report):
     complaints: list[str] = []
@@ -365,7 +366,7 @@ def test_mistakes_are_told_in_a_line(clean, arguments, message):
 
 # --- from other places ------------------------------------------------------------------------------------------------
 
-SNAKEFILE = f"{PROJECT}/Snakefile"
+SNAKEFILE = f"{PROJECT}/workflow/Snakefile"
 NONE_OF_THE_PAPER = "".join(f"  {name}: {{in_all: false}}\n" for name in read_config().in_all)
 ELSEWHERE = TINY.replace("experiments:\n", f"experiments:\n{NONE_OF_THE_PAPER}")
 MODULE = f"""
@@ -417,7 +418,7 @@ def test_another_working_directory(elsewhere):
 def test_a_subdirectory_of_the_project(clean):
     inside = clean.directory / "here"
     inside.mkdir()
-    command = ["snakemake", "-n", "-s", "../Snakefile", "--config", "scale=paper", "--", "linear_units"]
+    command = ["snakemake", "-n", "-s", "../workflow/Snakefile", "--config", "scale=paper", "--", "linear_units"]
     done = subprocess.run(command, cwd=inside, env=clean.environment, capture_output=True, text=True)
     shutil.rmtree(inside)
     assert job_counts(done.stdout)["train"] == 40, done.stderr
