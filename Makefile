@@ -24,7 +24,7 @@ check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
 	ruff check
 	ruff format --check
 	mypy
-	snakefmt --check workflow
+	snakefmt --check Snakefile workflow
 	snakemake --lint
 
 quickcheck: $(ENVIRONMENT)  ## style, types and the fast tests, which train nothing

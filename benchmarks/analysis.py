@@ -77,7 +77,8 @@ def proportional_set(process: psutil.Process) -> int:
 
 def copy_project(directory: Path) -> None:
     """The project without results, with the data sets."""
-    shutil.copy(PROJECT / "config.yaml", directory)
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(PROJECT / name, directory)
     for name in ("workflow", "profiles", "src", "docs/benchmark"):
         shutil.copytree(PROJECT / name, directory / name)
     (directory / "resources").symlink_to(PROJECT / "resources")

@@ -24,7 +24,8 @@ class Copy:
 
     def __init__(self, directory: Path, config: str) -> None:
         self.directory = directory
-        shutil.copy(PROJECT / "config.yaml", directory)
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(PROJECT / name, directory)
         for name in ("workflow", "profiles", "examples", "src/leaf"):  # the last with its compiled kernels
             shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("*.pyc"))
         (directory / "resources/datasets").mkdir(parents=True)

@@ -34,8 +34,7 @@ def test_retries_are_for_clusters_alone():
 
 
 def test_only_training_leaves_the_machine_that_snakemake_runs_on():
-    files = (PROJECT / "workflow/Snakefile", *PROJECT.glob("workflow/rules/*.smk"))
-    text = "\n".join(file.read_text() for file in files)
+    text = "\n".join(file.read_text() for file in [PROJECT / "Snakefile", *PROJECT.glob("workflow/rules/*.smk")])
     rules = dict(re.findall(r"^ *rule ?(\w*):\n(.*?)(?=^ *rule|\Z)", text, re.M | re.S))
     assert len(rules) >= 10
     assert [name for name, body in rules.items() if "localrule: True" not in body] == ["train"]

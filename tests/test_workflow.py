@@ -366,7 +366,7 @@ def test_mistakes_are_told_in_a_line(clean, arguments, message):
 
 # --- from other places ------------------------------------------------------------------------------------------------
 
-SNAKEFILE = f"{PROJECT}/workflow/Snakefile"
+SNAKEFILE = f"{PROJECT}/Snakefile"
 NONE_OF_THE_PAPER = "".join(f"  {name}: {{in_all: false}}\n" for name in read_config().in_all)
 ELSEWHERE = TINY.replace("experiments:\n", f"experiments:\n{NONE_OF_THE_PAPER}")
 MODULE = f"""
@@ -418,7 +418,7 @@ def test_another_working_directory(elsewhere):
 def test_a_subdirectory_of_the_project(clean):
     inside = clean.directory / "here"
     inside.mkdir()
-    command = ["snakemake", "-n", "-s", "../workflow/Snakefile", "--config", "scale=paper", "--", "linear_units"]
+    command = ["snakemake", "-n", "-s", "../Snakefile", "--config", "scale=paper", "--", "linear_units"]
     done = subprocess.run(command, cwd=inside, env=clean.environment, capture_output=True, text=True)
     shutil.rmtree(inside)
     assert job_counts(done.stdout)["train"] == 40, done.stderr

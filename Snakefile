@@ -76,7 +76,7 @@ for file in [] if IS_PART else default_files():
 config = with_defaults(config)
 
 
-report: "report/workflow.rst"
+report: "workflow/report/workflow.rst"
 
 
 # Every rule runs in the environment that Snakemake itself runs in (environment.yml, requirements.lock), never in a
@@ -99,13 +99,13 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-include: "rules/common.smk"
-include: "rules/datasets.smk"
-include: "rules/training.smk"
-include: "rules/tables.smk"
-include: "rules/figures.smk"
-include: "rules/claims.smk"
-include: "rules/collection.smk"
+include: "workflow/rules/common.smk"
+include: "workflow/rules/datasets.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/claims.smk"
+include: "workflow/rules/collection.smk"
 
 
 rule all:
