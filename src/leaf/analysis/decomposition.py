@@ -1,0 +1,110 @@
+"""What of the accuracies' variance lies between activations, what changes with the seed, and whether seeds agree on
+the order of activations."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+DRAWS, DRAWS_SEED = 1000, 0
+"""How many tables without interaction the order is compared with, and the seed they are drawn from."""
+
+
+class SeedsShare(NamedTuple):
+    """How much of the variance of a table changes with the seed.
+
+    Attributes:
+        share: variance that changes with the seed (the seed's own and the residual) over that and the variance between
+            activations, in [0, 1].
+        low: lower end of its interval.
+        high: upper end of its interval.
+    """
+
+    share: float
+    low: float
+    high: float
+
+
+class Order(NamedTuple):
+    """How far seeds agree on the order of activations.
+
+    Attributes:
+        concordance: Kendall's W, 1 if all seeds give the same order, near 0 if they give any.
+        p: share of tables without interaction, with the same effects and noise, whose seeds agree as little or less.
+    """
+
+    concordance: float
+    p: float
+
+
+def seeds_share(values: np.ndarray, confidence: float) -> SeedsShare:
+    """Two-way random-effects decomposition: 1 − ICC(A,1), with its interval (McGraw and Wong 1996, table 7).
+
+    Args:
+        values: float64 ``(activations, seeds)``, at least two of each.
+        confidence: of the interval.
+    """
+    n, k = values.shape
+    rows, columns, error = _mean_squares(values)
+    total = rows + (k - 1) * error + k * (columns - error) / n
+    if total <= 0 or not np.isfinite(total):
+        return SeedsShare(np.nan, np.nan, np.nan)
+    agreement = np.clip((rows - error) / total, 0, 1)
+    if error < 1e-18 and columns < 1e-18:  # no more than rounding
+        return SeedsShare(1 - agreement, 1 - agreement, 1 - agreement)
+    a = k * agreement / (n * max(1 - agreement, 1e-12))
+    b = 1 + a * (n - 1)
+    degrees = (a * columns + b * error) ** 2 / ((a * columns) ** 2 / (k - 1) + (b * error) ** 2 / ((n - 1) * (k - 1)))
+    level = (1 + confidence) / 2
+    rest = k * columns + (k * n - k - n) * error
+    f = stats.f.ppf(level, n - 1, degrees)
+    low = n * (rows - f * error) / (f * rest + n * rows)
+    f = stats.f.ppf(level, degrees, n - 1)
+    high = n * (f * rows - error) / (rest + n * f * rows)
+    return SeedsShare(*(float(np.clip(1 - value, 0, 1)) for value in (agreement, high, low)))
+
+
+def order(values: np.ndarray) -> Order:
+    """Kendall's W over seeds against tables that are activation + seed + normal noise.
+
+    Effects of activations are medians over seeds and the noise's size is that of the median absolute residual, so that a
+    few seeds that turn the order do not pass as noise. The effects are shrunk by what noise adds to them.
+
+    Args:
+        values: float64 ``(activations, seeds)``, at least two of each.
+    """
+    normal = np.random.default_rng(DRAWS_SEED).normal(size=(DRAWS, *values.shape))
+    effects, size = _robust(values[None])
+    observed = float(_concordance(values[None])[0])
+    noise = float(size[0] / _robust(normal)[1].mean())
+    if noise < 1e-9:  # of accuracies: no more than their rounding
+        return Order(observed, 1.0)
+    by_noise = noise**2 * _robust(normal)[0].var(axis=1, ddof=1).mean()
+    variance = float(effects[0].var(ddof=1))
+    shrunk = effects[0] * np.sqrt(max(0.0, 1 - by_noise / variance)) if variance > 0 else effects[0]
+    drawn = _concordance(shrunk[:, None] + noise * normal)
+    return Order(observed, float((1 + np.count_nonzero(drawn <= observed + 1e-12)) / (1 + DRAWS)))
+
+
+def _robust(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Effects of rows ``(tables, activations)`` and the median absolute residual ``(tables,)``, both from medians."""
+    centered = tables - tables.mean(1, keepdims=True)
+    effects = np.median(centered, axis=2)
+    return effects, np.median(np.abs(centered - effects[:, :, None]), axis=(1, 2))
+
+
+def _mean_squares(values: np.ndarray) -> tuple[float, float, float]:
+    """Between rows, between columns, and residual."""
+    n, k = values.shape
+    rows, columns = values.mean(1, keepdims=True), values.mean(0, keepdims=True)
+    residuals = values - rows - columns + values.mean()
+    return (
+        float(k * rows.var(ddof=1)), float(n * columns.var(ddof=1)), float((residuals**2).sum() / ((n - 1) * (k - 1)))
+    )  # fmt: skip
+
+
+def _concordance(tables: np.ndarray) -> np.ndarray:
+    """Kendall's W of each table ``(tables, activations, seeds)``."""
+    n = tables.shape[1]
+    ranks = stats.rankdata(tables, axis=1)
+    return 12 * ranks.mean(2).var(1) / (n**2 - 1)
