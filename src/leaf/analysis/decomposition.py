@@ -9,6 +9,9 @@ from scipy import stats
 DRAWS, DRAWS_SEED = 1000, 0
 """How many tables without interaction the order is compared with, and the seed they are drawn from."""
 
+RESOLUTION = 1e-4
+"""One of 10,000 test images: noise below it does not turn an order."""
+
 
 class SeedsShare(NamedTuple):
     """How much of the variance of a table changes with the seed.
@@ -67,8 +70,8 @@ def seeds_share(values: np.ndarray, confidence: float) -> SeedsShare:
 def order(values: np.ndarray) -> Order:
     """Kendall's W over seeds against tables that are activation + seed + normal noise.
 
-    Effects of activations are medians over seeds and the noise's size is that of the median absolute residual, so that a
-    few seeds that turn the order do not pass as noise. The effects are shrunk by what noise adds to them.
+    Effects of activations are medians over seeds, and the noise's size is that of the median absolute residual, so that
+    a few seeds that turn the order do not pass as noise. The effects are shrunk by what noise adds to them.
 
     Args:
         values: float64 ``(activations, seeds)``, at least two of each.
@@ -77,7 +80,7 @@ def order(values: np.ndarray) -> Order:
     effects, size = _robust(values[None])
     observed = float(_concordance(values[None])[0])
     noise = float(size[0] / _robust(normal)[1].mean())
-    if noise < 1e-9:  # of accuracies: no more than their rounding
+    if noise < RESOLUTION:
         return Order(observed, 1.0)
     by_noise = noise**2 * _robust(normal)[0].var(axis=1, ddof=1).mean()
     variance = float(effects[0].var(ddof=1))

@@ -72,7 +72,7 @@ class PooledMean(NamedTuple):
     p_sign: float
 
 
-def pooled_mean(comparisons: Sequence[Sequence[float]], confidence: float) -> PooledMean:
+def pooled_mean(comparisons: Sequence[Sequence[float] | np.ndarray], confidence: float) -> PooledMean:
     """The mean over fixed, different comparisons, with an interval from the variance between seeds.
 
     The variance is pooled over the comparisons with two seeds or more, as in a one-way analysis of variance, and taken
