@@ -7,6 +7,7 @@ each verdict, and which verdict the truth of the scenario asks for. Run as ``pyt
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,10 +139,11 @@ def verdicts(scenario: Scenario, grids: int, seed: int = 0) -> dict[str, Counter
     return found
 
 
-def table(grids: int) -> pd.DataFrame:
+def table(grids: int, names: Iterable[str] = SCENARIOS) -> pd.DataFrame:
     """Verdicts in percent of the grids: a row per rule and scenario whose truth asks for a verdict."""
     rows = []
-    for name, scenario in SCENARIOS.items():
+    for name in names:
+        scenario = SCENARIOS[name]
         for rule, counts in verdicts(scenario, grids).items():
             if right := scenario.right.get(rule):
                 shares = {verdict: round(100 * counts[verdict] / grids) for verdict in (YES, NO, "undecided")}

@@ -17,8 +17,8 @@ class SeedsShare(NamedTuple):
     """How much of the variance of a table changes with the seed.
 
     Attributes:
-        share: variance that changes with the seed (the seed's own and the residual) over that and the variance between
-            activations, in [0, 1].
+        share: residual variance over that and the variance between activations, in [0, 1]. The residual is what a seed
+            changes in differences between activations; what it adds to all of them alike cancels in pairs.
         low: lower end of its interval.
         high: upper end of its interval.
     """
@@ -41,30 +41,22 @@ class Order(NamedTuple):
 
 
 def seeds_share(values: np.ndarray, confidence: float) -> SeedsShare:
-    """Two-way random-effects decomposition: 1 − ICC(A,1), with its interval (McGraw and Wong 1996, table 7).
+    """Two-way decomposition: 1 - ICC(3,1), with its F interval (Shrout and Fleiss 1979).
 
     Args:
         values: float64 ``(activations, seeds)``, at least two of each.
         confidence: of the interval.
     """
     n, k = values.shape
-    rows, columns, error = _mean_squares(values)
-    total = rows + (k - 1) * error + k * (columns - error) / n
-    if total <= 0 or not np.isfinite(total):
-        return SeedsShare(np.nan, np.nan, np.nan)
-    agreement = np.clip((rows - error) / total, 0, 1)
-    if error < 1e-18 and columns < 1e-18:  # no more than rounding
-        return SeedsShare(1 - agreement, 1 - agreement, 1 - agreement)
-    a = k * agreement / (n * max(1 - agreement, 1e-12))
-    b = 1 + a * (n - 1)
-    degrees = (a * columns + b * error) ** 2 / ((a * columns) ** 2 / (k - 1) + (b * error) ** 2 / ((n - 1) * (k - 1)))
+    residuals = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    degrees = n - 1, (n - 1) * (k - 1)
+    between, error = k * values.mean(1).var(ddof=1), (residuals**2).sum() / degrees[1]
+    if error < RESOLUTION**2 / 100:  # rounding alone
+        return SeedsShare(0.0, 0.0, 0.0) if between > RESOLUTION**2 else SeedsShare(1.0, 1.0, 1.0)
     level = (1 + confidence) / 2
-    rest = k * columns + (k * n - k - n) * error
-    f = stats.f.ppf(level, n - 1, degrees)
-    low = n * (rows - f * error) / (f * rest + n * rows)
-    f = stats.f.ppf(level, degrees, n - 1)
-    high = n * (f * rows - error) / (rest + n * f * rows)
-    return SeedsShare(*(float(np.clip(1 - value, 0, 1)) for value in (agreement, high, low)))
+    ratios = np.array([1, stats.f.ppf(level, *reversed(degrees)), 1 / stats.f.ppf(level, *degrees)]) * between / error
+    share, low, high = np.clip(k / (ratios + k - 1), 0, 1)
+    return SeedsShare(float(share), float(low), float(high))
 
 
 def order(values: np.ndarray) -> Order:
@@ -94,16 +86,6 @@ def _robust(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     centered = tables - tables.mean(1, keepdims=True)
     effects = np.median(centered, axis=2)
     return effects, np.median(np.abs(centered - effects[:, :, None]), axis=(1, 2))
-
-
-def _mean_squares(values: np.ndarray) -> tuple[float, float, float]:
-    """Between rows, between columns, and residual."""
-    n, k = values.shape
-    rows, columns = values.mean(1, keepdims=True), values.mean(0, keepdims=True)
-    residuals = values - rows - columns + values.mean()
-    return (
-        float(k * rows.var(ddof=1)), float(n * columns.var(ddof=1)), float((residuals**2).sum() / ((n - 1) * (k - 1)))
-    )  # fmt: skip
 
 
 def _concordance(tables: np.ndarray) -> np.ndarray:
