@@ -201,8 +201,8 @@ def initialization(records: Records, limits: Limits) -> Finding:
             continue
         share, agreed = seeds_share(complete, limits["confidence"]), order(complete)
         words.append(
-            f"{title}: {share.share:.0%} of the variance between activations and seeds changes with the seed [{share.low:.0%}, {share.high:.0%}],"
-            f" order of activations alike to W = {agreed.concordance:.2f} (p = {agreed.p:.2g}),"
+            f"{title}: {share.share:.0%} of the variance changes with the seed"
+            f" [{share.low:.0%}, {share.high:.0%}], order of activations alike to W = {agreed.concordance:.2f} (p = {agreed.p:.2g}),"
             f" {complete.shape[1]} seeds"
         )
         holds.append(share.high < limits["share"] and agreed.p >= limits["level"])
