@@ -202,8 +202,8 @@ def initialization(records: Records, limits: Limits) -> Finding:
         share, agreed = seeds_share(complete, limits["confidence"]), order(complete)
         words.append(
             f"{title}: {share.share:.0%} of the variance changes with the seed"
-            f" [{share.low:.0%}, {share.high:.0%}], order of activations alike to W = {agreed.concordance:.2f} (p = {agreed.p:.2g}),"
-            f" {complete.shape[1]} seeds"
+            f" [{share.low:.0%}, {share.high:.0%}], order of activations alike to"
+            f" W = {agreed.concordance:.2f} (p = {agreed.p:.2g}), {complete.shape[1]} seeds"
         )
         holds.append(share.high < limits["share"] and agreed.p >= limits["level"])
     return Finding("; ".join(words), None if missing else all(holds), "; ".join(missing))
