@@ -6,7 +6,7 @@ import torch
 
 from leaf import LEAF
 from leaf.activations import BASE_FUNCTIONS
-from leaf.analysis.matching import FUNCTIONS, match, summary
+from leaf.analysis.matching import FREEDOMS, FUNCTIONS, match, near, summary
 
 INPUTS = np.linspace(-15.9, 15.9, 256)
 NORMAL = np.exp(-((INPUTS / 3) ** 2) / 2)
@@ -63,3 +63,26 @@ def test_summary():
         "relu": 0, "silu": 0.75, "tanh": 0.25, "sigmoid": 0, "linear": 0,
     }  # fmt: skip
     assert found[1, 1] < 0.02 and np.isnan(found[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("offset", "shift", "told_by"), [(0.0, 0.0, FREEDOMS), (0.7, 0.0, FREEDOMS[1:]), (0.7, 1.5, FREEDOMS[2:])]
+)
+def test_a_freedom_of_the_match_takes_its_part_away(offset, shift, told_by):
+    """A SiLU with an offset and a shift is like SiLU for a match that has these freedoms, and for no other."""
+    u = torch.from_numpy(INPUTS)
+    curve = (1.4 * torch.nn.functional.silu(1.1 * (u - shift)) + offset).numpy()[None]
+    for freedom in FREEDOMS:
+        assert near(match(curve, INPUTS, NORMAL, freedom), "silu", 0.05).all() == (freedom in told_by)
+
+
+def test_with_an_offset_tanh_and_sigmoid_are_one_function():
+    found = match(np.tanh(INPUTS)[None], INPUTS, NORMAL, "offset")
+    assert FUNCTIONS[found.function[0]] in ("tanh", "sigmoid") and found.residual[0] < 0.02
+    assert not near(found, "silu", 0.1).any()
+
+
+def test_a_curve_far_from_all_is_near_to_none():
+    noise = np.random.default_rng(0).standard_normal((50, 256))
+    found = match(noise, INPUTS, np.ones(256), "shift")
+    assert not any(near(found, name, 0.1).any() for name in FUNCTIONS)

@@ -9,8 +9,9 @@ from scipy import stats
 
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.collection import COLUMNS, Records
+from leaf.analysis.decomposition import order, seeds_share
 from leaf.analysis.pairs import pair_notes
-from leaf.analysis.statistics import best_epoch_table, differences_table, holm, paired_interval
+from leaf.analysis.statistics import best_epoch_table, differences_table, holm, paired_interval, pooled_mean
 from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
 
@@ -150,3 +151,51 @@ def test_nothing_to_compare_is_an_empty_table():
     found = records(rows("leaf-relu", "p24sl", LEAF, optimizer="rmsprop"))
     assert differences_table(found, "best_accuracy", 0.95).empty
     assert len(best_epoch_table(found)) == 1 and best_epoch_table(records(rows("tanh", "classic", []))).empty
+
+
+def test_pooled_mean_by_hand():
+    """Variances 1e-4 (two degrees of freedom) and 4e-4 (one); the third comparison has one seed."""
+    found = pooled_mean([[0.01, 0.02, 0.03], [0.05, 0.05 + math.sqrt(8e-4)], [0.5]], 0.95)
+    variance = (2 * 1e-4 + 4e-4) / 3
+    half = stats.t.ppf(0.975, 3) * math.sqrt(variance * (1 / 3 + 1 / 2 + 1)) / 3
+    mean = (0.02 + 0.05 + math.sqrt(2e-4) + 0.5) / 3
+    assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - half, mean + half))
+    assert found.degrees == 3 and found.p_sign == pytest.approx(0.25)  # three of three heads, or tails
+    means = np.array([0.02, 0.05 + math.sqrt(2e-4), 0.5])
+    assert found.spread == pytest.approx(math.sqrt(means.var(ddof=1) - variance * (1 / 3 + 1 / 2 + 1) / 3))
+
+
+def test_pooled_mean_of_one_comparison_is_the_paired_interval():
+    differences = [a - b for a, b in zip(LEAF, BASE, strict=True)]
+    found = pooled_mean([differences], 0.95)
+    assert (found.low, found.high) == pytest.approx(paired_interval(differences, 0.95)[:2])
+
+
+def test_a_gain_in_one_place_does_not_widen_the_pooled_interval():
+    small = [[0.007, 0.008, 0.009]] * 15
+    narrow, wide = (pooled_mean([*small, [gain, gain + 0.001, gain + 0.002]], 0.95) for gain in (0.007, 0.15))
+    assert wide.high - wide.low == pytest.approx(narrow.high - narrow.low)
+    assert 0 < narrow.low < wide.low and wide.spread > 30 * narrow.spread
+
+
+def test_one_seed_everywhere_has_no_pooled_interval():
+    found = pooled_mean([[0.01], [0.02]], 0.95)
+    assert found.mean == pytest.approx(0.015) and found.degrees == 0 and np.isnan([found.low, found.high]).all()
+
+
+def test_seeds_share_against_a_published_example():
+    """Shrout and Fleiss (1979), six targets and four judges: ICC(3,1) is 0.71, 95% interval 0.34 to 0.95."""
+    ratings = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]], float)
+    found = seeds_share(ratings, 0.95)
+    assert 1 - np.array(found) == pytest.approx([0.71, 0.95, 0.34], abs=0.006)
+
+
+def test_seeds_agree_on_the_order_unless_some_turn_it():
+    rng = np.random.default_rng(1)
+    same = np.arange(8.0)[:, None] + 0.1 * rng.normal(size=(8, 5))
+    assert order(same).concordance == pytest.approx(1) and order(same).p > 0.5
+    turned = same.copy()
+    turned[:, 0] = turned[::-1, 0]
+    assert order(turned).concordance < 0.5 and order(turned).p < 0.01
+    noise = rng.normal(size=(8, 5))
+    assert order(noise).concordance < 0.6 and order(noise).p > 0.025

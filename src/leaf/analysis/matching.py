@@ -1,4 +1,4 @@
-"""Which known function each learned curve is most like, up to input and output scaling, where its inputs are.
+"""Which known function each learned curve is most like, up to the freedom of the match, where its inputs are.
 
 This makes "LEAF evolves towards SiLU-like forms" a number: the shares of a layer's units that are nearest to each known
 function, and how far they are from it.
@@ -18,6 +18,13 @@ more would change every curve's match."""
 SCALES = np.concatenate([-np.geomspace(0.05, 20, 61)[::-1], np.geomspace(0.05, 20, 61)])
 """Input scales that are tried: a curve may be a known function mirrored, squeezed or stretched."""
 
+SHIFTS = np.linspace(-4, 4, 17)
+"""Input shifts that are tried where the match has that freedom, with every second scale."""
+
+FREEDOMS = ("scale", "offset", "shift")
+"""What may change of a known function g, from least to most:
+``a·g(b·u)``, ``a·g(b·u) + c`` and ``a·g(b·(u - d)) + c``."""
+
 
 class Matches(NamedTuple):
     """The nearest known function of each unit.
@@ -31,28 +38,44 @@ class Matches(NamedTuple):
     residual: np.ndarray
 
 
-def match(curves: np.ndarray, inputs: np.ndarray, weights: np.ndarray) -> Matches:
-    """Match curves with a·g(b·u), g known, in the least weighted squares.
+def match(curves: np.ndarray, inputs: np.ndarray, weights: np.ndarray, freedom: str = "scale") -> Matches:
+    """Match curves with a known function g, in the least weighted squares.
 
-    For one b the best a is a projection, so that all units, functions and scales are one matrix product.
+    For one b and d the best a and c are a projection, so that all units, functions, scales and shifts are one matrix
+    product. With an offset the residual is that of the curve less its weighted mean, and Tanh and Sigmoid are one
+    function, 2·sigmoid(2u) - 1, which counts as either.
 
     Args:
         curves: ``(units, points)``, outputs of every unit.
         inputs: ``(points,)``, where they are evaluated.
         weights: ``(points,)``, how often the layer sees such inputs; only their ratios count.
+        freedom: one of ``FREEDOMS``.
     """
     seen = weights > 0  # often a fraction of the points, and the rest of the work is proportional to them
     curves, inputs = curves[:, seen], inputs[seen]
-    share = np.sqrt(weights[seen] / weights.sum())
-    candidates = np.concatenate([_function(name, np.outer(SCALES, inputs)) for name in FUNCTIONS]) * share
+    weights = weights[seen] / weights.sum()
+    share = np.sqrt(weights)
+    scales, shifts = (SCALES[::2], SHIFTS) if freedom == "shift" else (SCALES, np.zeros(1))
+    candidates = np.concatenate(
+        [_function(name, np.multiply.outer(scales, inputs - shift)) for name in FUNCTIONS for shift in shifts]
+    )
+    if freedom != "scale":
+        candidates = candidates - (candidates @ weights)[:, None]
+        curves = curves - (curves @ weights)[:, None]
+    candidates = candidates * share
     norms = np.linalg.norm(candidates, axis=1, keepdims=True)
-    candidates = np.divide(candidates, norms, out=np.zeros_like(candidates), where=norms > 0)
+    candidates = np.divide(candidates, norms, out=np.zeros_like(candidates), where=norms > 1e-12)
     weighted = curves * share
     sizes = np.linalg.norm(weighted, axis=1)
     explained = (weighted @ candidates.T.astype(weighted.dtype)) ** 2
-    best = explained.argmax(1) // len(SCALES)
+    best = explained.argmax(1) // (len(scales) * len(shifts))
     left = np.sqrt(np.clip(1 - explained.max(1) / np.maximum(sizes, 1e-30) ** 2, 0, 1))
     return Matches(np.where(np.isfinite(left), best, -1), left.astype(np.float32))
+
+
+def near(matches: Matches, name: str, limit: float) -> np.ndarray:
+    """Which units are like a known function: nearest to it, with a residual of at most ``limit``; bool ``(units,)``."""
+    return (matches.function == FUNCTIONS.index(name)) & (matches.residual <= limit)
 
 
 def _function(name: str, inputs: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from leaf.activations import LEAF
-from leaf.analysis.claims import PAPERS_DATASETS, PAPERS_NETWORKS, evaluate
+from leaf.analysis.claims import evaluate
 from leaf.analysis.collection import Records, Variant
 from leaf.analysis.formats import to_markdown
 from leaf.analysis.movement import reach_table
 from leaf.analysis.pairs import are_mixed, computed_in, pair_notes
+from leaf.analysis.rules import PAPERS_DATASETS, PAPERS_NETWORKS
 from leaf.analysis.statistics import METRICS, judged_by
 from leaf.analysis.tables import form_title, kind_of, marks, overview_table
 from leaf.experiment.cells import Cell, sort_cells

@@ -7,6 +7,7 @@ stands in the configuration, before any result is seen.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,6 +49,51 @@ def paired_interval(differences: Sequence[float], confidence: float) -> tuple[fl
         return mean, mean, np.sign(mean) * np.inf if mean else 0.0, 0.0 if mean else 1.0
     low, high = stats.t.interval(confidence, len(values) - 1, mean, stats.sem(values))
     return low, high, mean / deviation, stats.ttest_1samp(values, 0).pvalue
+
+
+class PooledMean(NamedTuple):
+    """The mean over comparisons, with the noise of their seeds.
+
+    Attributes:
+        mean: of the comparisons' means, each with the same weight.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        degrees: of freedom of the pooled variance; 0 leaves the ends NaN.
+        spread: standard deviation between the comparisons' true differences, in the unit of the differences: what is
+            left of the variance of their means without the seeds' noise (method of moments).
+        p_sign: of the two-sided sign test on the comparisons' means.
+    """
+
+    mean: float
+    low: float
+    high: float
+    degrees: int
+    spread: float
+    p_sign: float
+
+
+def pooled_mean(comparisons: Sequence[Sequence[float] | np.ndarray], confidence: float) -> PooledMean:
+    """The mean over fixed, different comparisons, with an interval from the variance between seeds.
+
+    The variance is pooled over the comparisons with two seeds or more, as in a one-way analysis of variance, and taken
+    to be that of those with one seed. How much comparisons differ from each other does not widen the interval: it
+    answers for these comparisons and no others.
+
+    Args:
+        comparisons: the differences of each, seed by seed; at least one comparison, each with a seed or more.
+        confidence: of the interval.
+    """
+    groups = [np.asarray(values, dtype=float) for values in comparisons]
+    means, seeds = np.array([values.mean() for values in groups]), np.array([len(values) for values in groups])
+    degrees = int((seeds - 1).sum())
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in groups)
+    variance = squares / degrees if degrees else np.nan
+    half = float(stats.t.ppf((1 + confidence) / 2, degrees) * np.sqrt(variance * (1 / seeds).sum())) / len(groups)
+    between = means.var(ddof=1) - variance * (1 / seeds).mean() if len(groups) > 1 else np.nan
+    signs = np.sign(means[means != 0])
+    p_sign = stats.binomtest(int((signs > 0).sum()), len(signs)).pvalue if len(signs) else 1.0
+    mean = float(means.mean())
+    return PooledMean(mean, mean - half, mean + half, degrees, float(np.sqrt(max(0.0, between))), float(p_sign))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

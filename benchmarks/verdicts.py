@@ -1,0 +1,155 @@
+"""How often the rules for the paper's claims are right: grids of records with known truth, judged by ``evaluate``.
+
+The noise between seeds, and between epochs of one cell, is that of the shipped records. Every grid has all cells of the
+paper and of ``bounded_initialization``. For every rule and scenario a row of the table gives how many grids of 100 get
+each verdict, and which verdict the truth of the scenario asks for. Run as ``python benchmarks/verdicts.py [GRIDS]``.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from leaf.activations import ACTIVATIONS
+from leaf.analysis.claims import HERE, evaluate
+from leaf.analysis.collection import COLUMNS, LAST_EPOCHS, Records, read_records
+from leaf.experiment.config import read_config
+
+SHIPPED = Path(__file__).parent.parent / "reports/shipped"
+EXPERIMENTS = ["linear_units", "bounded_functions", "weight_initialization", "bounded_initialization"]
+CELLS = read_config().cells(EXPERIMENTS, "paper")
+RULES = ("better", "lower_loss", "seven_percent", "initialization")
+"""The rules that chance plays a part in: the others compare one number with a threshold."""
+
+EPOCHS = 40
+"""Epochs on the plateau of an accuracy, of which the best is chosen."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviations of one cell: between seeds, and between epochs around the cell's own level."""
+
+    seeds: float
+    epochs: float
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A truth about the grid.
+
+    Attributes:
+        gain: what LEAF and AHAF add to test accuracy, in points; each point takes 0.02 from the training loss.
+        in_one_place: what LEAF as Tanh with KerasNet on CIFAR-10 adds instead, in points.
+        noisier: factor on all noise of LEAF and AHAF.
+        forms: standard deviation between the levels of the forms, in points.
+        turned: how much the gain of each variant varies between seeds beyond noise, in points: the standard deviation
+            of an effect that only one seed has.
+        right: the verdict that the truth asks for, by rule.
+    """
+
+    gain: float = 0.0
+    in_one_place: float | None = None
+    noisier: float = 1.0
+    forms: float = 0.0
+    turned: float = 0.0
+    right: dict[str, str] = field(default_factory=dict)
+
+
+YES, NO = "holds", "does not hold"
+ALL_NO, MEAN = dict.fromkeys(RULES, NO), dict.fromkeys(("better", "lower_loss"), YES)
+SCENARIOS = {
+    "no effect": Scenario(right=ALL_NO),
+    "no effect, LEAF noisier by a third": Scenario(noisier=4 / 3, right=ALL_NO),
+    "-0.8 everywhere": Scenario(gain=-0.8, right=dict.fromkeys(RULES[:3], NO)),
+    "+0.3 everywhere": Scenario(gain=0.3, right=MEAN | {"seven_percent": NO}),
+    "+0.8 everywhere": Scenario(gain=0.8, right=MEAN | {"seven_percent": NO}),
+    "+0.8, +7.5 in one place": Scenario(gain=0.8, in_one_place=7.5, right=MEAN | {"seven_percent": YES}),
+    "+0.8, +15 in one place": Scenario(gain=0.8, in_one_place=15, right=MEAN | {"seven_percent": YES}),
+    "forms differ by 2, +0.3": Scenario(gain=0.3, forms=2, right=MEAN | {"seven_percent": NO, "initialization": YES}),
+    "forms differ by 2, one seed turns the order": Scenario(forms=2, turned=8, right={"initialization": NO}),
+}
+
+
+def noise_of(records: Records, column: str) -> dict[str, Noise]:
+    """Noise by network, from cells with five seeds: pooled over activations; between epochs from their differences."""
+    cells = records.cells[records.cells["status"] == "done"]
+    epochs = records.epochs[records.epochs["cell"].isin(cells["cell"])]
+    last = epochs.groupby("cell", sort=False).tail(LAST_EPOCHS).groupby("cell")[column]
+    level = cells["cell"].map(last.mean()).astype(float)
+    between = last.agg(lambda values: values.diff().std() / np.sqrt(2))
+    found = {}
+    for network, rows in cells.assign(level=level).groupby("network"):
+        of_variant = rows.groupby(["dataset", "activation", "procedure"])["level"]
+        variances = of_variant.var()[of_variant.size() >= 5]
+        found[str(network)] = Noise(float(np.sqrt(variances.mean())), float(between[rows["cell"]].mean()))
+    return found
+
+
+def grid(scenario: Scenario, accuracy: dict[str, Noise], loss: dict[str, Noise], rng: np.random.Generator) -> Records:
+    """Records of one grid: all cells finished, accuracies and losses drawn."""
+    level = dict(
+        zip(("relu", "silu", "tanh", "sigmoid"), scenario.forms * np.array([1.2, 0.4, -0.4, -1.2]), strict=True)
+    )
+    seeds = {seed: rng.normal() for seed in sorted({cell.seed for cell in CELLS})}
+    rows, epochs = [], []
+    for cell in CELLS:
+        kind = ACTIVATIONS[cell.activation]
+        place = (cell.network, cell.dataset, cell.activation) == ("kerasnet", "cifar10", "leaf-tanh")
+        gain = scenario.in_one_place if place and scenario.in_one_place is not None else scenario.gain
+        gain = gain * kind.adaptive
+        wider = scenario.noisier if kind.adaptive else 1.0
+        turn = scenario.turned * rng.normal() if cell.seed == 42 else 0.0
+        center = 0.77 + (level[cell.form] + gain + turn) / 100
+        noise = accuracy[cell.network]
+        # half of the seeds' variance is shared by all activations of a seed: what pairs remove
+        own = noise.seeds * np.sqrt(0.5) * (seeds[cell.seed] + wider * rng.normal())
+        accuracies = center + own + noise.epochs * wider * rng.normal(size=EPOCHS)
+        noise = loss[cell.network]
+        losses = 0.5 - 0.02 * gain + wider * (noise.seeds * rng.normal() + noise.epochs * rng.normal(size=EPOCHS))
+        rows.append({
+            **vars(cell), "cell": cell.name, "scale": "paper", "family": kind.family, "form": cell.form,
+            "status": "done", "best_accuracy": accuracies.max(), "final_accuracy": accuracies[-1],
+            "last_epochs_accuracy": accuracies[-LAST_EPOCHS:].mean(), "final_train_loss": losses[-1],
+        })  # fmt: skip
+        epochs.append((cell.name, accuracies[-LAST_EPOCHS:], losses[-LAST_EPOCHS:]))
+    names, accuracies, losses = zip(*epochs, strict=True)
+    table = pd.DataFrame({
+        "cell": np.repeat(names, LAST_EPOCHS), "epoch": np.tile(np.arange(91, 101), len(names)),
+        "train_loss": np.concatenate(losses), "test_accuracy": np.concatenate(accuracies),
+    })  # fmt: skip
+    return Records(pd.DataFrame(rows).reindex(columns=COLUMNS), table, {})
+
+
+def verdicts(scenario: Scenario, grids: int, seed: int = 0) -> dict[str, Counter[str]]:
+    """How often each rule gives each verdict, over grids with the shipped records' noise."""
+    shipped = read_records(SHIPPED)
+    accuracy, loss = noise_of(shipped, "test_accuracy"), noise_of(shipped, "train_loss")
+    rng = np.random.default_rng(seed)
+    names = [claim["id"] for claim in yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))]
+    found: dict[str, Counter[str]] = {rule: Counter() for rule in RULES}
+    for _ in range(grids):
+        table = dict(zip(names, evaluate(grid(scenario, accuracy, loss, rng))["verdict"], strict=True))
+        for rule in RULES:
+            found[rule][table[rule]] += 1
+    return found
+
+
+def table(grids: int, names: Iterable[str] = SCENARIOS) -> pd.DataFrame:
+    """Verdicts in percent of the grids: a row per rule and scenario whose truth asks for a verdict."""
+    rows = []
+    for name in names:
+        scenario = SCENARIOS[name]
+        for rule, counts in verdicts(scenario, grids).items():
+            if right := scenario.right.get(rule):
+                shares = {verdict: round(100 * counts[verdict] / grids) for verdict in (YES, NO, "undecided")}
+                rows.append({"rule": rule, "truth": name, "right": right, **shares})
+    return pd.DataFrame(rows).sort_values("rule", key=lambda rules: rules.map(RULES.index), kind="stable")
+
+
+if __name__ == "__main__":
+    print(table(int(sys.argv[1]) if len(sys.argv) > 1 else 200).to_string(index=False))

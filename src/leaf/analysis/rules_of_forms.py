@@ -1,0 +1,144 @@
+"""What the paper's claims about learned curves, gradients and stability come to in the records.
+
+Each function measures one claim of ``claims.yaml``, whose ``limits`` it is given.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from leaf.analysis.collection import Records
+from leaf.analysis.forms import CURVE_INPUTS, base_curve, input_bins, natural
+from leaf.analysis.matching import FREEDOMS, match, near
+from leaf.analysis.pairs import are_mixed, computed_in
+from leaf.analysis.rules import PAPERS_DATASETS, PAPERS_NETWORKS, Finding, Limits
+from leaf.analysis.tables import form_title
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.status import DIVERGED, DONE
+from leaf.networks import NETWORKS
+
+
+def _of_paper(records: Records) -> pd.DataFrame:
+    """The cells of the networks and data sets that the paper has."""
+    cells = records.cells
+    return cells[cells["network"].isin(PAPERS_NETWORKS) & cells["dataset"].isin(PAPERS_DATASETS)]
+
+
+def silu_like(records: Records, limits: Limits) -> Finding:
+    """Shares of convolutional units that are like SiLU, of LEAF as SiLU and as Sigmoid, and of those that moved."""
+    words, means, lacking = [], [], 0
+    for form in ("silu", "sigmoid"):
+        cells = _of_paper(records).query(f"family == 'leaf' and form == '{form}' and procedure == 'p24sl'")
+        places: dict[str, list[np.ndarray]] = {}
+        for cell in cells.query(f"optimizer == 'adam' and status == '{DONE}'").to_dict("records"):
+            place = f"{NETWORKS[cell['network']].title} on {DATASETS[cell['dataset']].title}"
+            places.setdefault(place, []).extend(_convolutional(records, cell["cell"], form, limits))
+        of_place = {place: np.mean(layers, axis=0) for place, layers in places.items() if layers}
+        lacking += len(PAPERS_NETWORKS) * len(PAPERS_DATASETS) - len(of_place)
+        if of_place:
+            *like, nearest, moved, covered = np.mean(list(of_place.values()), axis=0)
+            judged = FREEDOMS.index(JUDGED)
+            means.append(like[judged])
+            each = ", ".join(f"{place} {values[judged]:.0%}" for place, values in of_place.items())
+            others = ", ".join(f"{name} {like[FREEDOMS.index(name)]:.0%}" for name in FREEDOMS if name != JUDGED)
+            words.append(
+                f"as {form_title(form)} {like[judged]:.0%} like SiLU up to scale and {JUDGED} ({each};"
+                f" by freedom of the match: {others}; nearest to SiLU at any residual: {nearest:.0%}),"
+                f" {moved:.0%} moved; {covered:.0%} of inputs seen"
+            )
+    missing = f"{lacking} of 8 networks" if lacking else ""
+    return Finding("; ".join(words), None if missing else all(mean > limits["share"] for mean in means), missing)
+
+
+JUDGED = "offset"
+"""The freedom of the match that the claim is judged by: LEAF has a scale, a slope and an offset as parameters, and no
+shift of a whole SiLU; and the bias of the next layer takes an offset away."""
+
+
+def _convolutional(records: Records, cell: str, form: str, limits: Limits) -> Iterator[np.ndarray]:
+    """Of each convolutional layer: shares of drawn units like SiLU by freedom, nearest to it, moved; of inputs.
+
+    Inputs beyond those of the drawn curves have no weight, and so have those in the outermost bins, which hold all that
+    lies beyond them.
+    """
+    forms = records.forms.get(cell, {})
+    names = sorted((name.removeprefix("curves/") for name in forms if name.startswith("curves/")), key=natural)
+    start = base_curve(form)
+    for name in names[:-1]:  # the last one is fully connected
+        counts = forms[f"inputs/{name}"].astype(float)
+        weights = counts[np.digitize(CURVE_INPUTS, input_bins()) - 1]
+        curves = forms[f"curves/{name}"].astype(float)
+        if not weights.any():
+            continue
+        matches = [match(curves, CURVE_INPUTS.astype(float), weights, freedom) for freedom in FREEDOMS]
+        found = [near(of_freedom, "silu", limits["residual"]) for of_freedom in matches]
+        nearest = near(matches[FREEDOMS.index(JUDGED)], "silu", np.inf).mean()
+        change = np.sqrt(((curves - start) ** 2 @ weights) / (start.astype(float) ** 2 @ weights))
+        edges = input_bins()
+        within = counts[(edges[:-1] >= CURVE_INPUTS[0]) & (edges[1:] <= CURVE_INPUTS[-1])].sum() / counts.sum()
+        yield np.array([*(like.mean() for like in found), nearest, (change > limits["residual"]).mean(), within])
+
+
+def relu_stability(records: Records, limits: Limits) -> Finding:
+    """The largest falls of accuracy of LEAF as ReLU, KerasNet, CIFAR-10: at a common learning rate, with P24Sl."""
+    cells = records.select(network="kerasnet", dataset="cifar10", activation="leaf-relu", optimizer="adam").cells
+    cells = cells[cells["status"].isin([DONE, DIVERGED])]
+    by_seed = {
+        procedure: rows.set_index("seed")
+        for procedure, rows in cells.groupby("procedure")
+        if procedure in ("classic", "p24sl")
+    }
+    seeds = sorted(set.intersection(*(set(rows.index) for rows in by_seed.values()))) if len(by_seed) == 2 else []
+    missing = [f"{len(seeds)} of {limits['seeds']} seeds"] if len(seeds) < limits["seeds"] else []
+    if not seeds:
+        return Finding("", missing=f"{missing[0]} with both kerasnet/cifar10/leaf-relu/classic/adam and …/p24sl/adam")
+    used = cells[cells["seed"].isin(seeds) & cells["procedure"].isin(by_seed)]
+    if are_mixed(used):
+        missing.append(f"cells computed alike: they were in {' and '.join(sorted(set(computed_in(used))))}")
+    falls = {procedure: [_fall(records, rows.loc[seed]) for seed in seeds] for procedure, rows in by_seed.items()}
+    words = {
+        procedure: ", ".join("diverged" if fall == np.inf else f"{fall:.1f} points" for fall in values)
+        for procedure, values in falls.items()
+    }
+    named = ", ".join(map(str, seeds))
+    measured = f"common learning rate: {words['classic']}; P24Sl: {words['p24sl']}; seeds {named}"
+    unstable = {procedure: np.array(values) >= limits["fall"] for procedure, values in falls.items()}
+    holds = bool(unstable["classic"].mean() > 0.5 and not unstable["p24sl"].any())
+    return Finding(measured, None if missing else holds, "; ".join(missing))
+
+
+def _fall(records: Records, cell: pd.Series) -> float:
+    """The largest fall of a cell's test accuracy below its best so far, in points; infinite if it diverged."""
+    if cell["status"] == DIVERGED:
+        return np.inf
+    accuracy = records.epochs[records.epochs["cell"] == cell["cell"]]["test_accuracy"] * 100
+    return float((accuracy.cummax() - accuracy).max())
+
+
+def gradients(records: Records, limits: Limits) -> Finding:
+    """The first layer's gradient norm over the last layer's at the end of training, of LEAF and of plain functions."""
+    cells = _of_paper(records)
+    ratios = {}
+    for family in ("leaf", "base"):
+        names = cells.query(f"family == '{family}' and status == '{DONE}'")["cell"]
+        norms = {name: records.forms.get(name, {}).get("gradient_norms/end") for name in names}
+        ratios[family] = {name: float(values[0] / values[-1]) for name, values in norms.items() if values is not None}
+    with_leaf = cells[cells["family"] == "leaf"]
+    diverged = int((with_leaf["status"] == DIVERGED).sum())
+    expected = with_leaf["cell"].nunique() - diverged
+    if not ratios["leaf"]:
+        return Finding("", missing="cells with LEAF")
+    words = [_smallest(ratios["leaf"]) + (f"; {diverged} diverged" if diverged else "")]
+    if ratios["base"]:
+        passing = sum(ratio >= limits["ratio"] for ratio in ratios["base"].values())
+        words.append(f"plain functions: {_smallest(ratios['base'])}, {passing} of them pass the same rule")
+    lacking = expected - len(ratios["leaf"])
+    missing = f"{lacking} of {expected} cells with LEAF" if lacking else ""
+    holds = min(ratios["leaf"].values()) >= limits["ratio"]
+    return Finding("; ".join(words), None if missing else holds, missing)
+
+
+def _smallest(ratios: dict[str, float]) -> str:
+    name = min(ratios, key=lambda name: ratios[name])
+    return f"smallest {ratios[name]:.3g} ({name}), median {np.median(list(ratios.values())):.3g}, {len(ratios)} cells"
