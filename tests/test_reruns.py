@@ -69,6 +69,7 @@ def finished(data, tmp_path_factory) -> Copy:
     (copy.directory / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(copy.directory)
+        patch.setattr("leaf.experiment.config.CONFIG", copy.directory / "config.yaml")
         for one in (*DONE, STALE):
             settings = read_config(overrides={"scales": {"tiny": {"epochs": 2 if one == STALE else 1}}}).scales["tiny"]
             train_cell(one, "tiny", settings.settings, "cpu", say=lambda line: None)
@@ -82,6 +83,7 @@ def project(finished, tmp_path, monkeypatch):
     """The same in its own directory, put back when the test is over."""
     shutil.copytree(finished.directory / "results", tmp_path / "results")
     monkeypatch.chdir(finished.directory)
+    monkeypatch.setattr("leaf.experiment.config.CONFIG", finished.directory / "config.yaml")
     yield finished
     shutil.rmtree("results")
     shutil.move(tmp_path / "results", "results")

@@ -211,7 +211,7 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
     assert project.trained_at() == before
     partial = project.directory / "reports/tiny/partial"
     assert {file.name for file in partial.iterdir()} == {
-        "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures",
+        "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures", "README.md",
         *(f"{table}.{suffix}" for table in ("claims", "overview") for suffix in ("csv", "tex", "md", "html")),
     }  # fmt: skip
     assert "the claim is about the scale paper, this is tiny" in (partial / "claims.md").read_text()
