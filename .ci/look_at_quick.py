@@ -12,16 +12,17 @@ runs = [json.loads(file.read_text()) for file in Path("results/quick").rglob("ru
 assert len(runs) == 68, f"{len(runs)} cells instead of 68"
 slow_learners = 0
 for run in runs:
-    cell = run["cell"]
-    with Path("results/quick", cell["name"], "metrics.csv").open() as file:
+    cell = run["identity"]["cell"]
+    activation, procedure, optimizer = cell.split("/")[2:5]
+    with Path("results/quick", cell, "metrics.csv").open() as file:
         accuracy = float(list(csv.DictReader(file))[-1]["test_accuracy"])
-    stability = (cell["activation"] == "leaf-relu" and cell["procedure"] == "classic") or cell["optimizer"] == "rmsprop"
-    if "sigmoid" in cell["activation"] or stability:
+    stability = (activation, procedure) == ("leaf-relu", "classic") or optimizer == "rmsprop"
+    if "sigmoid" in activation or stability:
         slow_learners += 1
-        print(f"may be slow: {cell['name']}: {accuracy:.1%}")
+        print(f"may be slow: {cell}: {accuracy:.1%}")
         continue
-    assert accuracy > LEARNING[cell["dataset"]], f"{cell['name']} ends at {accuracy:.1%}"
-    assert run["peak_memory_bytes"] < 1.5 * 2**30, f"{cell['name']} took {run['peak_memory_bytes'] / 2**30:.2f} GiB"
+    assert accuracy > LEARNING[cell.split("/")[1]], f"{cell} ends at {accuracy:.1%}"
+    assert run["peak_memory_bytes"] < 1.5 * 2**30, f"{cell} took {run['peak_memory_bytes'] / 2**30:.2f} GiB"
 
 for pattern, least in {"tables/**/*.csv": 39, "tables/**/*.tex": 39, "figures/**/*.svg": 126}.items():
     files = [file for file in REPORTS.glob(pattern) if file.stat().st_size > 0 and "partial" not in file.parts]
