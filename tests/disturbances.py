@@ -1,4 +1,4 @@
-"""One disturbance of AHAF and LEAF in a process of its own: ``python disturbances.py NAME`` prints a line per case.
+"""One disturbance of AHAF and LEAF in a separate process: ``python disturbances.py NAME`` prints a line per case.
 
 A disturbance is done to the layer, to its input, or to the gradient that comes back; each has one right outcome, which
 is the gradient of the formula in float64, or where that can't be, an error.

@@ -457,7 +457,7 @@ def test_transformer_layers():
 
 
 def test_a_function_that_an_attribute_merely_holds():
-    """Calls of the attribute are told from calls of the function by its own name."""
+    """Calls of the attribute and calls of the function by its own name are distinguished."""
 
     class Holding(nn.Module):
         def __init__(self) -> None:

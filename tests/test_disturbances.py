@@ -1,6 +1,6 @@
 """Whatever happens to a layer between forward and backward, it gives the right gradient or one clear error.
 
-Each disturbance runs in a process of its own, where a wrong address may corrupt the heap or end the process.
+Each disturbance runs in a separate process, where a wrong address may corrupt the heap or end the process.
 """
 
 import itertools

@@ -314,7 +314,7 @@ def _table(options: argparse.Namespace) -> None:
 
 
 def _statistics(options: argparse.Namespace) -> dict[str, Any]:
-    """How differences are told from chance, by the command line or the configuration."""
+    """The metric and the confidence of differences, from the command line or the configuration."""
     if not options.statistics:
         return dict(_config(options).values["statistics"])
     statistics = parse_yaml(options.statistics, f"--statistics {options.statistics!r}")

@@ -130,7 +130,7 @@ def replace_activations(
             ``"relu"``. These two replace every activation, whatever it computes.
         example_input: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones. The
             first axis of what activations see counts as the batch.
-        sharing: what gets a parameter set of its own: every ``"element"`` (the model then takes inputs of the example's
+        sharing: what owns a set of parameters: every ``"element"`` (the model then takes inputs of the example's
             size only), every ``"channel"``, or the whole ``"layer"``. By default as the family's source does: an
             element for LEAF and AHAF, a channel for PReLU, a layer for Swish and the rational function.
         channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``. By

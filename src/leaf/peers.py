@@ -37,7 +37,7 @@ class Swish(GatedLine):
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
         form: ``"silu"``, which it starts as.
-        sharing: the source leaves open what has a β of its own; here, as mostly, a layer has one, ``"layer"``.
+        sharing: the source leaves open what owns a β; here, as is common, each layer has one, ``"layer"``.
 
     Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Ramachandran, Zoph & Le, "Searching for Activation Functions", 2017.

@@ -42,8 +42,8 @@ COLUMNS = (
     "training_version", "device", "threads", "kernel", "precision", "torch", "commit", "clean", "with_model",
 )  # fmt: skip
 """The columns of ``Records.cells``; accuracies are shares in [0, 1], ``chosen_accuracy`` the test accuracy of the epoch
-that is best on the validation images, where there are any; ``with_model`` tells whether ``model.safetensors`` lay
-beside the cell's records when they were collected."""
+that is best on the validation images, where there are any; ``with_model`` is whether ``model.safetensors`` was
+in the cell's directory when the records were collected."""
 
 MODEL = "model.safetensors"
 """The output that records are complete without."""

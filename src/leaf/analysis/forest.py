@@ -36,7 +36,7 @@ def differences_chart(records: Records, statistics: Mapping[str, Any]) -> Figure
     """Every learnable activation less the base function of its form, a row each, with the interval over seeds.
 
     One seed gives a hollow point without an interval. A network and data set without any pair has its heading alone;
-    beside the headings stand precision and kind of device, if the records mix them.
+    headings name precision and kind of device, if the records mix them.
 
     Args:
         statistics: the arguments of ``differences_table``.
@@ -89,7 +89,7 @@ def _draw_row(axis: Axes, y: float, row: Mapping[Any, Any], points: float, style
 
 
 def _write(axis: Axes, y: float, left: str, right: str, **style: Any) -> None:
-    """Words beside the axis."""
+    """The labels at the right of the axis."""
     across = axis.get_yaxis_transform()
     axis.text(-0.02, y, left, transform=across, ha="right", va="center", **style)
     axis.text(1.02, y, right, transform=across, ha="left", va="center", fontsize="small")

@@ -127,8 +127,8 @@ def _beside(
     if not groups or not np.isfinite(np.concatenate(groups)).all():
         return finding
     mean = pooled_mean(groups, limits["confidence"])
-    beside = f"{name}: {mean.mean:+.3g}{unit} [{mean.low:+.3g}, {mean.high:+.3g}]"
-    return replace(finding, measured=f"{finding.measured}; {beside}")
+    other_metric = f"{name}: {mean.mean:+.3g}{unit} [{mean.low:+.3g}, {mean.high:+.3g}]"
+    return replace(finding, measured=f"{finding.measured}; {other_metric}")
 
 
 def seven_percent(records: Records, limits: Limits) -> Finding:

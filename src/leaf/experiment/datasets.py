@@ -47,7 +47,7 @@ class Dataset:
 
 
 FETCHED = ("fashion_mnist", "cifar10")
-"""The data sets whose sources ``leaf.experiment.fetching`` knows; any other brings a ``read`` of its own."""
+"""The data sets whose sources ``leaf.experiment.fetching`` knows; any other has its own ``read``."""
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 

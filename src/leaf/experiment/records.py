@@ -1,4 +1,4 @@
-"""The files that a finished cell leaves beside ``run.json``, and the version of the training that wrote them.
+"""The files that a finished cell leaves next to ``run.json``, and the version of the training that wrote them.
 
 - ``metrics.csv``: a row per epoch, the columns of ``EpochRecord``.
 - ``model.safetensors``: the final weights, activation parameters included.

@@ -81,7 +81,7 @@ class Block(TypedDict, total=False):
 
 
 class Experiment(Block, total=False):
-    """A set of cells, and a target of its own."""
+    """A set of cells, which is also a target."""
 
     title: Required[str]
     """Its name in tables, figures and the report."""
@@ -100,7 +100,7 @@ class Checkpoint(Model):
 
 class Tracking(Model):
     trackers: Distinct[Literal["tensorboard", "wandb"]] = []
-    """Trackers that are told of every epoch."""
+    """Trackers that receive the metrics of every epoch."""
     directory: Text = "tracking"
     """Directory that they write to."""
     wandb_mode: Literal["offline", "online"] = "offline"

@@ -39,7 +39,7 @@ class Operands:
     A tensor in another memory order is copied, differentiably.
 
     Raises:
-        Unfit: for any other dtype, device or shape, a tensor subclass, a tensor without memory of its own (of
+        Unfit: for any other dtype, device or shape, a tensor subclass, a tensor that owns no memory (of
             ``torch.func``, batched, zero, negated, meta, sparse), and while torch traces or dispatches to a mode.
         RuntimeError: if a tensor's storage is smaller than its shape needs, as after FSDP has freed it. Torch's own
             operations would read past its end.
