@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,9 +21,11 @@ import torch
 from leaf.activations import Adaptive
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.config import read_config
-from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
+from leaf.experiment.datasets import Data, dataset_file, load
+from leaf.experiment.identity import Identity
 from leaf.experiment.observations import parameter_quantiles
 from leaf.experiment.outputs import write_outputs
+from leaf.experiment.provenance import Execution, Session
 from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import SCALES, Settings
 from leaf.experiment.training import Training
@@ -45,12 +47,9 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
         training.quantiles.append({name: start[name].lerp(end[name], epoch / settings.epochs) for name in start})
         accuracy = float(0.9 - 0.5 / epoch + 0.01 * torch.randn((), generator=generator))
         training.records.append(EpochRecord(epoch, 1 / epoch, 0.1, 1.0, accuracy, None, 1e-3, None, 10.0))
-    about = {
-        "cell": {**asdict(cell), "name": cell.name}, "scale": SCALE, "settings": asdict(settings), "sessions": [],
-        "device": "none", "threads": 1, "kernel": "plain", "precision": "float32",
-        "data_sha256": DATASETS[cell.dataset].sha256,
-    }  # fmt: skip
-    write_outputs(directory / cell.directory(SCALE), cell, training, about)
+    identity = Identity.of(cell, SCALE, settings, torch.device("cpu"))
+    execution, sessions = Execution(1, "plain", "float32"), [Session.start(torch.device("cpu"))]
+    write_outputs(directory / cell.directory(SCALE), cell, training, identity, SCALE, execution, sessions)
 
 
 def measured(directory: Path, what: str, *command: str) -> dict[str, object]:
@@ -107,7 +106,7 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
         for name in OUTPUTS[:-1]:
             os.link(first / name, own / name)
         run = json.loads((first / OUTPUTS[-1]).read_text())
-        run["cell"] |= {"seed": cell.seed, "name": cell.name}
+        run["identity"]["cell"] = cell.name
         (own / OUTPUTS[-1]).write_text(json.dumps(run))
     print(f"{len(cells)} cells made up", flush=True)
     collect = ("leaf", "collect", *config, "--output", "collected")
