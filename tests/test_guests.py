@@ -293,6 +293,10 @@ MISTAKES = {
         PLAIN + 'ACTIVATIONS["a/b"] = plain("a/b", nn.Mish)\n',
         "activation 'a/b': names are made of",
     ),
+    "a name for no path, by update": (
+        PLAIN + 'ACTIVATIONS.update({"a/b": plain("a/b", nn.Mish)})\n',
+        "activation 'a/b': names are made of",
+    ),
     "no Activation": (PLAIN + 'ACTIVATIONS["mine"] = nn.Mish\n', "activation 'mine' is no Activation; make one with"),
     "another name than its form": (
         PLAIN + 'ACTIVATIONS["mine"] = plain("mish", nn.Mish)\n',

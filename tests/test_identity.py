@@ -98,7 +98,7 @@ def change_version(patch: pytest.MonkeyPatch) -> None:
 
 def change_data(patch: pytest.MonkeyPatch) -> None:
     changed = replace(DATASETS["fashion_mnist"], sha256=dict.fromkeys(DATASETS["fashion_mnist"].sha256, "0"))
-    patch.setitem(DATASETS, "fashion_mnist", changed)
+    patch.setitem(DATASETS.data, "fashion_mnist", changed)
 
 
 def change_device(patch: pytest.MonkeyPatch) -> None:

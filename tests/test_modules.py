@@ -339,10 +339,9 @@ def test_derivatives(family, options):
     assert torch.autograd.gradgradcheck(call, inputs)
 
 
-@pytest.mark.parametrize("channel_dim", [1, -1])
-def test_one_sample_without_a_batch(channel_dim):
+def test_one_sample_without_a_batch():
     """Its channels are where those of a batch's samples are, also where another dimension has the same size."""
-    layer = LEAF((4, 6, 4), "tanh", "channel", channel_dim, dtype=torch.float64)
+    layer = LEAF((4, 6, 4), "tanh", "channel", -1, dtype=torch.float64)
     with torch.no_grad():
         layer.p1.add_(torch.linspace(0, 1, 4, dtype=torch.float64).view_as(layer.p1))
     u = torch.randn(4, 6, 4, dtype=torch.float64)

@@ -1,6 +1,7 @@
 """Tables of what is known by name; whatever is registered in one is checked first."""
 
 import re
+from collections import UserDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z]+)?")
 Thing = TypeVar("Thing")
 
 
-class Registry(dict[str, Thing]):
+class Registry(UserDict[str, Thing]):
     """A table of things by name, in the order of their registration.
 
     Args:
@@ -25,7 +26,7 @@ class Registry(dict[str, Thing]):
         self.kind, self.check = kind, check
 
     def register(self, name: str, thing: Thing) -> None:
-        """Add something under a name. ``registry[name] = thing`` does the same.
+        """Add something under a name. ``registry[name] = thing`` and ``registry.update(…)`` do the same.
 
         Raises:
             UserError: if the name is malformed or belongs to something else, or the thing fails its check.

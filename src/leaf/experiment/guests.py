@@ -95,8 +95,7 @@ def _run(file: str, source: bytes) -> list[tuple[str, str]]:
             raise UserError("brings nothing; it should register something in ACTIVATIONS, NETWORKS or DATASETS")
     except (Exception, SystemExit) as error:
         for field, registry in REGISTRIES.items():
-            registry.clear()
-            registry.update(before[field])
+            registry.data = before[field]
         raise UserError(f"guest {file}: {_in_a_line(error, file)}") from None
     return brought
 
