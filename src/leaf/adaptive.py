@@ -1,0 +1,207 @@
+"""What AHAF, LEAF and other learnable activations have in common: their parameters, and what inputs they take."""
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from leaf.kernels import gated_line
+from leaf.kernels.plain import in_memory_order
+
+SHARING = ("element", "channel", "layer")
+"""What can own a set of parameters. ``"shared"`` is an older name of ``"layer"``."""
+
+
+def _sizes(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
+    """The shape of one sample's input, checked."""
+    sizes = (shape,) if isinstance(shape, Integral) else shape
+    if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+        raise TypeError(f"{name}: shape is that of one sample's input, such as (500,), not {shape!r}")
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes):
+        raise TypeError(f"{name}: shape is made of whole numbers, not {shape!r}")
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"{name}: shape has one positive size or more, not {shape!r}")
+    return tuple(map(int, sizes))
+
+
+class Adaptive(nn.Module):
+    """What learnable activations share: parameters, each of one number per element, that start as a known function.
+
+    A family of them names its parameters and their initial values, and gives its ``formula``.
+
+    Args:
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
+        form: the function it starts as, one of the keys of ``forms``.
+        sharing: what owns a set of parameters: every ``"element"`` as in the paper, every ``"channel"``, or
+            the whole ``"layer"``.
+        channel_dim: dimension of the input that holds the channels: 1 for ``(N, C, H, W)``, -1 for
+            ``(N, tokens, features)``. Only sharing per channel uses it.
+        device, dtype: of the parameters, as in ``torch.nn``.
+
+    Shape: input and output ``(*, *shape)``, where ``*`` is any number of dimensions, also none. Per channel, only the
+    size of dimension ``channel_dim`` must be that of ``shape``; it counts the dimensions of the input, so that one
+    sample without a batch dimension needs a negative one. Per layer, inputs may have any shape.
+
+    Raises:
+        ValueError: if the family has no such form, there is no such sharing, a size is not positive, or inputs
+            ``(N, *shape)`` have no dimension ``channel_dim``.
+        TypeError: if an argument has another type, or an input is not a dense floating-point tensor.
+        RuntimeError: if an input has another size.
+    """
+
+    family: ClassVar[str]
+    parameter_names: ClassVar[tuple[str, ...]]
+    forms: ClassVar[dict[str, tuple[float, ...]]]
+    """Initial values of the parameters, in the order of ``parameter_names``, for each form."""
+    slow_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters that P24Sl trains at a lower learning rate."""
+    usual_sharing: ClassVar[str] = "element"
+    """How its source shares parameters; ``ACTIVATIONS`` has it so, under a name that doesn't say it."""
+    fused: ClassVar[bool] = False
+    """Whether ``leaf.kernels`` computes it; its ``forward`` then does the pooling that follows, if asked to."""
+    plain = False
+    """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
+
+    def __init__(
+        self,
+        shape: int | Sequence[int],
+        form: str,
+        sharing: str = "element",
+        channel_dim: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        for option, value, kind in (("form", form, str), ("sharing", sharing, str), ("channel_dim", channel_dim, int)):
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"{name}: {option} is of type {kind.__name__}, not {value!r}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"{name}: parameters are floating point, not {dtype}")
+        sharing = "layer" if sharing == "shared" else sharing
+        if form not in self.forms:
+            raise ValueError(f"{name} has no form {form!r}; its forms are: {', '.join(self.forms)}")
+        if sharing not in SHARING:
+            raise ValueError(f"{name} has no sharing {sharing!r}; there are: {', '.join(SHARING)}")
+        self.shape, self.form, self.sharing, self.channel_dim = _sizes(name, shape), form, sharing, channel_dim
+        own = self.shape if sharing == "element" else tuple(1 for _ in self.shape)
+        if sharing == "channel":
+            dimensions = len(own) + 1
+            if channel_dim not in (*range(1, dimensions), *range(1 - dimensions, 0)):
+                raise ValueError(f"{name}: inputs (N, *{self.shape}) have no dimension {channel_dim} for channels")
+            channels = channel_dim % dimensions - 1
+            own = tuple(size if axis == channels else 1 for axis, size in enumerate(self.shape))
+        for name in self.parameter_names:
+            self.register_parameter(name, nn.Parameter(torch.empty(own, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make it the function that it starts as."""
+        for name, value in zip(self.parameter_names, self.forms[self.form], strict=True):
+            parameter = getattr(self, name)
+            nn.init.constant_(parameter, min(value, torch.finfo(parameter.dtype).max))
+
+    def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
+        """The function itself, elementwise.
+
+        Args:
+            u: ``(N, elements)``.
+            parameters: ``(elements,)`` each, in the order of ``parameter_names``.
+        """
+        raise NotImplementedError
+
+    def forward(self, u: Tensor) -> Tensor:
+        samples = self.samples(u)
+        y = in_memory_order(self.formula, samples, *(p.expand(samples.shape[1:]) for p in self.parameters_for(samples)))
+        return y if samples is u else y.reshape(u.shape)
+
+    def samples(self, u: Tensor) -> Tensor:
+        """The input as a batch of what parameters belong to, ``(N, *rest)``; usually the input itself."""
+        if not isinstance(u, Tensor) or not u.is_floating_point() or u.layout is not torch.strided or u.is_nested:
+            raise TypeError(f"{type(self).__name__} takes dense floating-point tensors, not {_described(u)}")
+        usual = u.ndim == len(self.shape) + 1
+        if usual and (torch.compiler.is_exporting() or torch.jit.is_tracing()):  # type: ignore[attr-defined]
+            return u  # sizes are symbols there
+        if self.sharing == "element":
+            if u.shape[-len(self.shape) :] != self.shape:
+                raise self._wrong_size(u, f"(*, {', '.join(map(str, self.shape))})")
+            return u if usual else u.reshape(-1, *self.shape)
+        if self.sharing == "layer":
+            return u if u.ndim > 1 else u.reshape(1, -1)
+        channels = self.shape[self.channel_dim % (len(self.shape) + 1) - 1]
+        if not -u.ndim <= self.channel_dim < u.ndim or u.shape[self.channel_dim] != channels:
+            raise self._wrong_size(u, f"with {channels} channels in dimension {self.channel_dim}")
+        if usual:
+            return u
+        if self.channel_dim == -1:
+            return u.reshape(-1, channels)
+        return u if self.channel_dim % u.ndim else u[None]
+
+    def _wrong_size(self, u: Tensor, wanted: str) -> RuntimeError:
+        return RuntimeError(
+            f"{type(self).__name__} of shape {self.shape} takes inputs {wanted}, not of size {tuple(u.shape)}"
+        )
+
+    def parameters_for(self, u: Tensor) -> tuple[Tensor, ...]:
+        """The parameters as the elements of each of ``u``'s samples see them; ``u`` is what ``samples`` gives."""
+        parameters = tuple(getattr(self, name) for name in self.parameter_names)
+        if self.sharing != "element" and u.ndim != len(self.shape) + 1:
+            sizes = [1] * u.ndim
+            if self.sharing == "channel":
+                sizes[self.channel_dim] = -1
+            parameters = tuple(p.reshape(sizes[1:]) for p in parameters)
+        if torch.compiler.is_exporting():  # an exported graph need not hold copies
+            return parameters
+        return tuple(p if p.shape == u.shape[1:] else p.expand(u.shape[1:]) for p in parameters)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
+        """Let parameters follow ``to(memory_format=…)`` as weights do, and stay finite in another dtype.
+
+        ReLU's slope overflows in float16; it would be infinite from then on, also back in float32.
+        """
+
+        def convert(tensor: Tensor) -> Tensor:
+            converted = fn(tensor[None])[0]
+            if converted.dtype == tensor.dtype or not isinstance(tensor, nn.Parameter):
+                return converted
+            largest = min(torch.finfo(dtype).max for dtype in (tensor.dtype, converted.dtype))
+            return converted.clamp(-largest, largest)
+
+        return super()._apply(convert, recurse)
+
+    def extra_repr(self) -> str:
+        sharing = "" if self.sharing == "element" else f", sharing={self.sharing!r}"
+        channels = f", channel_dim={self.channel_dim}" if self.sharing == "channel" and self.channel_dim != 1 else ""
+        return f"shape={self.shape}, form={self.form!r}{sharing}{channels}"
+
+
+def _described(value: Any) -> str:
+    """What a module was given, in a few words."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.is_nested:
+        return "a nested tensor"
+    return f"a tensor of {value.dtype}" if value.layout is torch.strided else f"a tensor of {value.layout}"
+
+
+class GatedLine(Adaptive):
+    r"""A family that is a case of :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, which ``leaf.kernels`` computes.
+
+    Shape: as of ``Adaptive``. With ``pooled=True``, 2×2 max-pooling follows in the same pass: input ``(N, C, H, W)``,
+    output ``(N, C, H // 2, W // 2)``.
+    """
+
+    fused = True
+
+    def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """The parameters p1 to p4 that the family's own ones stand for; ``None`` stands for a constant 0."""
+        raise NotImplementedError
+
+    def forward(self, u: Tensor, pooled: bool = False) -> Tensor:
+        samples = self.samples(u)
+        if pooled and (u.ndim != 4 or samples is not u):
+            raise self._wrong_size(u, "(N, C, H, W) with pooled=True")
+        y = gated_line(samples, *self.line(*self.parameters_for(samples)), pooled, self.plain)
+        return y if samples is u else y.reshape(u.shape)
