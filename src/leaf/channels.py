@@ -54,7 +54,7 @@ class Channels:
         self._dims = WeakTensorKeyDictionary()
 
     def of(self, u: Tensor) -> int | None:
-        """The dimension of ``u`` that holds the channels, 1 or -1; ``None`` if that cannot be told."""
+        """The dimension of ``u`` that holds the channels, 1 or -1; ``None`` if it cannot be inferred."""
         dims = self._dims.get(u, UNKNOWN)
         if u.ndim == 2 or dims == {1}:
             return 1

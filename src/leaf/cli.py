@@ -134,7 +134,6 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument(
         "--add", action="store_true", help="keep what is in the directory already of cells that have no results here"
     )
-
     collect.add_argument(
         "--without-models", action="store_true", help="also take cells whose model.safetensors was left elsewhere"
     )

@@ -135,7 +135,7 @@ def replace_activations(
             element for LEAF and AHAF, a channel for PReLU, a layer for Swish and the rational function.
         channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``. By
             default it follows, at each activation, from the layers before it: 1 after a convolution, -1 after a linear
-            layer. Activations for which it cannot be told are kept. Only sharing per channel uses it.
+            layer. Activations for which it cannot be inferred are kept. Only sharing per channel uses it.
         nearest: whether to replace GELU, hard-swish and hard-sigmoid too, where the family cannot start as them, by the
             form that comes nearest.
 

@@ -116,11 +116,11 @@ def _asks_for(name: str, graph: fx.Graph, module: nn.Module) -> bool:
 def _steps(graph: fx.Graph, absent: str) -> list[tuple[Any, ...]]:
     """What a graph does, as values that compare, with ``None`` for one of its arguments."""
 
-    def told(argument: Any) -> str:
+    def described(argument: Any) -> str:
         return repr(fx.map_arg(argument, lambda node: None if node.target == absent else node.name))
 
     steps = [node for node in graph.nodes if node.op != "placeholder" and "_assert_is_none" not in node.name]
-    return [(node.op, node.target, told(node.args), told(node.kwargs)) for node in steps]
+    return [(node.op, node.target, described(node.args), described(node.kwargs)) for node in steps]
 
 
 def _redirect(module: nn.Module, graph: fx.Graph, calls: Mapping[int, str]) -> None:

@@ -48,7 +48,7 @@ def stands_in(module: nn.Module) -> bool:
 class Input(NamedTuple):
     """What an activation got: the shape of one sample, and what kind of tensor it was.
 
-    ``channel_dim`` is the dimension that holds the channels, 1 or -1; ``None`` if that cannot be told.
+    ``channel_dim`` is the dimension that holds the channels, 1 or -1; ``None`` if it cannot be inferred.
     """
 
     shape: tuple[int, ...]

@@ -26,7 +26,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "AHAF": {"color": _SHADES[1], "marker": "s"},
     "other": {"color": "0.4", "marker": "D"},
 }
-"""Of the paper's families and of all others: told apart by shape as well, so that a print in black can be read."""
+"""Colour and marker of the paper's families and of all others; markers differ so that a black print can be read."""
 
 ROW = 0.2
 """Height of a row, in inches."""
@@ -79,12 +79,12 @@ def differences_chart(records: Records, statistics: Mapping[str, Any]) -> Figure
 
 def _draw_row(axis: Axes, y: float, row: Mapping[Any, Any], points: float, style: Mapping[str, Any]) -> None:
     """A point, its interval if there is one, and both in numbers."""
-    told = not np.isnan(row["low"])
+    has_interval = not np.isnan(row["low"])
     words = f"{points:+.2f}"
-    if told:
+    if has_interval:
         axis.plot([row["low"], row["high"]], [y, y], color=style["color"], linewidth=2, solid_capstyle="butt")
         words += f" [{row['low']:+.2f}, {row['high']:+.2f}], {row['seeds']} seeds"
-    axis.plot(points, y, **style, markersize=4.5, markerfacecolor=style["color"] if told else "white")
+    axis.plot(points, y, **style, markersize=4.5, markerfacecolor=style["color"] if has_interval else "white")
     _write(axis, y, row["activation"], words, fontsize="small")
 
 

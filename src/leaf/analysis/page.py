@@ -53,8 +53,8 @@ def _tables(records: Records) -> list[str]:
     finished = int(records.cells["status"].isin([DONE, DIVERGED]).sum())
     return [
         f"# Results at the scale {', '.join(records.cells['scale'].unique())}",
-        f"{finished} of {len(records.cells)} cells are trained. `leaf analyse` makes this page, and all tables and"
-        " figures beside it, of `cells.csv`, `epochs.csv` and `forms.safetensors`.",
+        f"{finished} of {len(records.cells)} cells are trained. `leaf analyse` makes this page and all tables and"
+        " figures from `cells.csv`, `epochs.csv` and `forms.safetensors`.",
         "## The paper's tables",
         f"{METRICS[judged_by(records)].capitalize()} in %, with its epoch in brackets. Where the grid has several"
         " seeds: mean ± standard deviation, and in brackets how many of them are trained."
@@ -68,8 +68,8 @@ def _differences(records: Records, chart: str, statistics: Mapping[str, Any]) ->
         "## Differences from the base functions",
         f"![Paired differences of learnable activations from their base functions]({chart})",
         "Each point is a learnable activation less the function it starts as, paired by seed, with the"
-        f" {statistics['confidence']:.0%} t interval over seeds. A hollow point is one seed, which cannot be told from"
-        " chance.",
+        f" {statistics['confidence']:.0%} t interval over seeds. A hollow point is one seed, which cannot be"
+        " distinguished from chance.",
         *pair_notes(records),
     ]
 
@@ -83,7 +83,7 @@ def _movement(records: Records) -> list[str]:
     slow = table[table["slow"]]
     learned = [name for name in parameters if name not in LEAF.slow_parameters]
     least, most = float(slow[learned[0]].min()), float(slow[list(LEAF.slow_parameters)].to_numpy().max(initial=0))
-    told = (
+    summary = (
         f" With P24Sl {' and '.join(LEAF.slow_parameters)} moved by {most:.2g} at most, {learned[0]} by {least:.2g} at"
         " least."
     )
@@ -91,7 +91,7 @@ def _movement(records: Records) -> list[str]:
     return [
         "## How far LEAF's parameters moved",
         "90% of a layer's elements lie within this distance of their initial value, in the layer and seed where it is"
-        f" largest.{told if len(slow) else ''} `tables/*/*/movement.md` have every layer.",
+        f" largest.{summary if len(slow) else ''} `tables/*/*/movement.md` have every layer.",
         to_markdown(shown),
     ]
 

@@ -108,7 +108,9 @@ def better(records: Records, limits: Limits) -> Finding:
     validated = judged_by(records) == "chosen_accuracy"
     column = "chosen_accuracy" if validated else "last_epochs_accuracy"
     finding = _mean_over_comparisons(_of_leaf(records, column), limits, 100, " points", wanted=1)
-    return finding if validated else _beside(finding, records, "best_accuracy", limits, 100, " points", "best epoch")
+    if validated:
+        return finding
+    return _with_other_metric(finding, records, "best_accuracy", limits, 100, " points", "best epoch")
 
 
 def lower_loss(records: Records, limits: Limits) -> Finding:
@@ -116,10 +118,10 @@ def lower_loss(records: Records, limits: Limits) -> Finding:
     last = records.epochs.groupby("cell", sort=False).tail(LAST_EPOCHS).groupby("cell")["train_loss"].mean()
     with_loss = replace(records, cells=records.cells.assign(last_epochs_loss=records.cells["cell"].map(last)))
     finding = _mean_over_comparisons(_of_leaf(with_loss, "last_epochs_loss"), limits, 1, "", wanted=-1)
-    return _beside(finding, records, "final_train_loss", limits, 1, "", "last epoch")
+    return _with_other_metric(finding, records, "final_train_loss", limits, 1, "", "last epoch")
 
 
-def _beside(
+def _with_other_metric(
     finding: Finding, records: Records, column: str, limits: Limits, scale: float, unit: str, name: str
 ) -> Finding:
     """The finding with the same mean of another column, which is not judged."""
