@@ -42,7 +42,7 @@ def list_figures(app: Sphinx) -> None:
     """Write generated/figures.md: the figures that `make docs` drew of the shipped results, as far as there are any."""
     generated = Path(app.srcdir, "generated")
     figures = sorted(file.relative_to(app.srcdir) for file in generated.glob("shipped/figures/**/*.svg"))
-    lines = [f"### {' '.join(file.with_suffix('').parts[3:])}\n\n![]({file})\n" for file in figures]
+    lines = [f"## {' '.join(file.with_suffix('').parts[3:])}\n\n![]({file})\n" for file in figures]
     generated.mkdir(exist_ok=True)
     (generated / "figures.md").write_text("\n".join(lines) or "None were drawn for this build.\n", encoding="utf-8")
 
