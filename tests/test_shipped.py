@@ -74,29 +74,44 @@ def test_git_keeps_the_figures_that_pages_show():
     assert kept == shown_figures()
 
 
-def test_the_readmes_numbers_are_those_of_the_records():
-    """The table and the differences of Tanh and LEAF as Tanh on CIFAR-10, computed here with pandas and SciPy."""
-    text = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
-    cells = pd.read_csv(SHIPPED / "cells.csv").query("dataset == 'cifar10' and status == 'done'").set_index("seed")
+def test_the_pages_numbers_are_those_of_the_records():
+    """Tanh and LEAF as Tanh on CIFAR-10, in README.md and docs/results.md, computed here with pandas and SciPy."""
+    readme, results = (
+        " ".join((PROJECT / page).read_text("utf-8").split()) for page in ("README.md", "docs/results.md")
+    )
+    cells = pd.read_csv(SHIPPED / "cells.csv").query("dataset == 'cifar10' and status == 'done'")
+    epochs = pd.read_csv(SHIPPED / "epochs.csv").groupby("cell").last()
+    cells = cells.join(epochs["test_loss"], on="cell").set_index("seed")
+    gains, added = {}, []
     for network, title in (("lenet5", "LeNet-5"), ("kerasnet", "KerasNet")):
         base = cells.query(f"network == '{network}' and activation == 'tanh'")
         learnable = cells.query(f"network == '{network}' and activation == 'leaf-tanh' and procedure == 'p24sl'")
         for name, these in (("Tanh", base), ("LEAF as Tanh", learnable)):
             best, final = (100 * these[column] for column in ("best_accuracy", "final_accuracy"))
             words = [f"{values.mean():.2f} ± {values.std():.2f}" for values in (best, final)]
-            assert f"| {title}, {name} | {words[0]} | {words[1]} | {these['final_train_loss'].mean():.3f} |" in text
-        points = 100 * (learnable["best_accuracy"] - base["best_accuracy"])
-        relative = 100 * (learnable["best_accuracy"] / base["best_accuracy"] - 1)
-        for values in (points, relative):
+            row = f"| {title}, {name} | {words[0]} | {words[1]} | {these['final_train_loss'].mean():.3f} |"
+            assert row in readme and f"{row} {these['test_loss'].mean():.3f} |" in results
+            added.append((best - final).mean())
+        differences = [100 * (learnable["best_accuracy"] / base["best_accuracy"] - 1)]
+        for column in ("best_accuracy", "final_accuracy", "last_epochs_accuracy"):
+            differences.append(100 * (learnable[column] - base[column]))
+        words = []
+        for values in differences:
             low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-            assert (
-                len(values) == 5
-                and f"{values.mean():.2f}" in text
-                and f"({low:.2f} to {high:.2f})" in text.replace("95% interval ", "")
-            )
-        assert f"{100 * (learnable['final_accuracy'] - base['final_accuracy']).mean():.2f}" in text
+            assert len(values) == 5 and (values > 0).all()
+            words.append(f"{values.mean():.2f} ({low:.2f} to {high:.2f})")
+        assert f"| {title} | {' | '.join(words)} |" in results
+        gains[network] = [values.mean() for values in differences]
+    relative, points, *_ = gains["kerasnet"]
+    assert f"LEAF gains {relative:.2f}% relative ({points:.2f} points) with KerasNet" in readme
+    relative, points, *_ = gains["lenet5"]
+    assert f"{relative:.2f}% ({points:.2f} points) with LeNet-5" in readme
+    assert f"between {min(added):.2f} and {max(added):.2f} points" in results
     (silu,) = cells.query("network == 'kerasnet' and activation == 'silu'")["best_accuracy"]
-    assert f"stays below plain SiLU ({100 * silu:.2f}, one seed)" in text and silu > learnable["best_accuracy"].mean()
+    assert (
+        f"stays below plain SiLU ({100 * silu:.2f}, one seed)" in results and silu > learnable["best_accuracy"].mean()
+    )
+    assert f"plain SiLU reaches {100 * silu:.2f}% (one seed)" in readme
 
 
 def test_every_cell_tells_what_made_it():
