@@ -129,15 +129,15 @@ COMMANDS = {
     "All LEAF cells": WAITING,
     "One more seed for everything": WAITING | NEW_SEED,
     "Longer training of finished cells": ALL,
-    "What diverged": WAITING | {DIVERGED},
-    "What is stale": {STALE},
-    "To make sure of everything": ALL,
+    "Diverged cells": WAITING | {DIVERGED},
+    "Stale cells": {STALE},
+    "Every cell verified": ALL,
     "One cell from its start": WAITING | {cell("relu")},
 }
 
 
 def test_every_command_of_the_page_is_tested():
-    elsewhere = {"The figures alone", "Space"}  # in test_workflow.py, and below
+    elsewhere = {"The figures alone", "Disk space"}  # in test_workflow.py, and below
     assert set(documented()) == {*COMMANDS, *elsewhere}
     assert all(len(commands) == 1 and "\n" not in commands[0] for commands, _ in documented().values())
 
