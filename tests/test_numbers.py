@@ -1,6 +1,7 @@
 """Numbers in README.md and docs are those of the files that the pages name."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from scipy import stats
 
 from leaf import build_network
 from leaf.activations import ACTIVATIONS, Adaptive
+from leaf.experiment.config import read_config
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +89,17 @@ def test_the_readmes_ratio_is_the_benchmarks():
     ratios = steps(BENCHMARK)["over_silu"].xs("LEAF-SiLU", level="variant")
     assert f"takes {interval(ratios)} times as long as with SiLU" in text("README.md")
     assert "AMD EPYC" in json.loads((BENCHMARK / "machine.json").read_text())["device"]
+
+
+def test_numbers_of_cells(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    config, readme = read_config(), text("README.md")
+    rows = dict(re.findall(r"\| `(\w+)` \| (\d+) \|", text("docs/experiment.md")))
+    assert {"linear_units", "bounded_functions", "relu_stability", "weight_initialization", "all"} < set(rows)
+    for name, count in rows.items():
+        assert len(config.cells(None if name == "all" else [name], "paper")) == int(count), name
+    assert f"The full experiment has {rows['all']} cells" in readme
+    assert f"{len(config.cells(scale='quick'))} trainings" in readme
 
 
 def test_rounding():
