@@ -14,7 +14,7 @@ from leaf.experiment.datasets import dataset_file, load
 from leaf.experiment.provenance import device_name
 from leaf.experiment.rounding import train_epochs
 
-CELLS = [Cell("lenet5", dataset, "relu", "classic", "adam", 42) for dataset in ("fashion_mnist", "cifar10")]
+CELLS = [Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42)]
 EPOCHS = 1
 
 
