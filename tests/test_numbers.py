@@ -6,7 +6,6 @@ import re
 import pandas as pd
 import pytest
 from conftest import PROJECT
-from scipy import stats
 
 from leaf import build_network
 from leaf.activations import ACTIVATIONS, Adaptive
@@ -128,17 +127,8 @@ def test_recurrent_network():
         pd.read_csv(PROJECT / "docs/records/recurrent.csv").query("status == 'done'"),
         text("docs/recurrent.md"),
     )
-    assert len(cells) == 20 and (cells["best_epoch"] == 5).all()
-    accuracy = 100 * cells.pivot(index="seed", columns="activation", values="best_accuracy")
-    assert (accuracy["tanh"] == accuracy["sigmoid"]).all()
-    assert f"| standard GRU | Classic | {accuracy['tanh'].mean():.2f} ± {accuracy['tanh'].std():.2f} | |" in page
-    gains = [accuracy[name] - accuracy["tanh"] for name in ("leaf-tanh", "leaf-sigmoid")]
-    first, second = (stats.ttest_1samp(gain, 0).pvalue for gain in gains)
-    assert first < second and f"are {2 * first:.2f} and {second:.2f}" in page  # Holm's method, of two comparisons
-    for name, title in (("leaf-tanh", "LEAF as Tanh"), ("leaf-sigmoid", "LEAF as Sigmoid")):
-        gain = accuracy[name] - accuracy["tanh"]
-        low, high = stats.t.interval(0.95, len(gain) - 1, gain.mean(), stats.sem(gain))
-        words = (
-            f"{accuracy[name].mean():.2f} ± {accuracy[name].std():.2f} | {gain.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
-        )
-        assert f"| {title} | P24Sl | {words.replace('-', '−')} |" in page
+    accuracy = (100 * cells.set_index("activation")["best_accuracy"]).map("{:.1f}".format)
+    assert set(cells["seed"]) == {42} and set(cells["best_epoch"]) == {3}
+    assert f"| standard GRU | Classic | {accuracy['tanh']} |" in page and accuracy["tanh"] == accuracy["sigmoid"]
+    assert f"| LEAF as Tanh | P24Sl | {accuracy['leaf-tanh']} |" in page
+    assert f"| LEAF as Sigmoid | P24Sl | {accuracy['leaf-sigmoid']} |" in page
