@@ -14,17 +14,17 @@ from leaf.experiment.datasets import dataset_file, load
 from leaf.experiment.provenance import device_name
 from leaf.experiment.rounding import train_epochs
 
-CELLS = [Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42)]
-EPOCHS = 1
+CELLS = [Cell("lenet5", dataset, "relu", "classic", "adam", 42) for dataset in ("fashion_mnist", "cifar10")]
+TRAIN_IMAGES, TEST_IMAGES, EPOCHS = 10_000, 1_000, 1
 
 
 def rows(cell: Cell) -> list[dict[str, object]]:
     """The mean training loss of each epoch with one and two threads, and the relative difference."""
-    data = load(cell.dataset, dataset_file(cell.dataset))
+    data = load(cell.dataset, dataset_file(cell.dataset), TRAIN_IMAGES, TEST_IMAGES)
     one, two = (train_epochs(cell, data, EPOCHS, threads) for threads in (1, 2))
     return [
         {
-            "device": device_name(torch.device("cpu")), "cell": cell.name, "epoch": a.epoch,
+            "device": device_name(torch.device("cpu")), "cell": cell.name, "images": TRAIN_IMAGES, "epoch": a.epoch,
             "loss_1_thread": a.train_loss, "loss_2_threads": b.train_loss,
             "relative_difference": abs(a.train_loss - b.train_loss) / a.train_loss,
         }
