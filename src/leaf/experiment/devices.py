@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,11 @@ from pathlib import Path
 import torch
 
 from leaf.experiment.errors import UserError
+
+NO_MPS = (
+    "several cells train on this GPU in turn, not at once: start NVIDIA's multi-process service once per machine with"
+    " 'nvidia-cuda-mps-control -d'"
+)
 
 
 @contextmanager
@@ -31,8 +37,15 @@ def training_device(name: str) -> Iterator[torch.device]:
         yield torch.device("cpu")
         return
     gpus = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
-    with seat(gpus) as index, torch.cuda.device(index):  # whose generator is the one that a state holds
+    with gpu_slot(gpus) as (index, others), torch.cuda.device(index):  # whose generator is the one that a state holds
+        if others and not mps_runs():
+            warnings.warn(NO_MPS, stacklevel=3)
         yield torch.device("cuda", index)
+
+
+def mps_runs() -> bool:
+    """Whether the control daemon of NVIDIA's multi-process service (MPS) runs: its clients' pipe exists."""
+    return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
 
 
 def _open_no_link(path: str, flags: int) -> int:
@@ -41,16 +54,16 @@ def _open_no_link(path: str, flags: int) -> int:
 
 
 @contextmanager
-def seat(gpus: Sequence[str]) -> Iterator[int]:
-    """Index of the GPU that the fewest processes have a seat at, one of which is held while the context lasts.
+def gpu_slot(gpus: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Hold a slot on the GPU where the fewest slots are taken: its index, and how many it had before this one.
 
-    A seat is a locked file in the machine's directory for temporary files. The kernel gives it back when its holder
-    dies, so that a killed job takes up no place.
+    A slot is a locked file in the machine's directory for temporary files. The kernel releases the lock when its holder
+    dies, so that a killed job takes up no slot.
 
     Args:
         gpus: names that every process on this machine knows the GPUs by.
     """
-    directory = Path(tempfile.gettempdir(), f"leaf-seats-{os.getuid()}")
+    directory = Path(tempfile.gettempdir(), f"leaf-gpu-slots-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)
     for row in itertools.count():
         for index, gpu in enumerate(gpus):
@@ -59,5 +72,5 @@ def seat(gpus: Sequence[str]) -> Iterator[int]:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                yield index
+                yield index, row
                 return

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import safetensors
 
 from leaf.experiment.errors import UserError
 
-PART = ".{stem}.{process}.part{suffix}"
+PART = ".{stem}.{writer}.part{suffix}"
 """Name of a file that is being written, beside its final name."""
 
 
@@ -23,8 +24,8 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: if the file cannot be written: the disk is full, the directory read-only, …
     """
-    # Same suffix, for writers that choose a format by it; the process id, for writers that don't know of each other.
-    part = file.with_name(PART.format(stem=file.stem, process=os.getpid(), suffix=file.suffix))
+    # Same suffix, for writers that choose a format by it; a random part, for writers of the same file on several hosts.
+    part = file.with_name(PART.format(stem=file.stem, writer=secrets.token_hex(4), suffix=file.suffix))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -43,7 +44,7 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
 
 def remove_parts(directory: Path) -> None:
     """Remove what killed writers left in a directory; call it only where nobody else is writing."""
-    for part in directory.glob(PART.format(stem="*", process="*", suffix="*")):
+    for part in directory.glob(PART.format(stem="*", writer="*", suffix="*")):
         part.unlink(missing_ok=True)
 
 
