@@ -208,7 +208,7 @@ def test_prune_leaves_what_may_still_be_needed(project, capsys):
         )
     (damaged.directory("tiny") / "metrics.csv").unlink()
     freed = sum((one.directory("tiny") / "state.pt").stat().st_size for one in (DONE[0], DIVERGED))
-    (line,) = documented()["Space"][0]
+    (line,) = documented()["Disk space"][0]
     assert leaf(line, capsys) == [f"tiny: states of 2 finished cells removed, {freed / 1e6:.1f} MB freed"]
     assert all("state.pt" not in files_of(one) and set(OUTPUTS) < files_of(one) for one in (DONE[0], DIVERGED))
     assert all("state.pt" in files_of(one) for one in (unfinished, damaged, STALE))
