@@ -83,6 +83,11 @@ def reversed_memory(tensor: Tensor) -> Tensor:
     return tensor.permute(2, 1, 0).contiguous().permute(2, 1, 0)
 
 
+def pack_in_other_memory() -> AbstractContextManager[Any]:
+    """Saved tensors come back with the same values, in another memory order."""
+    return saved_tensors_hooks(lambda tensor: tensor.mT.contiguous().mT, same)
+
+
 def misaligned(tensor: Tensor) -> Tensor:
     """The same values, one byte after an address that a float32 may have."""
     flat = torch.frombuffer(bytearray(1 + 4 * tensor.numel()), dtype=torch.float32, offset=1, count=tensor.numel())
@@ -100,6 +105,7 @@ DISTURBANCES = {
     "none": Disturbance(),
     "saved-as-float16": Disturbance(during=pack_to(torch.float16), rounded=to_half, rounded_input=to_half),
     "saved-as-float64": Disturbance(during=pack_to(torch.float64)),
+    "saved-in-other-memory": Disturbance(during=pack_in_other_memory),
     "half-in-between": Disturbance(
         between=lambda layer, u: layer.half(), tolerance=0.05
     ),  # rounded, or copies of before
@@ -108,6 +114,7 @@ DISTURBANCES = {
     "other-memory-in-between": Disturbance(between=replace_data(reversed_memory)),
     "meta-in-between": Disturbance(between=lambda layer, u: layer.to("meta")),
     "smaller-in-between": Disturbance(between=replace_data(lambda data: data[..., :0]), error="shape|size"),
+    "broadcast-in-between": Disturbance(between=replace_data(lambda data: data[..., :1].clone()), error="shape|size"),
     "freed-before": Disturbance(before=resize_storages(0, "parameters"), error=FREED),
     "shrunk-before": Disturbance(before=resize_storages(0.5, "parameters"), error=FREED),
     "freed-in-between": Disturbance(between=resize_storages(0, "parameters"), error=FREED),

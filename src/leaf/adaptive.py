@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from leaf.kernels import gated_line
-from leaf.kernels.plain import in_memory_order
+from leaf.kernels.plain import in_memory_order, symbolic
 
 SHARING = ("element", "channel", "layer")
 """What can own a set of parameters. ``"shared"`` is an older name of ``"layer"``."""
@@ -114,7 +114,7 @@ class Adaptive(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         samples = self.samples(u)
-        y = in_memory_order(self.formula, samples, *(p.expand(samples.shape[1:]) for p in self.parameters_for(samples)))
+        y = in_memory_order(self.formula, samples, *self.parameters_for(samples))
         return y if samples is u else y.reshape(u.shape)
 
     def samples(self, u: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class Adaptive(nn.Module):
         if not isinstance(u, Tensor) or not u.is_floating_point() or u.layout is not torch.strided or u.is_nested:
             raise TypeError(f"{type(self).__name__} takes dense floating-point tensors, not {_described(u)}")
         usual = u.ndim == len(self.shape) + 1
-        if usual and (torch.compiler.is_exporting() or torch.jit.is_tracing()):  # type: ignore[attr-defined]
-            return u  # sizes are symbols there
+        if usual and symbolic():
+            return u
         if self.sharing == "element":
             if u.shape[-len(self.shape) :] != self.shape:
                 raise self._wrong_size(u, f"(*, {', '.join(map(str, self.shape))})")
@@ -144,17 +144,19 @@ class Adaptive(nn.Module):
             f"{type(self).__name__} of shape {self.shape} takes inputs {wanted}, not of size {tuple(u.shape)}"
         )
 
-    def parameters_for(self, u: Tensor) -> tuple[Tensor, ...]:
-        """The parameters as the elements of each of ``u``'s samples see them; ``u`` is what ``samples`` gives."""
-        parameters = tuple(getattr(self, name) for name in self.parameter_names)
-        if self.sharing != "element" and u.ndim != len(self.shape) + 1:
-            sizes = [1] * u.ndim
-            if self.sharing == "channel":
-                sizes[self.channel_dim] = -1
-            parameters = tuple(p.reshape(sizes[1:]) for p in parameters)
-        if torch.compiler.is_exporting():  # an exported graph need not hold copies
+    def parameters_for(self, u: Tensor) -> Sequence[Tensor]:
+        """The parameters, in shapes that broadcast to one of ``u``'s samples; ``u`` is what ``samples`` gives."""
+        try:  # as a module's attributes they take ten times as long to look up
+            own = self._parameters
+            parameters: Sequence[Any] = [own[name] for name in self.parameter_names]
+        except KeyError:  # torch.nn.utils makes other attributes of pruned and parametrized ones
+            parameters = [getattr(self, name) for name in self.parameter_names]
+        if self.sharing == "element" or u.ndim == len(self.shape) + 1:
             return parameters
-        return tuple(p if p.shape == u.shape[1:] else p.expand(u.shape[1:]) for p in parameters)
+        sizes = [1] * u.ndim
+        if self.sharing == "channel":
+            sizes[self.channel_dim] = -1
+        return [p.reshape(sizes[1:]) for p in parameters]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
         """Let parameters follow ``to(memory_format=…)`` as weights do, and stay finite in another dtype.

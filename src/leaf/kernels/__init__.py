@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from leaf.kernels.operands import Broken, Operands, Unfit
-from leaf.kernels.plain import formula, plain_gated_line
+from leaf.kernels.plain import formula, plain_gated_line, symbolic
 
 FAST = {"cpu": ("numba", "leaf.kernels.cpu"), "cuda": ("triton", "leaf.kernels.gpu")}
 """For a type of device its fast kernel: the name, which is that of the package it needs, and the module."""
@@ -34,6 +34,11 @@ def _fast_module(device: str) -> Any:
     if device not in _modules:
         _modules[device] = _imported(device)
     return _modules[device]
+
+
+def _device_type(tensor: Tensor) -> str:
+    """The type of a tensor's device. To read ``device.type`` takes 0.3 µs, as long as a third of all checks."""
+    return "cpu" if tensor.is_cpu else tensor.device.type
 
 
 def _imported(device: str) -> Any:
@@ -69,30 +74,28 @@ def gated_line(
 
     Args:
         u: ``(N, *shape)``; ``(N, C, H, W)`` if pooled.
-        p1, p2, p3, p4: ``shape``, or in a graph that is being exported what broadcasts to it; floating point; ``None``
-            stands for a constant 0.
+        p1, p2, p3, p4: ``shape``, or what broadcasts to it; floating point; ``None`` stands for a constant 0.
         plain: compute it as the reference does.
 
     Returns:
         ``(N, *shape)``, or ``(N, C, H // 2, W // 2)``, of the promoted dtype, in the memory format of ``u``.
     """
     p3 = _finite(p3)
-    if u.dtype != p1.dtype:
+    if u.dtype is not p1.dtype:
         u = u.to(torch.promote_types(u.dtype, p1.dtype))
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-        y = formula(u, p1, p2, p3, p4)
-        return max_pool2d(y, 2) if pooled else y
-    if not plain and _fast_module(u.device.type) is not None:
+    device = _device_type(u)
+    kernel = None if plain else _fast_module(device)
+    if kernel is not None:
         try:
             operands = Operands(u, (p1, p2, p3, p4))
-            in_one_pass = pooled and operands.channels_last and u.device.type == "cpu" and min(u.shape[2:]) > 1
-            y = FusedGatedLine.apply(operands.u, *operands.parameters, operands, in_one_pass)
+            in_one_pass = pooled and operands.channels_last and device == "cpu" and min(u.shape[2:]) > 1
+            y = FusedGatedLine.apply(operands.u, p1, p2, p3, p4, operands, kernel, in_one_pass)
             return max_pool2d(y, 2) if pooled and not in_one_pass else y
         except Broken as reason:
-            _give_up(u.device.type, reason)
+            _give_up(device, reason)
         except Unfit:
             pass
-    y = plain_gated_line(u, p1, p2, p3, p4)
+    y = (formula if symbolic() else plain_gated_line)(u, p1, p2, p3, p4)
     return max_pool2d(y, 2) if pooled else y
 
 
@@ -101,12 +104,14 @@ def _finite(p3: Tensor) -> Tensor:
 
     As a slope float16's largest number does as well.
     """
+    if p3.dtype is not torch.float16:
+        return p3
     limit = torch.finfo(torch.float16).max
-    return p3.clamp(-limit, limit) if p3.dtype is torch.float16 else p3
+    return p3.clamp(-limit, limit)
 
 
 class FusedGatedLine(torch.autograd.Function):
-    """``gated_line`` by the fast kernel of the tensors' device; the tensors are those of the operands."""
+    """``gated_line`` by the fast kernel of the tensors' device, with operands made of the tensors."""
 
     @staticmethod
     def forward(
@@ -117,9 +122,9 @@ class FusedGatedLine(torch.autograd.Function):
         p3: Tensor,
         p4: Tensor | None,
         operands: Operands,
+        kernel: Any,
         pooled: bool,
     ) -> Tensor:
-        kernel = _fast_module(u.device.type)
         y, window = kernel.pooled_forward(operands) if pooled else (kernel.forward(operands), None)
         ctx.save_for_backward(u, p1, p2, p3, p4, window)
         return y
@@ -127,17 +132,27 @@ class FusedGatedLine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_y,) = grad_outputs
-        u, *parameters, window = ctx.saved_tensors
+        u, p1, p2, p3, p4, window = ctx.saved_tensors
         needed = ctx.needs_input_grad[:5]
-        kernel = _fast_module(grad_y.device.type)
+        device = _device_type(grad_y)
+        kernel = _fast_module(device)
         if kernel is not None and not torch.is_grad_enabled():  # else someone wants this derivative's derivative
             try:
-                return *kernel.backward(Operands(u, tuple(parameters), grad_y, window), needed), None, None
+                gradients = kernel.backward(Operands(u, (p1, p2, p3, None), grad_y, window), needed)
+                if p1.shape != u.shape[1:]:
+                    summed = (_summed(grad, p) for grad, p in zip(gradients[1:], (p1, p2, p3, p4), strict=True))
+                    gradients = gradients[0], *summed
+                return *gradients, None, None, None
             except Broken as reason:
-                _give_up(grad_y.device.type, reason)
+                _give_up(device, reason)
             except Unfit:
                 pass
-        return *_reference_gradients(u, parameters, grad_y, window is not None, needed), None, None
+        return *_reference_gradients(u, (p1, p2, p3, p4), grad_y, window is not None, needed), None, None, None
+
+
+def _summed(grad: Tensor | None, parameter: Tensor | None) -> Tensor | None:
+    """The gradient of a parameter from that of what it was broadcast to, in an order that no memory format changes."""
+    return None if grad is None or parameter is None else grad.contiguous().sum_to_size(parameter.shape)
 
 
 def _reference_gradients(

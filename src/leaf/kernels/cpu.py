@@ -481,55 +481,58 @@ def pooled_backward_in_threads(  # type: ignore[no-untyped-def]
 # --- for tensors ------------------------------------------------------------------------------------------------------
 
 
-def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: Tensor | int | None) -> None:
+def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: int | None) -> None:
     """Do all units of work, in torch's number of threads where that pays."""
     count = threads.allowed() if elements > SERIAL else 1
-    plain = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
     try:
         if count == 1:
-            part(*plain, 0, units)
+            part(*arguments, 0, units)
         else:
             with one_at_a_time:
                 numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-                in_threads(count, *plain)
+                in_threads(count, *arguments)
     except Exception as error:  # the compiled code raises nothing: numba could not compile it, or not store it on disk
         raise Broken(str(error)) from error
 
 
 def forward(operands: Operands) -> Tensor:
     """The gated line of ``u``, in its memory order."""
-    u, parameters = operands.u, operands.parameters
-    y, batch = torch.empty_like(u), len(u)
-    features = u.numel() // batch
-    run(forward_part, forward_in_threads, features, u.numel(), u, y, *parameters, batch, features)
+    u, (at_u, *at_parameters) = operands.u, operands.addresses
+    y, elements, batch = torch.empty_like(u), u.numel(), u.shape[0]
+    features = elements // batch
+    run(
+        forward_part, forward_in_threads, features, elements,
+        at_u, y.data_ptr(), *at_parameters, batch, features,
+    )  # fmt: skip
     return y
 
 
 def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
     """As ``forward``, then 2×2 max-pooling of what is channels last; and which of four elements each is (uint8)."""
-    u, (batch, channels, height, width) = operands.u, operands.u.shape
+    u, (at_u, *at_parameters) = operands.u, operands.addresses
+    batch, channels, height, width = u.shape
     shape = (batch, channels, height // 2, width // 2)
     y = torch.empty(shape, dtype=u.dtype, device=u.device, memory_format=torch.channels_last)
     window = torch.empty_like(y, dtype=torch.uint8)
     run(
         pooled_forward_part, pooled_forward_in_threads, (height // 2) * (width // 2), u.numel(),
-        u, y, window, *operands.parameters, batch, height, width, channels,
+        at_u, y.data_ptr(), window.data_ptr(), *at_parameters, batch, height, width, channels,
     )  # fmt: skip
     return y, window
 
 
 def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """The gradients of ``u``, p1, p2, p3 and p4; ``None`` where none is needed."""
-    u, parameters = operands.u, operands.parameters
+    u, p1 = operands.u, operands.parameters[0]
+    at_u, at_p1, at_p2, at_p3, _, *at_outputs = operands.addresses
     grad_u = torch.empty_like(u) if needed[0] else None
-    grads = [
-        torch.zeros_like(p) if need and p is not None else None for p, need in zip(parameters, needed[1:], strict=True)
-    ]
+    grads = [torch.zeros_like(p1) if need else None for need in needed[1:]]  # type: ignore[arg-type] # p1 is there
+    at_gradients = [None if grad is None else grad.data_ptr() for grad in (grad_u, *grads)]
     if operands.window is not None:
-        _, channels, height, width = u.shape
+        batch, channels, height, width = u.shape
         run(
             pooled_backward_part, pooled_backward_in_threads, (height // 2) * (width // 2), u.numel(),
-            u, operands.grad_y, operands.window, grad_u, *parameters[:3], *grads, len(u), height, width, channels,
+            at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, height, width, channels,
         )  # fmt: skip
         if grad_u is not None:  # rows and columns that pooling leaves out
             if height % 2:
@@ -537,10 +540,10 @@ def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None,
             if width % 2:
                 grad_u[:, :, :, -1].zero_()
     else:
-        batch = len(u)
-        features = u.numel() // batch
+        elements, batch = u.numel(), u.shape[0]
+        features = elements // batch
         run(
-            backward_part, backward_in_threads, features, u.numel(),
-            u, operands.grad_y, grad_u, *parameters[:3], *grads, batch, features,
+            backward_part, backward_in_threads, features, elements,
+            at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, features,
         )  # fmt: skip
     return grad_u, *grads

@@ -138,11 +138,11 @@ def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None,
         u, operands.grad_y, grad_u, *parameters[:3], *sums, batch, features, samples,
     )  # fmt: skip
     grads: list[Tensor | None] = []
-    for p, partial in zip(parameters, sums, strict=True):
-        if p is None or partial is None:
+    for partial in sums:
+        if partial is None:
             grads.append(None)
         else:
-            grad = torch.empty_like(p)
+            grad = torch.empty_like(parameters[0])  # type: ignore[arg-type] # p1 is there
             torch.sum(partial, 0, out=grad.as_strided((features,), (1,)))
             grads.append(grad)
     return grad_u, *grads

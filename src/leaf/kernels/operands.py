@@ -5,18 +5,25 @@ return. Making ``Operands`` is the check, so that no kernel runs without it: in 
 backward pass, since saved tensors and parameters may have changed in between.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch._C import (
     _dispatch_isTensorSubclassLike,
     _dispatch_tls_is_dispatch_key_included,
+    _is_tracing,
     _len_torch_dispatch_stack,
 )
+from torch.compiler import is_compiling
 from torch.nn import Parameter
 
 from leaf.kernels.plain import transformed
 
 PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
+
+OTHERWISE = 0
+"""In place of an address: torch can read the tensor, but a kernel only a copy of it."""
 
 
 class Unfit(Exception):
@@ -32,11 +39,15 @@ class Operands:
 
     Args:
         u: ``(N, *shape)``, not empty.
-        parameters: p1 to p4, ``shape`` each or ``None``.
+        parameters: p1 to p4, of a shape that broadcasts to ``shape`` or ``None``. The backward pass does not read p4.
         grad_y: gradient of the output, in the backward pass.
         window: in the backward pass of pooling in the same pass, what the forward pass returned for it.
 
-    A tensor in another memory order is copied, differentiably.
+    A tensor in another memory order is copied, ``u`` differentiably.
+
+    Attributes:
+        addresses: of ``u``, p1 to p4, and then of ``grad_y`` and ``window`` where they are given; ``None`` for a
+            parameter that is ``None``.
 
     Raises:
         Unfit: for any other dtype, device or shape, a tensor subclass, a tensor that owns no memory (of
@@ -45,84 +56,113 @@ class Operands:
             operations would read past its end.
     """
 
-    __slots__ = ("channels_last", "grad_y", "parameters", "u", "window")
+    __slots__ = ("addresses", "channels_last", "grad_y", "parameters", "u", "window")
 
     def __init__(
         self,
         u: Tensor,
-        parameters: tuple[Tensor | None, ...],
+        parameters: Sequence[Tensor | None],
         grad_y: Tensor | None = None,
         window: Tensor | None = None,
     ) -> None:
         if (
-            torch.compiler.is_compiling()
+            is_compiling()
+            or _is_tracing()
             or transformed()
             or _len_torch_dispatch_stack()
             or _dispatch_tls_is_dispatch_key_included(PRE_DISPATCH)
             or type(u) is not Tensor
             or u.layout is not torch.strided
-            or not u.numel()
         ):
             raise Unfit
-        shape, device = u.shape, u.device
-        channels_last = window is not None or (u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last))
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.channels_last = channels_last
-        u = self.u = checked(u, device, shape, memory_format)
-        sample, order = shape[1:], u.stride()[1:]
-        self.parameters = tuple([
-            None if p is None else checked(p, device, sample, memory_format, order) for p in parameters
-        ])  # fmt: skip
-        self.grad_y, self.window = grad_y, window
-        if grad_y is not None:
-            if window is not None:
-                shape = torch.Size((*shape[:2], shape[2] // 2, shape[3] // 2))
-                self.window = checked(window, device, shape, memory_format, dtype=torch.uint8)
-            self.grad_y = checked(grad_y, device, shape, memory_format)
+        shape, device, elements = u.shape, u.device, u.numel()
+        if not elements:
+            raise Unfit
+        channels_last = len(shape) == 4 and u.is_contiguous(memory_format=torch.channels_last)
+        dense = channels_last or (window is None and u.is_contiguous())
+        channels_last = channels_last or window is not None
+        strides: tuple[int, ...] = u.stride() if dense else ()
+        at_u = checked(u, device, shape, strides, elements)
+        if at_u == OTHERWISE:
+            u, at_u = in_order(u, shape, channels_last)
+            strides = u.stride()
+        sample, order, features = shape[1:], strides[1:], elements // shape[0]
+        at = [None if p is None else checked(p, device, sample, order, features) for p in parameters]
+        if OTHERWISE in at:
+            parameters = [
+                torch.empty_strided(sample, order, dtype=torch.float32, device=device).copy_(p.detach())
+                if p is not None and place == OTHERWISE
+                else p
+                for p, place in zip(parameters, at, strict=True)
+            ]
+            at = [None if p is None else p.data_ptr() for p in parameters]
+        self.u, self.parameters, self.channels_last = u, parameters, channels_last
+        self.grad_y, self.window, self.addresses = grad_y, window, [at_u, *at]
+        if grad_y is None:
+            return
+        if window is not None:
+            batch, channels, height, width = shape[0], shape[1], shape[2] // 2, shape[3] // 2
+            shape = torch.Size((batch, channels, height, width))
+            strides = (height * width * channels, 1, width * channels, channels)
+            elements = shape.numel()
+        at_grad_y = checked(grad_y, device, shape, strides, elements)
+        if at_grad_y == OTHERWISE:
+            self.grad_y, at_grad_y = in_order(grad_y, shape, channels_last)
+        self.addresses.append(at_grad_y)
+        if window is not None:
+            at_window = checked(window, device, shape, strides, elements, torch.uint8)
+            if at_window == OTHERWISE:
+                self.window, at_window = in_order(window, shape, channels_last)
+            self.addresses.append(at_window)
 
 
 def checked(
     tensor: Tensor,
     device: torch.device,
     shape: torch.Size,
-    memory_format: torch.memory_format,
-    order: tuple[int, ...] | None = None,
+    strides: tuple[int, ...],
+    elements: int,
     dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """The tensor, or a copy of it in the memory format, safe for a kernel to read.
+) -> int:
+    """The address of a tensor, or ``OTHERWISE`` if it has another shape or other strides than these.
+
+    A step of a small layer takes some 100 µs and calls this ten times: it reads each property once.
 
     Args:
-        order: for a parameter, which has no batch dimension, the strides that it needs in this memory format.
+        elements: the number of elements that ``shape`` has.
     """
     if (
         (type(tensor) is not Tensor and type(tensor) is not Parameter)
         or tensor.dtype is not dtype
         or tensor.device != device
-        or tensor.shape != shape
         or _dispatch_isTensorSubclassLike(tensor)
         or tensor.is_neg()
     ):
         raise Unfit
-    dense = tensor.is_contiguous(memory_format=memory_format) if order is None else tensor.stride() == order
-    if dense:
-        extent = tensor.numel()
-    else:
-        extent = 1 + sum((size - 1) * step for size, step in zip(shape, tensor.stride(), strict=True))
+    size, as_asked = tensor.itemsize, tensor.shape == shape and tensor.stride() == strides
     try:
         present, address = tensor.untyped_storage().nbytes(), tensor.data_ptr()
     except NotImplementedError:  # it has no storage, as in MKL-DNN's layout
         raise Unfit from None
-    needed = (tensor.storage_offset() + extent) * tensor.itemsize
+    needed = size * (tensor.storage_offset() + (elements if as_asked else _extent(tensor)))
     if present < needed:
         raise RuntimeError(
-            f"a tensor of shape {tuple(shape)} needs a storage of {needed} bytes, but its storage has {present}: "
-            "was it freed or resized, as by FSDP, before this use?"
+            f"a tensor of shape {tuple(tensor.shape)} needs a storage of {needed} bytes, but its storage has "
+            f"{present}: was it freed or resized, as by FSDP, before this use?"
         )
-    if not address or address % tensor.itemsize:  # torch._efficientzerotensor has no memory
+    if not address or address % size:  # torch._efficientzerotensor has no memory
         raise Unfit
-    if dense:
-        return tensor
-    if order is None:
-        return tensor.contiguous(memory_format=memory_format)
-    # A layer that went through memory as its inputs do would spare this.
-    return tensor[None].contiguous(memory_format=memory_format)[0]
+    return address if as_asked else OTHERWISE
+
+
+def _extent(tensor: Tensor) -> int:
+    """From its first element to behind its last, in elements."""
+    return 1 + sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def in_order(tensor: Tensor, shape: torch.Size, channels_last: bool) -> tuple[Tensor, int]:
+    """A checked tensor, or if its elements lie in another order than is needed a copy, and the address."""
+    if tensor.shape != shape:
+        raise Unfit
+    tensor = tensor.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    return tensor, tensor.data_ptr()
