@@ -15,16 +15,18 @@ import torch
 from conftest import PROJECT
 
 from leaf import LEAF
-from leaf.analysis.analyse import analyse, make_table
+from leaf.analysis.analyse import analyse
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
-from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
+from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart
 from leaf.analysis.forest import differences_chart
 from leaf.analysis.formats import write_table
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error
 from leaf.analysis.movement import movement_table, reach_table
 from leaf.analysis.page import page, side_by_side
+from leaf.analysis.products import TABLES
 from leaf.analysis.statistics import paired_interval
+from leaf.analysis.style import write_figure
 from leaf.analysis.tables import overview_table, paper_table, summary_table
 from leaf.cli import main
 from leaf.experiment import identity
@@ -285,26 +287,26 @@ def test_cells_that_round_differently_are_told_under_their_table(project):
     write_cell(learnable, [0.6], kernel="numba", device="CPU")
     alike = collect(dict.fromkeys([*base, rival, learnable, cell("silu")], ()), "tiny", SETTINGS)
     for kind in ("paper", "summary", "differences", "best_epoch", "claims"):
-        assert make_table(kind, alike, STATISTICS).attrs["notes"] == []
+        assert TABLES[kind].make(alike, STATISTICS).attrs["notes"] == []
 
     write_cell(learnable, [0.6], kernel="triton", device="GPU & <more>", precision="bfloat16")
     other = cell("leaf-silu", "p24sl")
     write_cell(other, [0.6], kernel="numba", device="CPU")
     records = collect(dict.fromkeys([*base, learnable, other], ()), "tiny", SETTINGS)
     rounding = "they differ by rounding, which training amplifies."
-    device, kernel, precision = make_table("differences", records, STATISTICS).attrs["notes"]
+    device, kernel, precision = TABLES["differences"].make(records, STATISTICS).attrs["notes"]
     assert device == f"Of these cells, 5 on CPU, 1 on GPU & <more> ({learnable.name}): {rounding}"
     assert "1 with kernel numba" in kernel and f"1 with kernel triton ({learnable.name})" in kernel
     assert precision == f"Of these cells, 5 in float32, 1 in bfloat16 ({learnable.name}): {rounding}"
-    table = make_table("paper", records, STATISTICS)
+    table = TABLES["paper"].make(records, STATISTICS)
     for suffix, said in {"md": "GPU & <more>", "html": "GPU &amp; &lt;more&gt;", "tex": r"GPU \& <more>"}.items():
         write_table(table, project / f"table.{suffix}")
         assert f"5 on CPU, 1 on {said}" in (project / f"table.{suffix}").read_text()
     write_table(table, project / "table.csv")
     assert len(pd.read_csv(project / "table.csv")) == len(table)
-    write_table(make_table("claims", records, STATISTICS), project / "claims.rst")
+    write_table(TABLES["claims"].make(records, STATISTICS), project / "claims.rst")
     assert device in (project / "claims.rst").read_text()
-    assert "notes" not in make_table("overview", records, STATISTICS).attrs
+    assert "notes" not in TABLES["overview"].make(records, STATISTICS).attrs
 
 
 def test_tables_name_precision_and_device_where_they_mix_them(project):
@@ -319,7 +321,7 @@ def test_tables_name_precision_and_device_where_they_mix_them(project):
     assert summary_table(mixed)["precision"].tolist()[1:] == ["float32", "tf32"]
     assert summary_table(mixed)["device"].tolist()[1:] == ["CPU (one)", "GPU, a fast one"]
     for kind in ("differences", "claims"):
-        notes = make_table(kind, mixed, STATISTICS).attrs["notes"]
+        notes = TABLES[kind].make(mixed, STATISTICS).attrs["notes"]
         assert f"{learnable.name} (tf32 on GPU) against {base.name} (float32 on CPU)" in notes[-1]
 
 
@@ -415,7 +417,7 @@ def test_forest_plot_shows_every_difference_and_its_interval(project):
     ]
     cells += [cell("silu"), cell("ahaf-silu"), cell("relu", dataset="fashion_mnist")]
     records = collect(dict.fromkeys(cells, ()), "tiny", SETTINGS)
-    chart = differences_chart(records, STATISTICS)
+    chart = differences_chart(records, **STATISTICS)
     (axis,) = chart.axes
     words = [text.get_text() for text in axis.texts]
     low, high, *_ = paired_interval([6, 7, 5], 0.95)
@@ -430,7 +432,7 @@ def test_forest_plot_shows_every_difference_and_its_interval(project):
         "AHAF as SiLU", "-2.00", "LEAF as Tanh, P24Sl", f"+6.00 [{low:+.2f}, {high:+.2f}], 3 seeds",
     ]  # fmt: skip
     plt.close(chart)
-    nothing = differences_chart(collect({cell("relu"): ()}, "tiny", SETTINGS), STATISTICS)
+    nothing = differences_chart(collect({cell("relu"): ()}, "tiny", SETTINGS), **STATISTICS)
     assert [text.get_text() for text in nothing.axes[0].texts] == ["LeNet-5, CIFAR-10", "no pair trained yet"]
     plt.close(nothing)
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -27,8 +26,6 @@ from leaf.analysis.forms import (
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, number_formats, starting_activations
 from leaf.analysis.style import set_style
 from leaf.analysis.tables import activation_title, form_title, marks, variant_title
-from leaf.experiment.errors import UserError
-from leaf.experiment.files import write_whole
 from leaf.experiment.observations import QUANTILES
 
 set_style()
@@ -199,16 +196,3 @@ def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:
     axis.set(xlabel="input u", yticks=[], xticks=[-10, -5, 0], xlim=(low, high), ylim=(0, 1.5))
     if (beyond := 1 - within.sum() / counts.sum()) >= 0.005:
         axis.text(0.02, 0.95, f"{beyond:.0%} beyond", transform=axis.transAxes, va="top", fontsize="small")
-
-
-def write_figure(figure: Figure, file: Path) -> None:
-    """Write a figure in the format that the file's suffix names, and close it. Equal figures give equal files.
-
-    Raises:
-        UserError: if there is no such format.
-    """
-    if file.suffix[1:] not in figure.canvas.get_supported_filetypes():
-        raise UserError(f"{file}: no figure format {file.suffix!r}; svg, pdf and png are some")
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix)
-    write_whole(file, lambda part: figure.savefig(part, dpi=150, metadata=metadata))
-    plt.close(figure)
