@@ -26,6 +26,7 @@ from leaf.experiment.progress import STATUS
 from leaf.experiment.project import SHIPPED
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import STATUSES, CellStatus, look, summarize
+from leaf.workflow import check_names
 
 if TYPE_CHECKING:
     from leaf.analysis.collection import Records
@@ -154,7 +155,7 @@ def _config(options: argparse.Namespace) -> Config:
         if not isinstance(overrides, dict):
             raise UserError(f"--config {options.config!r}: expected keys and values, such as '{{scale: paper}}'")
         alone = options.no_configfile
-        options.read = check_config(overrides) if alone else read_config(options.configfile, overrides)
+        options.read = check_names(check_config(overrides) if alone else read_config(options.configfile, overrides))
     return options.read
 
 
