@@ -329,13 +329,34 @@ def test_progress_chart_shows_the_records(project):
     for activation, procedure in (("silu", "classic"), ("leaf-silu", "p24sl")):
         write_cell(cell(activation, procedure), [0.2, 0.4, 0.3])
     chart = progress_chart(collect({cell("silu"): (), cell("leaf-silu", "p24sl"): ()}, "tiny", SETTINGS))
-    accuracy, loss = chart.axes
+    accuracy, plateau, loss = chart.axes
     assert [line.get_label() for line in accuracy.lines] == ["SiLU", "LEAF as SiLU, P24Sl"]
     assert accuracy.lines[1].get_xdata().tolist() == [1, 2, 3]
     assert accuracy.lines[1].get_ydata().tolist() == pytest.approx([20, 40, 30])
+    assert plateau.lines[1].get_ydata().tolist() == pytest.approx([40, 30])
     assert loss.lines[0].get_ydata().tolist() == pytest.approx([1, 1 / 2, 1 / 3])
     assert all(axis.get_xlabel() and axis.get_ylabel() for axis in chart.axes)
     plt.close(chart)
+
+
+def test_progress_chart_has_a_row_per_family_and_nothing_of_cells_without_results(project):
+    trained = [cell("relu"), cell("ahaf-relu"), cell("leaf-relu", "p24sl")]
+    for made in trained:
+        write_cell(made, [0.2, 0.4])
+    records = collect(dict.fromkeys([*trained, cell("leaf-relu", "dspt-p24sl")], ()), "tiny", SETTINGS)
+    chart = progress_chart(records)
+    rows = [[line.get_label() for line in chart.axes[row].lines] for row in (0, 3)]
+    assert len(chart.axes) == 6 and rows == [["ReLU", "AHAF as ReLU"], ["ReLU", "LEAF as ReLU, P24Sl"]]
+    (legend,) = chart.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["ReLU", "AHAF as ReLU", "LEAF as ReLU, P24Sl"]
+    plt.close(chart)
+
+
+def test_charts_without_data_are_left_out(project):
+    write_cell(cell("relu"), [0.2, 0.4])
+    records = collect({cell("relu"): ["mine"], cell("silu"): ["mine"]}, "tiny", SETTINGS, with_forms=True)
+    analyse(records, project / "report", "svg", STATISTICS)
+    assert [file.name for file in (project / "report/figures/mine").rglob("*.svg")] == ["relu.svg"]
 
 
 def test_stability_lines_are_told_apart_by_optimizer(project):
@@ -469,7 +490,8 @@ def test_initial_errors():
     assert 0 < initial_error("ahaf-silu", torch.float32).max() < 1e-11
     assert initial_error("leaf-tanh", torch.float64).max() < 1e-30 < initial_error("leaf-tanh", torch.float32).max()
     chart = initial_forms_chart()
-    assert [axis.get_title() for axis in chart.axes][3:] == ["LEAF as SiLU", "LEAF as Tanh", "LEAF as Sigmoid"]
+    assert [axis.get_title() for axis in chart.axes][3:] == ["LEAF as SiLU", "LEAF as Tanh", ""]
+    assert [text.get_text() for text in chart.axes[5].texts] == ["Exact in every format:\nLEAF as Sigmoid"]
     line = chart.axes[3].lines[0]
     assert np.nanmax(line.get_ydata()) == initial_error("leaf-silu", torch.float32).max()
     plt.close(chart)

@@ -52,6 +52,8 @@ def products_of(records: Records, kind: str) -> Iterator[tuple[Product, str, Rec
         for place, of_it in _parts(records, group.wildcards):
             if group.of_one_cell and not any(map(layers, of_it.forms.values())):
                 continue  # it learned no curves
+            if kind == "figure" and group.wildcards and of_it.epochs.empty:
+                continue  # its axes would be empty
             for product in products:
                 if product.kind == kind:
                     yield product, product.path.format(**place), of_it
