@@ -2,7 +2,11 @@
 
 import csv
 import json
+from itertools import chain
 from pathlib import Path
+
+from leaf.experiment.config import read_config
+from leaf.workflow import Plan
 
 REPORTS = Path("reports/quick")
 LEARNING = {"fashion_mnist": 0.50, "cifar10": 0.15}
@@ -24,9 +28,13 @@ for run in runs:
     assert accuracy > LEARNING[cell.split("/")[1]], f"{cell} ends at {accuracy:.1%}"
     assert run["peak_memory_bytes"] < 1.5 * 2**30, f"{cell} took {run['peak_memory_bytes'] / 2**30:.2f} GiB"
 
-for pattern, least in {"tables/**/*.csv": 46, "tables/**/*.tex": 46, "figures/**/*.svg": 127}.items():
-    files = [file for file in REPORTS.glob(pattern) if file.stat().st_size > 0 and "partial" not in file.parts]
-    assert len(files) == least, f"{len(files)} files {pattern} instead of {least}"
+PLAN = Plan.of(read_config().values, [])
+made_of = [PLAN.experiment_files(name, "quick") for name in PLAN.config.in_all]
+wanted = {Path(file) for file in (*chain(*made_of), *PLAN.report_files("quick")) if file.startswith(str(REPORTS))}
+assert len(wanted) > 300, f"the catalogue has only {len(wanted)} files"
+found = {file for file in REPORTS.rglob("*.*") if file.is_file() and "partial" not in file.parts}
+assert found == {*wanted, REPORTS / "report.html"}, f"missing or unknown: {sorted(map(str, found ^ wanted))}"
+assert all(file.stat().st_size for file in found), "a file is empty"
 report = (REPORTS / "report.html").read_text()
 for name in ("linear_units/lenet5/paper.html", "relu_stability/kerasnet/cifar10/relu.svg"):
     assert name in report, f"{name} is not in the report"

@@ -15,16 +15,18 @@ import torch
 from conftest import PROJECT
 
 from leaf import LEAF
-from leaf.analysis.analyse import analyse, make_table
+from leaf.analysis.analyse import analyse
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
-from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
+from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart
 from leaf.analysis.forest import differences_chart
 from leaf.analysis.formats import write_table
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error
 from leaf.analysis.movement import movement_table, reach_table
 from leaf.analysis.page import page, side_by_side
+from leaf.analysis.products import TABLES
 from leaf.analysis.statistics import paired_interval
+from leaf.analysis.style import write_figure
 from leaf.analysis.tables import overview_table, paper_table, summary_table
 from leaf.cli import main
 from leaf.experiment import identity
@@ -285,26 +287,26 @@ def test_cells_that_round_differently_are_told_under_their_table(project):
     write_cell(learnable, [0.6], kernel="numba", device="CPU")
     alike = collect(dict.fromkeys([*base, rival, learnable, cell("silu")], ()), "tiny", SETTINGS)
     for kind in ("paper", "summary", "differences", "best_epoch", "claims"):
-        assert make_table(kind, alike, STATISTICS).attrs["notes"] == []
+        assert TABLES[kind].make(alike, STATISTICS).attrs["notes"] == []
 
     write_cell(learnable, [0.6], kernel="triton", device="GPU & <more>", precision="bfloat16")
     other = cell("leaf-silu", "p24sl")
     write_cell(other, [0.6], kernel="numba", device="CPU")
     records = collect(dict.fromkeys([*base, learnable, other], ()), "tiny", SETTINGS)
     rounding = "they differ by rounding, which training amplifies."
-    device, kernel, precision = make_table("differences", records, STATISTICS).attrs["notes"]
+    device, kernel, precision = TABLES["differences"].make(records, STATISTICS).attrs["notes"]
     assert device == f"Of these cells, 5 on CPU, 1 on GPU & <more> ({learnable.name}): {rounding}"
     assert "1 with kernel numba" in kernel and f"1 with kernel triton ({learnable.name})" in kernel
     assert precision == f"Of these cells, 5 in float32, 1 in bfloat16 ({learnable.name}): {rounding}"
-    table = make_table("paper", records, STATISTICS)
+    table = TABLES["paper"].make(records, STATISTICS)
     for suffix, said in {"md": "GPU & <more>", "html": "GPU &amp; &lt;more&gt;", "tex": r"GPU \& <more>"}.items():
         write_table(table, project / f"table.{suffix}")
         assert f"5 on CPU, 1 on {said}" in (project / f"table.{suffix}").read_text()
     write_table(table, project / "table.csv")
     assert len(pd.read_csv(project / "table.csv")) == len(table)
-    write_table(make_table("claims", records, STATISTICS), project / "claims.rst")
+    write_table(TABLES["claims"].make(records, STATISTICS), project / "claims.rst")
     assert device in (project / "claims.rst").read_text()
-    assert "notes" not in make_table("overview", records, STATISTICS).attrs
+    assert "notes" not in TABLES["overview"].make(records, STATISTICS).attrs
 
 
 def test_tables_name_precision_and_device_where_they_mix_them(project):
@@ -319,7 +321,7 @@ def test_tables_name_precision_and_device_where_they_mix_them(project):
     assert summary_table(mixed)["precision"].tolist()[1:] == ["float32", "tf32"]
     assert summary_table(mixed)["device"].tolist()[1:] == ["CPU (one)", "GPU, a fast one"]
     for kind in ("differences", "claims"):
-        notes = make_table(kind, mixed, STATISTICS).attrs["notes"]
+        notes = TABLES[kind].make(mixed, STATISTICS).attrs["notes"]
         assert f"{learnable.name} (tf32 on GPU) against {base.name} (float32 on CPU)" in notes[-1]
 
 
@@ -327,13 +329,34 @@ def test_progress_chart_shows_the_records(project):
     for activation, procedure in (("silu", "classic"), ("leaf-silu", "p24sl")):
         write_cell(cell(activation, procedure), [0.2, 0.4, 0.3])
     chart = progress_chart(collect({cell("silu"): (), cell("leaf-silu", "p24sl"): ()}, "tiny", SETTINGS))
-    accuracy, loss = chart.axes
+    accuracy, plateau, loss = chart.axes
     assert [line.get_label() for line in accuracy.lines] == ["SiLU", "LEAF as SiLU, P24Sl"]
     assert accuracy.lines[1].get_xdata().tolist() == [1, 2, 3]
     assert accuracy.lines[1].get_ydata().tolist() == pytest.approx([20, 40, 30])
+    assert plateau.lines[1].get_ydata().tolist() == pytest.approx([40, 30])
     assert loss.lines[0].get_ydata().tolist() == pytest.approx([1, 1 / 2, 1 / 3])
     assert all(axis.get_xlabel() and axis.get_ylabel() for axis in chart.axes)
     plt.close(chart)
+
+
+def test_progress_chart_has_a_row_per_family_and_nothing_of_cells_without_results(project):
+    trained = [cell("relu"), cell("ahaf-relu"), cell("leaf-relu", "p24sl")]
+    for made in trained:
+        write_cell(made, [0.2, 0.4])
+    records = collect(dict.fromkeys([*trained, cell("leaf-relu", "dspt-p24sl")], ()), "tiny", SETTINGS)
+    chart = progress_chart(records)
+    rows = [[line.get_label() for line in chart.axes[row].lines] for row in (0, 3)]
+    assert len(chart.axes) == 6 and rows == [["ReLU", "AHAF as ReLU"], ["ReLU", "LEAF as ReLU, P24Sl"]]
+    (legend,) = chart.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["ReLU", "AHAF as ReLU", "LEAF as ReLU, P24Sl"]
+    plt.close(chart)
+
+
+def test_charts_without_data_are_left_out(project):
+    write_cell(cell("relu"), [0.2, 0.4])
+    records = collect({cell("relu"): ["mine"], cell("silu"): ["mine"]}, "tiny", SETTINGS, with_forms=True)
+    analyse(records, project / "report", "svg", STATISTICS)
+    assert [file.name for file in (project / "report/figures/mine").rglob("*.svg")] == ["relu.svg"]
 
 
 def test_stability_lines_are_told_apart_by_optimizer(project):
@@ -415,7 +438,7 @@ def test_forest_plot_shows_every_difference_and_its_interval(project):
     ]
     cells += [cell("silu"), cell("ahaf-silu"), cell("relu", dataset="fashion_mnist")]
     records = collect(dict.fromkeys(cells, ()), "tiny", SETTINGS)
-    chart = differences_chart(records, STATISTICS)
+    chart = differences_chart(records, **STATISTICS)
     (axis,) = chart.axes
     words = [text.get_text() for text in axis.texts]
     low, high, *_ = paired_interval([6, 7, 5], 0.95)
@@ -430,7 +453,7 @@ def test_forest_plot_shows_every_difference_and_its_interval(project):
         "AHAF as SiLU", "-2.00", "LEAF as Tanh, P24Sl", f"+6.00 [{low:+.2f}, {high:+.2f}], 3 seeds",
     ]  # fmt: skip
     plt.close(chart)
-    nothing = differences_chart(collect({cell("relu"): ()}, "tiny", SETTINGS), STATISTICS)
+    nothing = differences_chart(collect({cell("relu"): ()}, "tiny", SETTINGS), **STATISTICS)
     assert [text.get_text() for text in nothing.axes[0].texts] == ["LeNet-5, CIFAR-10", "no pair trained yet"]
     plt.close(nothing)
 
@@ -467,7 +490,8 @@ def test_initial_errors():
     assert 0 < initial_error("ahaf-silu", torch.float32).max() < 1e-11
     assert initial_error("leaf-tanh", torch.float64).max() < 1e-30 < initial_error("leaf-tanh", torch.float32).max()
     chart = initial_forms_chart()
-    assert [axis.get_title() for axis in chart.axes][3:] == ["LEAF as SiLU", "LEAF as Tanh", "LEAF as Sigmoid"]
+    assert [axis.get_title() for axis in chart.axes][3:] == ["LEAF as SiLU", "LEAF as Tanh", ""]
+    assert [text.get_text() for text in chart.axes[5].texts] == ["Exact in every format:\nLEAF as Sigmoid"]
     line = chart.axes[3].lines[0]
     assert np.nanmax(line.get_ydata()) == initial_error("leaf-silu", torch.float32).max()
     plt.close(chart)

@@ -14,11 +14,11 @@ from conftest import PROJECT
 
 SOURCES = sorted((PROJECT / "src/leaf").rglob("*.py"))
 
-FLOORS = {"leaf": 0, "leaf.experiment": 1, "leaf.analysis": 2, "leaf.cli": 3}
+FLOORS = {"leaf": 0, "leaf.experiment": 1, "leaf.analysis": 2, "leaf.workflow": 3, "leaf.cli": 4}
 
 
 def floor(module: str) -> int:
-    for prefix in ("leaf.cli", "leaf.analysis", "leaf.experiment"):
+    for prefix in ("leaf.cli", "leaf.workflow", "leaf.analysis", "leaf.experiment"):
         if module == prefix or module.startswith(f"{prefix}."):
             return FLOORS[prefix]
     return 0

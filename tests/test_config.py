@@ -19,16 +19,17 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from leaf.analysis.layout import NETWORK_TABLES
+from leaf.analysis.products import TABLES
 from leaf.analysis.statistics import METRICS
 from leaf.cli import main
 from leaf.experiment import schema
 from leaf.experiment.computing import PRECISIONS
-from leaf.experiment.config import CONFIG, RULES, TAKEN, check_config, parse_yaml, read_config, read_strictly
+from leaf.experiment.config import CONFIG, check_config, parse_yaml, read_config, read_strictly
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import dismiss_guests
 from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import TRACKERS
+from leaf.workflow import RULES, Plan, check_names
 
 EXPERIMENT = {
     "title": "Mine", "networks": ["lenet5"], "datasets": ["cifar10"], "activations": ["relu"],
@@ -149,13 +150,42 @@ def test_names_of_rules_are_taken():
     assert set(listed.stdout.split()) == {*RULES, *read_config().experiments}
 
 
-def test_names_of_tables_are_taken(tmp_path):
-    assert set(TAKEN["datasets"]) == set(NETWORK_TABLES)
-    guest = (PROJECT / "examples/my_dataset.py").read_text().replace('"shoes"', '"matches"')
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(
+            ({"experiments": {name: EXPERIMENT}}, f"experiments.{name}: the workflow has a rule of this name")
+            for name in ("all", "train", "partial", "fetch", "claims", "remaining", "network_tables")
+        ),
+        *(
+            ({"experiments": {name: EXPERIMENT}}, f"experiments.{name}: reports/SCALE/figures/{name} is taken")
+            for name in ("forms", "evolution")
+        ),
+        ({"scales": {"partial": {"extends": "quick"}}}, "scales.partial: reports/partial is taken"),
+    ],
+    ids=str,
+)
+def test_names_of_rules_and_reports_are_taken(changes, message):
+    """The command ``leaf`` and the workflow say so alike."""
+    config = read_config(overrides=changes)
+    with pytest.raises(UserError, match=message):
+        check_names(config)
+    with pytest.raises(UserError, match=message):
+        Plan.of(config.values, [])
+    with pytest.raises(SystemExit, match=f"leaf: {message}"):
+        main(["cells", "--config", json.dumps(changes)])
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, table in TABLES.items() if table.group.wildcards and name != "summary"]
+)
+def test_names_of_tables_are_taken(tmp_path, name):
+    guest = (PROJECT / "examples/my_dataset.py").read_text().replace('"shoes"', f'"{name}"')
     (tmp_path / "guest.py").write_text(guest)
     try:
-        with pytest.raises(UserError, match=r"datasets.matches: .* is taken; give your dataset another name"):
-            read_config(overrides={"guests": [str(tmp_path / "guest.py")]})
+        config = read_config(overrides={"guests": [str(tmp_path / "guest.py")]})
+        with pytest.raises(UserError, match=rf"datasets.{name}: .*/{name} is taken; give your dataset another name"):
+            check_names(config)
     finally:
         dismiss_guests()
 
@@ -163,14 +193,8 @@ def test_names_of_tables_are_taken(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        *(
-            ({"experiments": {name: EXPERIMENT}}, f"experiments.{name}: the workflow has a rule of this name")
-            for name in ("all", "train", "partial", "fetch", "claims", "remaining")
-        ),
-        ({"experiments": {"forms": EXPERIMENT}}, "experiments.forms: reports/SCALE/figures/forms has the figures"),
         ({"experiments": {"mine\n": EXPERIMENT}}, r"experiments: 'mine\\n' does not match .* a to z, 0 to 9 and _"),
         ({"experiments": {"m" * 65: EXPERIMENT}}, "does not match .* at most 64"),
-        ({"scales": {"partial": {"extends": "quick"}}}, "scales.partial: reports/partial is taken"),
         ({"scales": {"mine\n": {"extends": "quick"}}}, r"scales: 'mine\\n' does not match"),
         ({"checkpoint": {"minutes": float("nan")}}, "checkpoint.minutes: expected a finite number, found nan"),
         ({"checkpoint": {"minutes": float("inf")}}, "checkpoint.minutes: expected a finite number, found inf"),

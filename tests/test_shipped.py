@@ -9,9 +9,8 @@ import pytest
 from conftest import PROJECT
 from scipy import stats
 
-from leaf.analysis.analyse import figures, make_tables
+from leaf.analysis.analyse import make_tables, products_of
 from leaf.analysis.collection import LAST_EPOCHS, read_records
-from leaf.analysis.figures import write_figure
 from leaf.analysis.layout import ABOUT, RECORDS
 from leaf.experiment.config import read_config
 
@@ -53,13 +52,12 @@ def test_tables_and_pages_are_what_the_records_give(tmp_path, monkeypatch):
 def test_figures_that_pages_show_are_what_the_records_give(tmp_path, monkeypatch):
     """To the byte where the same version of matplotlib draws them."""
     monkeypatch.chdir(PROJECT)
-    drawn = {
-        f"{name}.svg": chart for name, *chart in figures(read_records(SHIPPED), read_config().values["statistics"])
-    }
+    statistics = read_config().values["statistics"]
+    drawn = {f"{path}.svg": (chart, of_it) for chart, path, of_it in products_of(read_records(SHIPPED), "figure")}
     assert shown_figures() <= set(drawn) and len(shown_figures()) >= 3
     for name in sorted(shown_figures()):
-        chart, arguments = drawn[name]
-        write_figure(chart(*arguments), tmp_path / name)
+        chart, of_it = drawn[name]
+        chart.write(chart.make(of_it, statistics), tmp_path / name)
         shipped = (SHIPPED / name).read_text(encoding="utf-8")
         if f">Matplotlib v{matplotlib.__version__}," not in shipped:
             pytest.skip(f"{name} was drawn by another version of matplotlib")

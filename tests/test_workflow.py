@@ -164,6 +164,49 @@ def test_editing_code_that_others_import_remakes_what_they_make(project):
     assert "Nothing to be done" in project.snakemake("-n")
 
 
+def test_renaming_a_network_remakes_what_shows_its_name_and_retrains_nothing(project):
+    old, new = 'title = "LeNet-5"', 'title = "LeNet No. 5"'
+    project.edit("src/leaf/networks.py", old, new)
+    jobs = project.jobs()
+    assert {"claims", "network_tables", "summary_table", "differences_chart"} <= jobs.keys() and "train" not in jobs
+    project.snakemake("reports/tiny/overview.md")
+    assert "LeNet No. 5" in (project.directory / "reports/tiny/overview.md").read_text()
+    project.edit("src/leaf/networks.py", new, old)
+    assert project.jobs() == {"claims": 1, "all": 1, "total": 2}
+    project.snakemake()
+
+
+COUNTS = """import pandas as pd
+
+from leaf.analysis.collection import Records
+
+
+def counts(records: Records) -> pd.DataFrame:
+    return pd.DataFrame({"network": records.unique("network"), "cells": len(records.cells)})
+"""
+
+
+def test_adding_a_table_is_an_entry_and_a_function(project):
+    added = {"src/leaf/analysis/counts.py": COUNTS, "workflow/report/counts_table.rst": "How many cells there are."}
+    for file, content in added.items():
+        (project.directory / file).write_text(content)
+    before = "PRODUCTS: tuple[Product, ...] = (\n"
+    entry = '    Table("counts", NETWORK_TABLES, "how many cells", "leaf.analysis.counts:counts"),\n'
+    project.edit("src/leaf/analysis/products.py", before, before + entry)
+    try:
+        assert re.search(r"--counts FILE.*\n? +how many cells", project.run("leaf", "table", "--help").stdout)
+        assert project.jobs() == {"network_tables": 1, "all": 1, "total": 2}
+        project.snakemake("reports/tiny/tables/mine/lenet5/counts.csv")
+        made = project.directory / "reports/tiny/tables/mine/lenet5"
+        assert (made / "counts.csv").read_text() == "network,cells\nlenet5,4\n"
+        assert "lenet5" in (made / "counts.html").read_text()
+    finally:
+        project.edit("src/leaf/analysis/products.py", entry, "")
+        for file in added:
+            (project.directory / file).unlink()
+    project.snakemake()
+
+
 def test_changing_a_setting_of_an_own_scale_retrains_exactly_its_cells(project):
     other = ["--config", "scale=other"]
     project.snakemake(f"results/other/{CELL}/metrics.csv")

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import yaml  # noqa: F401  # stands for all that the extra brings
 except ModuleNotFoundError:
     sys.exit("leaf: the experiment needs more than the library does: pip install 'leaf-activations[workflow]'")
 
+from leaf.analysis.product import Product
+from leaf.analysis.products import FIGURES, TABLES
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_choice, existing_cells, sort_cells
 from leaf.experiment.clearing import forget, prune
 from leaf.experiment.config import Config, check_config, check_known, parse_yaml, read_config
@@ -24,25 +26,12 @@ from leaf.experiment.progress import STATUS
 from leaf.experiment.project import SHIPPED
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import STATUSES, CellStatus, look, summarize
+from leaf.workflow import check_names
+
+if TYPE_CHECKING:
+    from leaf.analysis.collection import Records
 
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
-TABLES = {
-    "summary": "every cell by itself",
-    "paper": "best accuracies and their epochs as in the paper, data sets side by side",
-    "differences": "against the base functions, with intervals",
-    "best_epoch": "what choosing the best epoch adds",
-    "matches": "which known functions the learned curves are like",
-    "movement": "how far training moved the activation parameters",
-    "overview": "what ran, and what of it diverged",
-    "claims": "a verdict on each of the paper's claims",
-}
-FIGURES = {
-    "progress": "accuracy and loss over the epochs, of several cells",
-    "forms": "the learned curves of one cell",
-    "evolution": "how the parameters of one cell's curves changed over the epochs",
-    "differences": "every difference from a base function, with its interval",
-    "initial_forms": "how far AHAF and LEAF are from the functions they start as; of no cell",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,17 +106,14 @@ def _parser() -> argparse.ArgumentParser:
 
     command(_prune, "prune", "Remove the states of finished cells, which only longer runs need.")
 
-    table = command(_table, "table", "Make tables of cells, as csv, tex, md, html or rst.")
-    _add_cells(table)
-    table.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
-    for kind, description in TABLES.items():
-        table.add_argument(f"--{kind}", type=Path, nargs="+", default=[], metavar="FILE", help=description)
-
-    figure = command(_figure, "figure", "Make figures of cells, as svg, pdf or png.")
-    _add_cells(figure, "*")
-    figure.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
-    for kind, description in FIGURES.items():
-        figure.add_argument(f"--{kind}", type=Path, metavar="FILE", help=description)
+    for kind, products in (("table", TABLES), ("figure", FIGURES)):
+        formats, files = ("csv, tex, md, html or rst", "+") if kind == "table" else ("svg, pdf or png", 1)
+        made = command(_make, kind, f"Make {kind}s of cells, as {formats}.")
+        made.set_defaults(products=products)
+        _add_cells(made, "*")
+        made.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
+        for product in products.values():
+            made.add_argument(f"--{product.name}", type=Path, nargs=files, metavar="FILE", help=product.title)
 
     collect = command(_collect, "collect", "Gather the records of whatever cells there are into three files.")
     collect.add_argument("--output", type=Path, required=True, metavar="DIRECTORY")
@@ -169,7 +155,7 @@ def _config(options: argparse.Namespace) -> Config:
         if not isinstance(overrides, dict):
             raise UserError(f"--config {options.config!r}: expected keys and values, such as '{{scale: paper}}'")
         alone = options.no_configfile
-        options.read = check_config(overrides) if alone else read_config(options.configfile, overrides)
+        options.read = check_names(check_config(overrides) if alone else read_config(options.configfile, overrides))
     return options.read
 
 
@@ -295,21 +281,40 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-def _table(options: argparse.Namespace) -> None:
-    from leaf.analysis.analyse import make_table
-    from leaf.analysis.collection import collect
-    from leaf.analysis.formats import write_table
+def _make(options: argparse.Namespace) -> None:
+    """Make tables or figures."""
+    asked = [product for name, product in options.products.items() if getattr(options, name)]
+    if not asked:
+        raise UserError(
+            f"nothing to make; ask for one or more of: {', '.join(f'--{name}' for name in options.products)}"
+        )
+    of_cells = [product for product in asked if product.group.of_cells]
+    records = _records(options, of_cells) if of_cells else None
+    statistics = _statistics(options) if any(product.statistics for product in asked) else None
+    for product in asked:
+        made = product.make(records, statistics)
+        for file in getattr(options, product.name):
+            product.write(made, file)
 
-    _check_asked_for(options, TABLES)
-    scale, settings = _scale_and_settings(options)
-    statistics = _statistics(options) if options.differences else {}
+
+def _records(options: argparse.Namespace, products: Sequence[Product]) -> "Records":
+    """The records of the cells that products are asked of."""
+    from leaf.analysis.collection import collect
+    from leaf.analysis.forms import layers
+
+    of_one = [product for product in products if product.group.of_one_cell]
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
-    records = collect(cells, scale, settings, with_forms=bool(options.matches or options.movement or options.claims))
-    for kind in TABLES:
-        if files := getattr(options, kind):
-            table = make_table(kind, records, statistics)
-            for file in files:
-                write_table(table, file)
+    if not cells or (of_one and len(cells) > 1):
+        needs = [f"--{product.name} is of one{'' if product in of_one else ' or more'}" for product in products]
+        raise UserError(f"{len(cells)} cells given; {', '.join(needs)}")
+    scale, settings = _scale_and_settings(options)
+    records = collect(cells, scale, settings, with_forms=any(product.forms for product in products))
+    for cell in cells if of_one else ():
+        if not layers(records.forms.get(cell.name, {})):
+            raise UserError(
+                f"{cell.name}: no learned curves at scale {scale}; those are of trained AHAF and LEAF cells"
+            )
+    return records
 
 
 def _statistics(options: argparse.Namespace) -> dict[str, Any]:
@@ -322,47 +327,6 @@ def _statistics(options: argparse.Namespace) -> dict[str, Any]:
             f"--statistics {options.statistics!r}: expected metric and confidence, as the configuration's statistics"
         )
     return statistics
-
-
-def _figure(options: argparse.Namespace) -> None:
-    from leaf.analysis.collection import collect
-    from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
-    from leaf.analysis.forest import differences_chart
-    from leaf.analysis.forms import layers
-
-    asked = _check_asked_for(options, FIGURES)
-    if options.initial_forms:
-        write_figure(initial_forms_chart(), options.initial_forms)
-    if not asked - {"initial_forms"}:
-        return
-    scale, settings = _scale_and_settings(options)
-    cells = dict.fromkeys(map(Cell.parse, options.cell), ())
-    of_one = bool(options.forms or options.evolution)
-    if not cells or (of_one and len(cells) > 1):
-        raise UserError(
-            f"{len(cells)} cells given; --progress is of one or more, as --differences is;"
-            " --forms and --evolution are of one"
-        )
-    records = collect(cells, scale, settings, with_forms=of_one)
-    for cell in cells if of_one else ():
-        if not layers(records.forms.get(cell.name, {})):
-            raise UserError(
-                f"{cell.name}: no learned curves at scale {scale}; those are of trained AHAF and LEAF cells"
-            )
-    charts = {"progress": progress_chart, "forms": forms_chart, "evolution": evolution_chart}
-    for kind, chart in charts.items():
-        if kind in asked:
-            write_figure(chart(records), getattr(options, kind))
-    if options.differences:
-        write_figure(differences_chart(records, _statistics(options)), options.differences)
-
-
-def _check_asked_for(options: argparse.Namespace, kinds: Iterable[str]) -> set[str]:
-    """The kinds of tables or figures that options ask for: at least one."""
-    asked = {kind for kind in kinds if getattr(options, kind)}
-    if not asked:
-        raise UserError(f"nothing to make; ask for one or more of: {', '.join(f'--{kind}' for kind in kinds)}")
-    return asked
 
 
 def _collect(options: argparse.Namespace) -> None:
@@ -391,7 +355,8 @@ def _analyse(options: argparse.Namespace) -> None:
 
     values = _config(options).values
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([analyse.__module__])  # torch and matplotlib are loaded once for all of them
+    modules = {product.function.partition(":")[0] for product in FIGURES.values()}
+    context.set_forkserver_preload(sorted(modules))  # torch and matplotlib are loaded once for all of them
     with ProcessPoolExecutor(options.threads, context, load_guests, (values["guests"],)) as pool:
         records = read_records(options.directory)
         analyse(records, options.directory, values["figure_format"], values["statistics"], pool.map)

@@ -1,18 +1,13 @@
 # Tables and figures of whatever cells exist, finished or not, with the gaps marked.
 
-PARTIAL = f"{REPORT}/partial"
+from leaf.workflow import PARTIAL, partial_digest
 
 
 rule collect_partial:
     output:
-        [f"{PARTIAL}/{name}" for name in (*RECORDS, PAGE)],
+        PLAN.partial_files,
         directory(f"{PARTIAL}/tables"),
         directory(f"{PARTIAL}/figures"),
-        [
-            f"{PARTIAL}/{kind}.{suffix}"
-            for kind in REPORT_TABLES
-            for suffix in TABLE_FORMATS
-        ],
     log:
         "logs/partial/{scale}.log",
     localrule: True
@@ -20,9 +15,8 @@ rule collect_partial:
     params:
         config=json.dumps(config),
         directory=PARTIAL,
-        runs=existing_runs,
-        benchmark=content([PROJECT / BENCHMARK]),
-        made_with=digest("analyse", "claims.yaml", "published.csv"),
+        runs=PLAN.existing_runs,
+        made_with=partial_digest,
     shell:
         "(leaf collect --scale {wildcards.scale} --no-configfile --config {params.config:q} --output {params.directory}"
         " && leaf analyse {params.directory} --threads {threads} --no-configfile --config {params.config:q})"
@@ -32,11 +26,11 @@ rule collect_partial:
 rule remaining:
     # To train what reports/shipped has no record of, and nothing else.
     input:
-        lambda wildcards: runs_without_record(CONFIG.scale),
+        lambda wildcards: PLAN.runs_without_record(PLAN.config.scale),
     localrule: True
 
 
 rule partial:
     input:
-        expand(rules.collect_partial.output, scale=CONFIG.scale),
+        expand(rules.collect_partial.output, scale=PLAN.config.scale),
     localrule: True

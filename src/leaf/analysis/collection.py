@@ -88,6 +88,10 @@ class Records:
         epochs = self.epochs[self.epochs["cell"].isin(cells["cell"])].reset_index(drop=True)
         return Records(cells, epochs, {name: self.forms[name] for name in cells["cell"] if name in self.forms})
 
+    def experiments(self) -> list[str]:
+        """The names of the experiments that the cells belong to, in the order they come."""
+        return list(dict.fromkeys(name for names in self.cells["experiments"] for name in names.split()))
+
     def variants(self) -> Iterator[tuple[Variant, pd.DataFrame]]:
         """The rows of ``cells`` that differ in nothing but network, data set and seed, variant by variant."""
         for key, rows in self.cells.groupby(list(Variant._fields), sort=False):

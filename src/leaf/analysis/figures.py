@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from leaf.activations import ACTIVATIONS
-from leaf.analysis.collection import Records
+from leaf.analysis.collection import Records, Variant
 from leaf.analysis.forms import (
     BAND_LEVELS,
     CURVE_INPUTS,
@@ -27,8 +27,6 @@ from leaf.analysis.forms import (
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, number_formats, starting_activations
 from leaf.analysis.style import set_style
 from leaf.analysis.tables import activation_title, form_title, marks, variant_title
-from leaf.experiment.errors import UserError
-from leaf.experiment.files import write_whole
 from leaf.experiment.observations import QUANTILES
 
 set_style()
@@ -39,39 +37,98 @@ SHOWN_EPOCHS = (1, 3, 10, 30)
 MOST_POINTS = 51
 """How many epochs a line of the small panels shows at most: more than a panel has pixels for only makes files large."""
 
-# Told apart by dashes as well, so that a print in black and white can be read.
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+PLATEAU = 0.95
+"""The share of the final accuracy where a chart's plateau begins."""
+
+# Dashes tell lines apart as well as colors, so that a print in black and white can be read.
+DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 
 UNIT_DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 """Of the drawn units; the function they started from has the whole line, and lies beneath."""
 
 
-def progress_chart(records: Records) -> Figure:
-    """Test accuracy and training loss against the epoch, side by side, a line per variant.
+class Line(NamedTuple):
+    """A variant in a chart of progress."""
 
-    Where a variant has several seeds the line is their mean and a band spans their range.
+    variant: Variant
+    label: str
+    style: dict[str, Any]
+    accuracy: pd.DataFrame
+    """``mean``, ``min`` and ``max`` over the seeds, in %, by epoch."""
+    loss: pd.DataFrame
+    """The same of the training loss."""
+
+
+def progress_chart(records: Records) -> Figure:
+    """Test accuracy, its plateau and training loss against the epoch, side by side; a row per family of activations.
+
+    Each row shows the variants of one family and the base function that they start as. The plateau begins where every
+    variant of the chart has reached ``PLATEAU`` of its final accuracy. A line is the mean of a variant's seeds, with a
+    band over their range. A variant without results has no line.
     """
-    several_optimizers = len(records.unique("optimizer")) > 1
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8))
-    variants = list(records.variants())
-    for index, (variant, members) in enumerate(variants):
-        label = " ".join([variant_title(variant, several_optimizers), *marks(members)])
-        epochs = records.epochs[records.epochs["cell"].isin(members["cell"])].groupby("epoch")
-        style = {"color": f"C{index}", "linestyle": DASHES[index % len(DASHES)]}
-        for axis, column, factor in ((axes[0], "test_accuracy", 100), (axes[1], "train_loss", 1)):
-            values = epochs[column].agg(["mean", "min", "max"]) * factor
-            axis.plot(values.index, values["mean"], label=label, **style)
-            if len(members) > 1:
-                axis.fill_between(
-                    values.index, values["min"], values["max"], color=f"C{index}", alpha=0.15, linewidth=0
-                )
-    axes[0].set(xlabel="epoch", ylabel="test accuracy, %")
-    axes[1].set(xlabel="epoch", ylabel="training loss (cross-entropy)")
-    for axis in axes:
+    lines = _lines(records)
+    adaptive = [line for line in lines if line.variant.family != "base"]
+    families = list(dict.fromkeys(line.variant.family for line in adaptive or lines))
+    figure, axes = plt.subplots(
+        len(families), 3, figsize=(9, 0.8 + 2.3 * len(families)), sharex="col", sharey="col", squeeze=False
+    )
+    start = max((_plateau_start(line.accuracy["mean"]) for line in lines), default=1)
+    for row, family in zip(axes, families, strict=True):
+        for line in lines:
+            if line.variant.family in ("base", family):
+                _draw_line(row[0], line, line.accuracy)
+                _draw_line(row[1], line, line.accuracy.loc[start:])
+                _draw_line(row[2], line, line.loss)
+        row[0].set_ylabel("test accuracy, %")
+        row[1].set_ylabel(f"the same from epoch {start}, %")
+        row[2].set_ylabel("training loss")
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(variants)))
+    handles = {handle.get_label(): handle for axis in axes[:, 0] for handle in axis.lines}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=min(3, len(handles)))
     sns.despine(figure)
     return figure
+
+
+def _lines(records: Records) -> list[Line]:
+    """The variants that have results; base functions are black, so that colors are left for what is compared."""
+    several_optimizers = len(records.unique("optimizer")) > 1
+    lines: list[Line] = []
+    colors = 0
+    for variant, members in records.variants():
+        epochs = records.epochs[records.epochs["cell"].isin(members["cell"])].groupby("epoch")
+        if not len(epochs):
+            continue
+        base = variant.family == "base"
+        lines.append(
+            Line(
+                variant,
+                " ".join([variant_title(variant, several_optimizers), *marks(members)]),
+                {
+                    "color": "black" if base else f"C{colors}",
+                    "linestyle": "-" if base else DASHES[colors % len(DASHES)],
+                },
+                epochs["test_accuracy"].agg(["mean", "min", "max"]) * 100,
+                epochs["train_loss"].agg(["mean", "min", "max"]),
+            )
+        )
+        colors += not base
+    return lines
+
+
+def _plateau_start(accuracy: pd.Series) -> int:
+    """The first epoch with ``PLATEAU`` of the final accuracy, or the last but one if that is earlier."""
+    reached = accuracy.index[accuracy >= PLATEAU * accuracy.iloc[-1]]
+    return int(min(reached[0] if len(reached) else accuracy.index[-1], accuracy.index[-2:][0]))
+
+
+def _draw_line(axis: Axes, line: Line, values: pd.DataFrame) -> None:
+    marker = "." if len(values) == 1 else ""
+    axis.plot(values.index, values["mean"], label=line.label, linewidth=1.2, marker=marker, **line.style)
+    if not values["min"].equals(values["max"]):
+        color = line.style["color"]
+        axis.fill_between(values.index, values["min"], values["max"], color=color, alpha=0.15, linewidth=0)
 
 
 def forms_chart(records: Records) -> Figure:
@@ -157,28 +214,41 @@ def _draw_quantiles(axis: Axes, values: np.ndarray, start: int) -> None:
 def initial_forms_chart() -> Figure:
     """The squared error of every activation against the function it starts as, a panel each, a line per number format.
 
-    Each line is the largest error of 200 neighbouring inputs; what is exact has no line. The smallest and the largest
-    error of all inputs are written beside the format.
+    Each line is the largest error of 200 neighbouring inputs, where it is above 0. The smallest and the largest error
+    of all inputs are written next to the format. Activations without any error are named instead of a panel.
     """
-    names = starting_activations()
+    errors = {
+        name: {number_format: initial_error(name, number_format) for number_format in number_formats()}
+        for name in starting_activations()
+    }
+    exact = [name for name, by_format in errors.items() if not any(error.any() for error in by_format.values())]
     figure, axes = plt.subplots(2, 3, figsize=(9, 5.4), sharex=True, sharey=True)
-    for axis, name in zip(axes.flat, names, strict=True):
-        for index, number_format in enumerate(number_formats()):
-            error = initial_error(name, number_format)
+    shown = [name for name in errors if name not in exact]
+    for axis, name in zip(axes.flat, shown, strict=False):
+        for index, (number_format, error) in enumerate(errors[name].items()):
             groups = np.array_split(error, len(error) // 200)
             middles = [inputs.mean() for inputs in np.array_split(ERROR_INPUTS, len(groups))]
             highest = np.array([group.max() for group in groups])
             label = f"{str(number_format).split('.')[1]}: {error.min():.1g} to {error.max():.1g}"
-            style = {"linestyle": DASHES[index], "linewidth": 1, "marker": ".", "markersize": 2}
+            style = {"linestyle": ("-", *DASHES)[index], "linewidth": 1, "marker": ".", "markersize": 2}
             axis.plot(middles, np.where(highest > 0, highest, np.nan), label=label, **style)
-        kind = ACTIVATIONS[name]
-        axis.set_title(activation_title(kind.family, kind.form), fontsize="medium")
+        axis.set_title(_title(name), fontsize="medium")
         axis.legend(fontsize="small", loc="upper left")
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    if exact:
+        text = "\n".join(["Exact in every format:", *map(_title, exact)])
+        axes.flat[len(shown)].text(0.5, 0.5, text, transform=axes.flat[len(shown)].transAxes, ha="center", va="center")
     axes[0, 0].set(yscale="log", ylim=(1e-36, 1))
     figure.supxlabel("input u", fontsize="medium")
     figure.supylabel("squared error", fontsize="medium")
     sns.despine(figure)
     return figure
+
+
+def _title(name: str) -> str:
+    kind = ACTIVATIONS[name]
+    return activation_title(kind.family, kind.form)
 
 
 def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
@@ -199,16 +269,3 @@ def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:
     axis.set(xlabel="input u", yticks=[], xticks=[-10, -5, 0], xlim=(low, high), ylim=(0, 1.5))
     if (beyond := 1 - within.sum() / counts.sum()) >= 0.005:
         axis.text(0.02, 0.95, f"{beyond:.0%} beyond", transform=axis.transAxes, va="top", fontsize="small")
-
-
-def write_figure(figure: Figure, file: Path) -> None:
-    """Write a figure in the format that the file's suffix names, and close it. Equal figures give equal files.
-
-    Raises:
-        UserError: if there is no such format.
-    """
-    if file.suffix[1:] not in figure.canvas.get_supported_filetypes():
-        raise UserError(f"{file}: no figure format {file.suffix!r}; svg, pdf and png are some")
-    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix)
-    write_whole(file, lambda part: figure.savefig(part, dpi=150, metadata=metadata))
-    plt.close(figure)

@@ -32,14 +32,14 @@ ROW = 0.2
 """Height of a row, in inches."""
 
 
-def differences_chart(records: Records, statistics: Mapping[str, Any]) -> Figure:
+def differences_chart(records: Records, metric: str, confidence: float) -> Figure:
     """Every learnable activation less the base function of its form, a row each, with the interval over seeds.
 
     One seed gives a hollow point without an interval. A network and data set without any pair has its heading alone;
     headings name precision and kind of device, if the records mix them.
 
     Args:
-        statistics: the arguments of ``differences_table``.
+        metric, confidence: as ``differences_table`` takes them.
     """
     compared = records.cells["optimizer"].isin(pairs(records, "best_accuracy")["optimizer"])
     places = records.cells[["network", "dataset"]].drop_duplicates().to_dict("records")
@@ -49,7 +49,7 @@ def differences_chart(records: Records, statistics: Mapping[str, Any]) -> Figure
         variant_title(variant, several_optimizers): kind_of(variant.family, variant.form).title
         for variant, _ in records.variants()
     }
-    table = differences_table(records, **statistics).rename(columns={"data set": "dataset"})
+    table = differences_table(records, metric, confidence).rename(columns={"data set": "dataset"})
     difference = next(name for name in map(str, table) if name.startswith("difference"))
     table = table[table[difference].notna()]
 
@@ -73,7 +73,7 @@ def differences_chart(records: Records, statistics: Mapping[str, Any]) -> Figure
     axis.grid(axis="x", color="0.92")
     axis.set_axisbelow(True)
     sns.despine(figure, left=True)
-    figure.legend(handles=_legend(shown, statistics["confidence"]), loc="outside lower center", ncols=5)
+    figure.legend(handles=_legend(shown, confidence), loc="outside lower center", ncols=5)
     return figure
 
 

@@ -1,8 +1,14 @@
-"""How all figures look."""
+"""How all figures look, and how they are written."""
+
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
 import seaborn as sns
+from matplotlib.figure import Figure
+
+from leaf.experiment.errors import UserError
+from leaf.experiment.files import write_whole
 
 
 def set_style() -> None:
@@ -18,3 +24,16 @@ def set_style() -> None:
             "legend.frameon": False,
         }
     )
+
+
+def write_figure(figure: Figure, file: Path) -> None:
+    """Write a figure in the format that the file's suffix names, and close it. Equal figures give equal files.
+
+    Raises:
+        UserError: if there is no such format.
+    """
+    if file.suffix[1:] not in figure.canvas.get_supported_filetypes():
+        raise UserError(f"{file}: no figure format {file.suffix!r}; svg, pdf and png are some")
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix)
+    write_whole(file, lambda part: figure.savefig(part, dpi=150, metadata=metadata))
+    plt.close(figure)

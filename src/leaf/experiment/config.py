@@ -18,23 +18,6 @@ from leaf.experiment.guests import load_guests
 from leaf.experiment.project import CONFIG
 from leaf.experiment.scales import Scale, resolve_scales
 
-RULES = (
-    "all", "claims", "collect_partial", "differences_chart", "fetch", "forms_charts", "initial_forms_chart",
-    "network_tables", "partial", "progress_chart", "remaining", "summary_table", "train",
-)  # fmt: skip
-"""The rules of the workflow but for the experiments', each of which is named as the experiment."""
-
-TAKEN = {
-    "experiments": dict.fromkeys(RULES, "the workflow has a rule of this name")
-    | {name: f"reports/SCALE/figures/{name} has the figures of single cells" for name in ("forms", "evolution")},
-    "scales": {name: f"reports/{name} is taken" for name in ("shipped", "benchmark", "partial")},
-    "datasets": {
-        name: f"reports/SCALE/tables/EXPERIMENT/NETWORK/{name} is taken"
-        for name in ("paper", "differences", "best_epoch", "matches", "movement")
-    },
-}
-"""The names that nothing of a user's own can have, each with the reason."""
-
 
 @dataclass(frozen=True)
 class Config:
@@ -235,10 +218,6 @@ def check_config(values: Mapping[str, Any]) -> Config:
 
     config = Config(validated(values))
     load_guests(config.values["guests"])
-    for kind, taken in TAKEN.items():
-        for name in {**config.values, "datasets": DATASETS}[kind]:
-            if name in taken:
-                raise UserError(f"{kind}.{name}: {taken[name]}; give your {kind[:-1]} another name")
     check_known("scale", config.scale, config.scales)
     for name, experiment in config.experiments.items():
         for block in experiment["cells"]:

@@ -1,0 +1,131 @@
+"""What a table or figure is: where it lies, which function makes it, and of what."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pkgutil import resolve_name
+from string import Formatter
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from leaf.analysis.collection import Records
+
+ROUNDING = "leaf.analysis.tables:rounding_notes"
+PAIRS = "leaf.analysis.pairs:pair_notes"
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Products that are made of the same cells, by one rule of the workflow, in one job.
+
+    Attributes:
+        rule: the name of the rule.
+        path: where they lie below a report's directory, without suffix. ``{name}`` is the product's name. The other
+            wildcards select the cells: one product is made for each combination of their values.
+        category: the heading in the report; if empty, the title of the experiment.
+        subcategory: the heading below it, if any.
+        labels: the columns that describe them in the report, with wildcards.
+        of_cells: whether they are made of cells at all.
+    """
+
+    rule: str
+    path: str
+    category: str = ""
+    subcategory: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    of_cells: bool = True
+
+    @property
+    def wildcards(self) -> list[str]:
+        """The wildcards of the path: names of a cell's fields, ``form`` and ``experiment``."""
+        return [name for _, name, _, _ in Formatter().parse(self.path) if name and name != "name"]
+
+    @property
+    def of_one_cell(self) -> bool:
+        """Whether each product is made of a single cell."""
+        return "seed" in self.wildcards
+
+
+@dataclass(frozen=True)
+class Product:
+    """A kind of table or figure. Functions are named as ``module:function`` and imported when they are called.
+
+    Attributes:
+        name: the name of its option of ``leaf table`` or ``leaf figure``, and of its caption.
+        group: what it is made together with.
+        title: what it shows, in words.
+        function: makes it of ``Records``, or of nothing if the group is of no cells.
+        category: the heading in the report, if it is not the group's.
+        forms: whether it needs ``Records.forms``.
+        statistics: whether the function takes the configuration's ``statistics`` too, as keyword arguments.
+        notes: functions of ``Records`` that return sentences to write under a table.
+        reads: files of the project that the function reads, relative to the project.
+        on_first_page: whether the page that the report opens on includes the table.
+    """
+
+    name: str
+    group: Group
+    title: str
+    function: str
+    category: str = ""
+    forms: bool = False
+    statistics: bool = False
+    notes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    on_first_page: bool = False
+
+    kind: ClassVar[str]
+    """The command of ``leaf`` that makes it: ``table`` or ``figure``."""
+    writer: ClassVar[str]
+    """Writes it into a file, in the format that the file's suffix names."""
+    formats: ClassVar[tuple[str, ...]] = ()
+    """What it is written in, the one that the report shows last; if empty, the configuration's ``figure_format``."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies below a report's directory, with wildcards, without suffix."""
+        return self.group.path.replace("{name}", self.name)
+
+    @property
+    def caption(self) -> str:
+        """Its caption, a file in ``workflow/report``."""
+        return f"{self.name}_{self.kind.replace('figure', 'chart')}.rst"
+
+    def make(self, records: "Records | None" = None, statistics: Mapping[str, Any] | None = None) -> Any:
+        """Make the ``pandas.DataFrame`` or ``matplotlib.figure.Figure``.
+
+        Args:
+            records: those of the product's cells; ``None`` if the group is of no cells.
+            statistics: the configuration's ``statistics``, for products that need them.
+        """
+        arguments = (records,) if self.group.of_cells else ()
+        made = resolve_name(self.function)(*arguments, **(statistics or {} if self.statistics else {}))
+        if self.notes:
+            made.attrs["notes"] = [note for notes in self.notes for note in resolve_name(notes)(records)]
+        return made
+
+    def write(self, made: Any, file: "Path") -> None:
+        """Write what ``make`` returned.
+
+        Raises:
+            UserError: if the file's suffix names no format.
+        """
+        resolve_name(self.writer)(made, file)
+
+
+@dataclass(frozen=True)
+class Table(Product):
+    """A kind of table."""
+
+    notes: tuple[str, ...] = (ROUNDING,)
+
+    kind, writer = "table", "leaf.analysis.formats:write_table"
+    formats = ("csv", "tex", "md", "html")
+
+
+@dataclass(frozen=True)
+class Figure(Product):
+    """A kind of figure."""
+
+    kind, writer = "figure", "leaf.analysis.style:write_figure"

@@ -1,0 +1,93 @@
+"""The catalogue of tables and figures: each is an entry here and a function.
+
+Commands, rules of the workflow, reports and the names that a configuration cannot use follow from the entries. Reading
+the catalogue imports none of the functions.
+"""
+
+from leaf.analysis.layout import BENCHMARK
+from leaf.analysis.product import PAIRS, ROUNDING, Figure, Group, Product, Table
+from leaf.experiment.cells import CELL_PATTERN
+
+REPORT_TABLES = Group("claims", "{name}", "Overview")
+"""Of all cells."""
+
+NETWORK_TABLES = Group(
+    "network_tables",
+    "tables/{experiment}/{network}/{name}",
+    subcategory="Tables",
+    labels={"network": "{network}", "data set": "all"},
+)
+DATASET_TABLES = Group(
+    "summary_table",
+    "tables/{experiment}/{network}/{dataset}",
+    subcategory="Tables",
+    labels={"network": "{network}", "data set": "{dataset}"},
+)
+FORM_FIGURES = Group(
+    "progress_chart",
+    "figures/{experiment}/{network}/{dataset}/{form}",
+    subcategory="Progress",
+    labels={"network": "{network}", "data set": "{dataset}", "initial form": "{form}"},
+)
+CELL_FIGURES = Group(
+    "forms_charts",
+    f"figures/{{name}}/{CELL_PATTERN}",
+    subcategory="{network}, {dataset}",
+    labels={"activation": "{activation}", "procedure": "{procedure}", "optimizer": "{optimizer}", "seed": "{seed}"},
+)
+REPORT_FIGURES = Group("differences_chart", "figures/{name}", "Overview")
+"""Of all cells."""
+
+FIGURES_WITHOUT_CELLS = Group(
+    "initial_forms_chart", "figures/{name}", "Activation forms", "Initial forms", of_cells=False
+)
+
+# fmt: off
+PRODUCTS: tuple[Product, ...] = (
+    Table("summary", DATASET_TABLES, "every cell by itself", "leaf.analysis.tables:summary_table"),
+    Table("paper", NETWORK_TABLES, "best accuracies and epochs as in the paper", "leaf.analysis.tables:paper_table"),
+    Table("differences", NETWORK_TABLES, "against the base functions, with intervals",
+          "leaf.analysis.statistics:differences_table", statistics=True, notes=(ROUNDING, PAIRS)),
+    Table("best_epoch", NETWORK_TABLES, "what the best epoch adds", "leaf.analysis.statistics:best_epoch_table"),
+    Table("matches", NETWORK_TABLES, "which known functions the learned curves are like",
+          "leaf.analysis.tables:matches_table", forms=True),
+    Table("movement", NETWORK_TABLES, "how far training moved the activation parameters",
+          "leaf.analysis.movement:movement_table", forms=True),
+    Table("overview", REPORT_TABLES, "what ran, and what of it diverged",
+          "leaf.analysis.tables:overview_table", notes=(), on_first_page=True),  # it has columns for the notes
+    Table("claims", REPORT_TABLES, "a verdict on each of the paper's claims",
+          "leaf.analysis.claims:evaluate", forms=True, notes=(ROUNDING, PAIRS), on_first_page=True,
+          reads=("src/leaf/analysis/claims.yaml", "src/leaf/analysis/published.csv", str(BENCHMARK))),
+    Figure("progress", FORM_FIGURES, "accuracy and loss over the epochs, of several cells",
+           "leaf.analysis.figures:progress_chart"),
+    Figure("forms", CELL_FIGURES, "the learned curves of one cell",
+           "leaf.analysis.figures:forms_chart", forms=True, category="Activation forms"),
+    Figure("evolution", CELL_FIGURES, "how the parameters of one cell's curves changed over the epochs",
+           "leaf.analysis.figures:evolution_chart", forms=True, category="Evolution of forms"),
+    Figure("differences", REPORT_FIGURES, "every difference from a base function, with its interval",
+           "leaf.analysis.forest:differences_chart", statistics=True),
+    Figure("initial_forms", FIGURES_WITHOUT_CELLS, "how far AHAF and LEAF are from the functions they start as",
+           "leaf.analysis.figures:initial_forms_chart"),
+)
+# fmt: on
+
+TABLES = {product.name: product for product in PRODUCTS if product.kind == "table"}
+FIGURES = {product.name: product for product in PRODUCTS if product.kind == "figure"}
+
+
+def by_group() -> dict[Group, list[Product]]:
+    """The products of each group."""
+    groups = dict.fromkeys(product.group for product in PRODUCTS)
+    return {group: [product for product in PRODUCTS if product.group is group] for group in groups}
+
+
+def taken_names(wildcard: str) -> dict[str, str]:
+    """The values of a wildcard whose paths would be another product's, each with the path that is taken."""
+    found = {}
+    for one, other in ((one.path.split("/"), other.path.split("/")) for one in PRODUCTS for other in PRODUCTS):
+        place = one.index(f"{{{wildcard}}}") if f"{{{wildcard}}}" in one else len(other)
+        both_end = place + 1 == len(one) == len(other)
+        both_go_on = place + 1 < min(len(one), len(other))
+        if one[:place] == other[:place] and (both_end or both_go_on) and "{" not in other[place]:
+            found[other[place]] = "/".join(other[: place + 1])
+    return found

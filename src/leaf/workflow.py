@@ -1,0 +1,274 @@
+"""What the rules of the workflow depend on: the cells, files, parameters and commands that follow from a configuration.
+
+Functions of ``wildcards`` are input functions or parameters of rules. The wildcards are ``scale`` and those of a cell
+(``leaf.experiment.cells.CELL_PATTERN``) or of a product (``leaf.analysis.products``).
+"""
+
+import csv
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from leaf.activations import ACTIVATIONS
+from leaf.analysis.digest import digest
+from leaf.analysis.layout import PAGE, RECORDS, REPORTS
+from leaf.analysis.product import Group, Product
+from leaf.analysis.products import PRODUCTS, TABLES, by_group, taken_names
+from leaf.experiment.cells import CELL_PATTERN, RESULTS, Cell, sort_cells
+from leaf.experiment.config import Config, check_config, read_strictly
+from leaf.experiment.costs import memory_mb, minutes
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.errors import UserError
+from leaf.experiment.identity import settings_json
+from leaf.experiment.project import SHIPPED
+from leaf.experiment.records import TRAINING_VERSION
+
+RULES = ("all", "collect_partial", "fetch", "partial", "remaining", "train", *(group.rule for group in by_group()))
+"""The rules of the workflow but for the experiments', each of which is named as the experiment."""
+
+REPORT = f"{REPORTS}/{{scale}}"
+PARTIAL = f"{REPORT}/partial"
+
+
+def check_names(config: Config) -> Config:
+    """``config``, if none of its names would make two rules or files the same.
+
+    Raises:
+        UserError: if a name is taken.
+    """
+    taken = {
+        "experiments": dict.fromkeys(RULES, "the workflow has a rule of this name")
+        | {name: f"{REPORTS}/SCALE/{path} is taken" for name, path in taken_names("experiment").items()},
+        "scales": {name: f"{REPORTS}/{name} is taken" for name in ("shipped", "benchmark", "partial")},
+        "datasets": {name: f"{REPORTS}/SCALE/{path} is taken" for name, path in taken_names("dataset").items()},
+    }
+    for kind, names in {"datasets": DATASETS, **{key: config.values[key] for key in ("experiments", "scales")}}.items():
+        for name in names:
+            if name in taken[kind]:
+                raise UserError(f"{kind}.{name}: {taken[kind][name]}; give your {kind[:-1]} another name")
+    return config
+
+
+def run_file(cell: Cell, scale: str) -> str:
+    """A cell's ``run.json``, which is written last."""
+    return f"{cell.directory(scale)}/run.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the rules need to know of a configuration."""
+
+    config: Config
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], files: Iterable[Path | str]) -> "Plan":
+        """The plan of a configuration, checked.
+
+        Args:
+            files: those that Snakemake has read the values from. Its loader takes the last of two equal keys.
+
+        Raises:
+            UserError: with one line that names the first mistake.
+        """
+        read_strictly(files)
+        return cls(check_names(check_config(values)))
+
+    # --- what a cell's job needs ---
+
+    def parent_model(self, wildcards: Any) -> list[str]:
+        """The weights that a cell starts from, if it takes over another cell's network."""
+        (cell,) = self.cells(wildcards)
+        return [f"{cell.parent.directory(wildcards.scale)}/model.safetensors"] if cell.parent else []
+
+    def memory_mb(self, wildcards: Any) -> int:
+        """The memory that a cell's job asks for."""
+        return memory_mb(self.config.scales[wildcards.scale].settings)
+
+    def minutes(self, wildcards: Any) -> int:
+        """The time that a cell's job asks for."""
+        (cell,) = self.cells(wildcards)
+        return minutes(cell, self.config.scales[wildcards.scale].settings)
+
+    def continues(self, wildcards: Any, output: Any) -> str:
+        """The option that names the scale whose states a scale's cells go on from, if there is one.
+
+        It takes the outputs too, so that Snakemake reruns nothing when it changes: a state is only a cache.
+        """
+        continues = self.config.scales[wildcards.scale].continues
+        return f"--continues {continues}" if continues else ""
+
+    @property
+    def execution(self) -> str:
+        """The options that say where and how carefully cells train, and who watches.
+
+        No parameters of the rule, since they change nothing about results.
+        """
+        values = self.config.values
+        checkpoint, tracking = values["checkpoint"], in_shell(values["tracking"])
+        return (
+            f"--device {values['device']} --precision {values['precision']} --checkpoint-epochs {checkpoint['epochs']}"
+            f" --checkpoint-minutes {checkpoint['minutes']} --tracking {tracking}"
+        )
+
+    # --- the cells that wildcards select ---
+
+    def cells(self, wildcards: Any) -> list[Cell]:
+        """The cell that wildcards name, or those of an experiment, or the judged ones of a scale."""
+        fields = dict(wildcards.items())
+        scale = fields.pop("scale")
+        if not fields:
+            return sort_cells([*self.config.cells(scale=scale), *self._finished_beyond_all(scale)])
+        if "experiment" not in fields:
+            return [Cell.parse(CELL_PATTERN.format(**fields))]
+        cells = self.config.cells([fields.pop("experiment")], scale)
+        return [cell for cell in cells if all(getattr(cell, field) == value for field, value in fields.items())]
+
+    def runs(self, wildcards: Any) -> list[str]:
+        """The ``run.json`` files of those cells; of a whole scale, those of the target ``all``."""
+        scale = wildcards.scale
+        whole = set(dict(wildcards.items())) == {"scale"}
+        cells = self.config.cells(scale=scale) if whole else self.cells(wildcards)
+        return [run_file(cell, scale) for cell in cells]
+
+    def names(self, wildcards: Any) -> list[str]:
+        """The names of those cells."""
+        return [cell.name for cell in self.cells(wildcards)]
+
+    def settings(self, wildcards: Any) -> str:
+        """What changes the results of those cells, as canonical JSON: a change retrains them."""
+        return settings_json(self.config.scales[wildcards.scale].settings, self.cells(wildcards))
+
+    def beyond_all(self, wildcards: Any) -> str:
+        """A digest of the judged cells that are no inputs."""
+        return _content(Path(run_file(cell, wildcards.scale)) for cell in self._finished_beyond_all(wildcards.scale))
+
+    def _finished_beyond_all(self, scale: str) -> list[Cell]:
+        """The finished cells of the experiments that are not in ``all``."""
+        in_all = set(self.config.cells(scale=scale))
+        others = (cell for cell in self.config.cells(self.config.experiments, scale) if cell not in in_all)
+        return [cell for cell in others if Path(run_file(cell, scale)).exists()]
+
+    # --- products ---
+
+    def title(self, wildcards: Any) -> str:
+        """An experiment's title in the report."""
+        return str(self.config.experiments[wildcards.experiment]["title"])
+
+    def files(self, product: Product, directory: str = REPORT) -> list[str]:
+        """The files of a product, with wildcards; what the report shows is the last."""
+        first = ["rst"] if product.on_first_page and directory == REPORT else []
+        formats = product.formats or [self.config.values["figure_format"]]
+        return [f"{directory}/{product.path}.{suffix}" for suffix in (*first, *formats)]
+
+    def experiment_files(self, experiment: str, scale: str) -> list[str]:
+        """Every table and figure of an experiment, and its cells, so that one that is missing is trained again."""
+        found = []
+        for cell in self.config.cells([experiment], scale):
+            place = {"experiment": experiment, "form": cell.form, **asdict(cell), "scale": scale}
+            found.append(run_file(cell, scale))
+            for product in PRODUCTS:
+                without_curves = product.group.of_one_cell and not ACTIVATIONS[cell.activation].adaptive
+                if product.group.wildcards and not without_curves:
+                    found += [file.format(**place) for file in self.files(product)]
+        return list(dict.fromkeys(found))
+
+    def report_files(self, scale: str) -> list[str]:
+        """Every table and figure that a report has once."""
+        products = (product for product in PRODUCTS if not product.group.wildcards)
+        return [file.format(scale=scale) for product in products for file in self.files(product)]
+
+    def log(self, group: Group) -> str:
+        """The log of the rule that makes a group."""
+        return "/".join(["logs", group.rule, "{scale}", *(f"{{{name}}}" for name in group.wildcards)]) + ".log"
+
+    def parameters(self, group: Group) -> dict[str, Any]:
+        """The parameters of the rule that makes a group: a change makes the products again."""
+        products = by_group()[group]
+        found: dict[str, Any] = {"made_with": lambda wildcards: digest(products)}
+        if group.of_cells:
+            found |= {"cells": self.names, "settings": self.settings}
+        if group.of_cells and not group.wildcards:
+            found["beyond_all"] = self.beyond_all
+        if any(product.statistics for product in products):
+            found["statistics"] = json.dumps(self.config.values["statistics"], sort_keys=True)
+        return found
+
+    def command(self, group: Group) -> str:
+        """The shell command of that rule."""
+        products = by_group()[group]
+        words = ["leaf", products[0].kind]
+        if group.of_cells:
+            words += ["{params.cells} --scale {wildcards.scale} --settings {params.settings:q}"]
+        if any(product.statistics for product in products):
+            words += ["--statistics {params.statistics:q}"]
+        words += [f"--{product.name} {{output.{product.name}}}" for product in products]
+        return " ".join([*words, "> {log} 2>&1"])
+
+    # --- records ---
+
+    @property
+    def partial_files(self) -> list[str]:
+        """What collected records and their analysis leave in any case, beside the tables and figures of experiments."""
+        tables = (table for table in TABLES.values() if not table.group.wildcards)
+        made = [file for table in tables for file in self.files(table, PARTIAL)]
+        return [*(f"{PARTIAL}/{name}" for name in (*RECORDS, PAGE)), *made]
+
+    def existing_runs(self, wildcards: Any) -> str:
+        """A digest of all finished cells' ``run.json`` files."""
+        return _content(sorted((RESULTS / wildcards.scale).rglob("run.json")))
+
+    def runs_without_record(self, scale: str) -> list[str]:
+        """The ``run.json`` files of the cells that have no results in ``reports/shipped``, which is of the scale paper.
+
+        They are of the target ``all``, and of the experiments beyond it that have been begun.
+        """
+        file, rows = SHIPPED / RECORDS[0], []
+        if scale == "paper" and file.exists():
+            with file.open(newline="") as opened:
+                rows = list(csv.DictReader(opened))
+        recorded = {row["cell"] for row in rows if row["training_version"] == str(TRAINING_VERSION)}
+        begun = {name for row in rows for name in row["experiments"].split()}
+        wanted = [name for name in self.config.experiments if name in self.config.in_all or name in begun]
+        return [run_file(cell, scale) for cell in self.config.cells(wanted, scale) if cell.name not in recorded]
+
+
+def partial_digest(wildcards: Any) -> str:
+    """The digest of what the analysis of collected records makes."""
+    return digest(PRODUCTS, "leaf.analysis.analyse")
+
+
+def in_shell(value: Any) -> str:
+    """A value as JSON in a rule's shell command: quoted, with doubled braces, since Snakemake fills single ones."""
+    return shlex.quote(json.dumps(value)).replace("{", "{{").replace("}", "}}")
+
+
+def _content(files: Iterable[Path]) -> str:
+    """A digest of files that are no inputs, since none of them must exist."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
+
+
+def check_targets(config: Config, workflow: Any) -> None:
+    """Check the targets of Snakemake's command line, which it answers itself with a bare MissingRuleException.
+
+    Args:
+        workflow: Snakemake's ``Workflow``, with all rules.
+
+    Raises:
+        UserError: if there is no such target.
+    """
+    from snakemake.cli import get_argument_parser
+
+    if Path(sys.argv[0]).stem not in ("snakemake", "__main__"):
+        return  # another program's command line
+    rules = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+
+    def is_made(file: str) -> bool:
+        return any(rule.is_producer(file) for rule in workflow.rules)
+
+    for target in get_argument_parser().parse_known_args(sys.argv[1:])[0].targets:
+        config.check_target(target, rules, is_made)

@@ -1,0 +1,27 @@
+# The configuration, read and checked: PLAN is what the other rules know of it.
+
+from leaf.experiment.cells import CHOICES, field_pattern
+from leaf.experiment.config import default_files, with_defaults
+from leaf.experiment.errors import UserError
+from leaf.workflow import Plan
+
+for file in [] if IS_PART else default_files():
+
+    configfile: file
+
+
+# The `config:` of a module may lack keys.
+config = with_defaults(config)
+
+try:
+    PLAN = Plan.of(config, workflow.configfiles)
+except UserError as error:
+    raise WorkflowError(str(error))
+config.update(PLAN.config.values)  # with the defaults of keys that it lacks
+
+
+wildcard_constraints:
+    **{field: field_pattern(field) for field in CHOICES},
+    scale="|".join(PLAN.config.scales),
+    experiment="|".join(PLAN.config.experiments),
+    seed=r"\d+",
