@@ -32,7 +32,7 @@ from leaf.analysis.movement import movement_table
 from leaf.analysis.page import page
 from leaf.analysis.pairs import pair_notes
 from leaf.analysis.statistics import best_epoch_table, differences_table
-from leaf.analysis.tables import matches_table, overview_table, paper_table, rounding_notes, summary_table
+from leaf.analysis.tables import matches_table, overview_table, paper_table, range_notes, rounding_notes, summary_table
 from leaf.experiment.cells import Cell
 from leaf.experiment.files import write_text
 
@@ -60,6 +60,8 @@ def make_table(kind: str, records: Records, statistics: Mapping[str, Any]) -> pd
     table = differences_table(records, **statistics) if kind == "differences" else TABLES[kind](records)
     if kind != "overview":  # which has columns for it
         table.attrs["notes"] = rounding_notes(records)
+    if kind == "matches":
+        table.attrs["notes"] += range_notes(records)
     if kind in COMPARING:
         table.attrs["notes"] += pair_notes(records)
     return table
