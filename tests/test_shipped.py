@@ -99,6 +99,54 @@ def test_the_readmes_numbers_are_those_of_the_records():
     assert f"stays below plain SiLU ({100 * silu:.2f}, one seed)" in text and silu > learnable["best_accuracy"].mean()
 
 
+def test_the_pages_numbers_beyond_the_best_epoch_are_those_of_the_records():
+    """Every number of the section on the best epoch, computed here with pandas and SciPy."""
+    about = (SHIPPED / ABOUT).read_text(encoding="utf-8")
+    section = " ".join(about.split("## What the best epoch hides")[1].split("\n## ")[0].split())
+    epochs = pd.read_csv(SHIPPED / "epochs.csv")
+    smallest = epochs.groupby("cell")["test_loss"].min()
+    epochs = epochs.groupby("cell").tail(10).groupby("cell")
+    last, ten = epochs.last(), epochs.mean()
+    cells = pd.read_csv(SHIPPED / "cells.csv").query("dataset == 'cifar10' and status == 'done'").set_index("seed")
+    kinds = ("activation == 'tanh'", "activation == 'leaf-tanh' and procedure == 'p24sl'")
+
+    def paired(values):
+        low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+        return values.mean(), low, high
+
+    for network, title in (("lenet5", "LeNet-5"), ("kerasnet", "KerasNet")):
+        accuracy, loss, least = [], [], []
+        for kind in kinds:
+            chosen = cells.query(f"network == '{network}' and {kind}")
+            measures = {"best": chosen["best_accuracy"]} | {
+                name: chosen["cell"].map(of["test_accuracy"]) for name, of in (("last", last), ("ten", ten))
+            }
+            accuracy.append(100 * pd.DataFrame(measures))
+            loss.append(chosen["cell"].map(last["test_loss"]))
+            least.append(chosen["cell"].map(smallest).mean())
+        for name, of in zip(("Tanh", "LEAF"), accuracy, strict=True):
+            less = [(of["best"] - of[column]).mean() for column in ("last", "ten")]
+            assert f"| {title} | best epoch less this, {name} | | {less[0]:.2f} | {less[1]:.2f} |" in section
+        words = ("{:.2f} [{:.2f}, {:.2f}]".format(*paired(accuracy[1][c] - accuracy[0][c])) for c in accuracy[0])
+        assert f"| {title} | LEAF less Tanh | {' | '.join(words)} |" in section
+        assert f"{loss[1].mean():.3f} against {loss[0].mean():.3f}" in section
+        if network == "lenet5":
+            assert "difference {:+.3f} [{:.3f}, {:.3f}]".format(*paired(loss[1] - loss[0])) in section
+            assert f"smaller with LEAF, {least[1]:.3f} against {least[0]:.3f}" in section
+
+
+def test_the_slopes_of_what_starts_as_relu_never_moved():
+    """As docs/experiment.md says: every element, after every epoch."""
+    slopes = [
+        values
+        for cell, forms in read_records(SHIPPED).forms.items()
+        if cell.split("/")[2] in ("leaf-relu", "ahaf-relu")
+        for name, values in forms.items()
+        if name.startswith("quantiles/") and name.endswith((".p3", ".gamma"))
+    ]
+    assert len(slopes) >= 20 and all((values == 2**16).all() for values in slopes)
+
+
 def test_every_cell_tells_what_made_it():
     records = read_records(SHIPPED)
     trained = records.cells[records.cells["status"] != "missing"]
