@@ -47,13 +47,16 @@ def first_losses(entry, data: Data, steps: int, **precision) -> tuple[list[float
 
 @pytest.mark.parametrize("entry", published("steps"), ids=cell_id)
 def test_published_losses_in_float64(entry, data):
-    """All twenty to 1e-10; of LEAF as ReLU the first five, whose p2 leaves 0 at a slope of 2^16 and amplifies rounding.
+    """The first five to 1e-10, and all twenty where a slope of 2^16 does not amplify rounding.
 
     Measured over all twenty: 9e-16 at most, AHAF as ReLU 7e-11, LEAF as ReLU 2e-9 to 7e-4.
     """
-    steps = 5 if (entry["family"], entry["form"]) == ("leaf", "ReLU") else 20
+    kind = (entry["family"], entry["form"])
+    steps = 5 if kind == ("leaf", "ReLU") else 20
     losses, network = first_losses(entry, data(entry["dataset"]), steps, **EXACT)
-    torch.testing.assert_close(losses, entry["losses_float64"][:steps], rtol=0, atol=1e-10)
+    torch.testing.assert_close(losses[:5], entry["losses_float64"][:5], rtol=0, atol=1e-10)
+    tolerance = 1e-9 if kind == ("ahaf", "ReLU") else 1e-10
+    torch.testing.assert_close(losses, entry["losses_float64"][:steps], rtol=0, atol=tolerance)
     if entry["form"] != "ReLU" or entry["family"] == "base":
         # what 20 float32 steps of the published implementation left behind
         for name, means in entry["activation_parameter_means_after"].items():
