@@ -4,16 +4,20 @@ import re
 import shutil
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import PROJECT
 from scipy import stats
 
+from leaf import build_network
 from leaf.analysis.analyse import figures, make_tables
 from leaf.analysis.collection import LAST_EPOCHS, read_records
 from leaf.analysis.figures import write_figure
+from leaf.analysis.forms import parameter_quantiles
 from leaf.analysis.layout import ABOUT, RECORDS
 from leaf.experiment.config import read_config
+from leaf.experiment.observations import QUANTILES
 
 pytestmark = pytest.mark.slow
 
@@ -145,6 +149,30 @@ def test_the_slopes_of_what_starts_as_relu_never_moved():
         if name.startswith("quantiles/") and name.endswith((".p3", ".gamma"))
     ]
     assert len(slopes) >= 20 and all((values == 2**16).all() for values in slopes)
+
+
+def test_under_p24sl_p2_and_p4_hardly_move():
+    """The ratios in docs/experiment.md: root mean squares over a network, by interpolation between quantiles."""
+    ratios = []
+    for cell, forms in read_records(SHIPPED).forms.items():
+        network, dataset, activation, procedure, *_ = cell.split("/")
+        if not activation.startswith("leaf-") or not procedure.endswith("p24sl"):
+            continue
+        sizes = {
+            name: layer.get_parameter("p1").numel()
+            for name, layer in build_network(network, dataset, activation).named_activations.items()
+        }
+        squares = dict.fromkeys(("p1", "p2", "p3", "p4"), 0.0)
+        for layer, size in sizes.items():
+            for name, values in parameter_quantiles(forms, layer).items():
+                change = values[-1].astype(float) - values[0]
+                squares[name] += size * (np.interp(np.linspace(0, 1, 2001), QUANTILES, change) ** 2).mean()
+        fast = ("p1",) if activation == "leaf-relu" else ("p1", "p3")
+        ratios += [np.sqrt(squares[one] / squares[other]) for one in fast for other in ("p2", "p4")]
+    text = " ".join((PROJECT / "docs/experiment.md").read_text(encoding="utf-8").split())
+    low, high = re.search(r"\$p_2\$ and \$p_4\$ move ([\d,]+) to ([\d,]+) times less", text).groups()
+    assert float(low.replace(",", "")) == pytest.approx(min(ratios), rel=0.01)
+    assert float(high.replace(",", "")) == pytest.approx(max(ratios), rel=0.01)
 
 
 def test_every_cell_tells_what_made_it():
