@@ -386,6 +386,28 @@ def test_learned_curves(project):
     assert lifted[:, 0].round().astype(int).tolist() == units.tolist()  # the same units in every cell
 
 
+def test_the_older_range_of_inputs_is_named_under_the_table_of_matches(project):
+    cells = [cell("leaf-tanh", "p24sl"), cell("leaf-silu", "p24sl")]
+    for made in cells:
+        write_cell(made, [0.2])  # 3 inputs in each of 256 bins, without edges
+    older = collect(dict.fromkeys(cells, ()), "tiny", SETTINGS, with_forms=True)
+    edges = {"input_edges/activation1": np.linspace(-40, 40, 257)}
+    mixed = replace(
+        older, forms={name: forms | (edges if "silu" in name else {}) for name, forms in older.forms.items()}
+    )
+    newer = mixed.select(activation="leaf-silu")
+    (note,) = make_table("matches", mixed, STATISTICS).attrs["notes"]
+    assert note.startswith("1 of 2 cells were recorded with histograms that end at ±16")
+    assert note.endswith(f"at most 0.8% of a layer's (activation1 of {cells[0].name}).")
+    assert make_table("matches", older, STATISTICS).attrs["notes"][0].startswith("2 of 2 cells")
+    assert make_table("matches", newer, STATISTICS).attrs["notes"] == []
+    for records, place in ((older, "16"), (newer, "40")):
+        chart = forms_chart(records.select(activation="leaf-silu"))
+        (bars,) = chart.axes[1].patches
+        assert f"{bars.get_data().edges[-1]:g}" == place
+        plt.close(chart)
+
+
 def test_evolution_chart_shows_the_quantiles(project):
     made = cell("leaf-tanh", "p24sl")
     write_cell(made, [0.2, 0.2, 0.2])

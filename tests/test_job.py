@@ -73,6 +73,7 @@ def test_outputs(empty_project):
     assert [forms[f"inputs/activation{i}"].sum().item() for i in (1, 2, 3)] == [
         100 * 20 * 24 * 24, 100 * 50 * 8 * 8, 100 * 500,
     ]  # fmt: skip
+    assert len(forms["input_edges/activation2"]) == len(forms["inputs/activation2"]) + 1
     assert (forms["gradient_norms/start"] > 0).all() and len(forms["gradient_norms/end"]) == 4
 
     run = json.loads((directory / "run.json").read_text())
@@ -92,7 +93,7 @@ def test_base_cells_have_inputs_and_gradient_norms_only(empty_project):
     cell = Cell("lenet5", "fashion_mnist", "tanh", "classic", "adam", 42)
     train(cell)
     forms = safetensors.torch.load_file(cell.directory("tiny") / "forms.safetensors")
-    assert {name.split("/")[0] for name in forms} == {"inputs", "gradient_norms"}
+    assert {name.split("/")[0] for name in forms} == {"inputs", "input_edges", "gradient_norms"}
     assert read_run(cell.directory("tiny")).execution.kernel == "plain"
     assert pd.read_csv(cell.directory("tiny") / "metrics.csv")["slow_learning_rate"].isna().all()
 

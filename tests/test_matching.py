@@ -6,7 +6,10 @@ import torch
 
 from leaf import LEAF
 from leaf.activations import BASE_FUNCTIONS
+from leaf.analysis.forms import clamped_share, input_bins, read_forms
 from leaf.analysis.matching import FREEDOMS, FUNCTIONS, match, near, summary
+from leaf.experiment.cells import Cell
+from leaf.experiment.records import write_tensors
 
 INPUTS = np.linspace(-15.9, 15.9, 256)
 NORMAL = np.exp(-((INPUTS / 3) ** 2) / 2)
@@ -86,3 +89,22 @@ def test_a_curve_far_from_all_is_near_to_none():
     noise = np.random.default_rng(0).standard_normal((50, 256))
     found = match(noise, INPUTS, np.ones(256), "shift")
     assert not any(near(found, name, 0.1).any() for name in FUNCTIONS)
+
+
+def test_inputs_beyond_16_count_where_they_lie_or_at_the_ends_of_an_older_file(tmp_path):
+    """A curve like Tanh within ±16, and far out like ReLU: the older range does not show what the layer sees there."""
+    cell = Cell("lenet5", "cifar10", "leaf-tanh", "p24sl", "adam", 42)
+    values = {"p1": 0.02, "p2": 2.0, "p3": 2.0, "p4": -1.0}
+    tensors = {f"parameters/activation1.{name}": torch.full((3,), value) for name, value in values.items()}
+    inputs = torch.randn(5000, generator=torch.Generator().manual_seed(0)) * 600
+    edges = torch.linspace(-3000, 3000, 301)
+    newer = tensors | {"inputs/activation1": torch.histc(inputs, 300, -3000, 3000), "input_edges/activation1": edges}
+    older = tensors | {"inputs/activation1": torch.histc(inputs.clamp(-16, 16), 256, -16, 16)}
+    for of_file, nearest, beyond in ((newer, ("relu", "silu"), 0.0), (older, ("tanh",), 0.978)):
+        write_tensors(tmp_path / "forms.safetensors", of_file)
+        forms = read_forms(cell, tmp_path)
+        assert forms["inputs/activation1"].sum() == 5000
+        assert len(input_bins(forms, "activation1")) == len(forms["inputs/activation1"]) + 1
+        shares = forms["matches/activation1"][:, 0]
+        assert shares.max() == 1 and FUNCTIONS[shares.argmax()] in nearest
+        assert clamped_share(forms, "activation1") == pytest.approx(beyond, abs=0.01)

@@ -4,15 +4,19 @@ import re
 import shutil
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import PROJECT
 from scipy import stats
 
+from leaf import build_network
 from leaf.analysis.analyse import make_tables, products_of
 from leaf.analysis.collection import LAST_EPOCHS, read_records
+from leaf.analysis.forms import parameter_quantiles
 from leaf.analysis.layout import ABOUT, RECORDS
 from leaf.experiment.config import read_config
+from leaf.experiment.observations import QUANTILES
 
 pytestmark = pytest.mark.slow
 
@@ -110,6 +114,69 @@ def test_the_pages_numbers_are_those_of_the_records():
         f"stays below plain SiLU ({100 * silu:.2f}, one seed)" in results and silu > learnable["best_accuracy"].mean()
     )
     assert f"plain SiLU reaches {100 * silu:.2f}% (one seed)" in readme
+
+
+def test_the_pages_other_numbers_of_best_and_last_epochs_are_those_of_the_records():
+    """In docs/results.md: what the best epoch adds to the last ten, and LeNet-5's test losses."""
+    results = " ".join((PROJECT / "docs/results.md").read_text("utf-8").split())
+    cells = pd.read_csv(SHIPPED / "cells.csv").query("dataset == 'cifar10' and status == 'done'").set_index("seed")
+    epochs = pd.read_csv(SHIPPED / "epochs.csv").groupby("cell")
+    ten, last, smallest = (
+        epochs["test_accuracy"].apply(lambda s: s.tail(10).mean()),
+        epochs["test_loss"].last(),
+        epochs["test_loss"].min(),
+    )
+    added, losses = [], {}
+    for network in ("lenet5", "kerasnet"):
+        for kind in ("activation == 'tanh'", "activation == 'leaf-tanh' and procedure == 'p24sl'"):
+            these = cells.query(f"network == '{network}' and {kind}")
+            added.append(100 * (these["best_accuracy"] - these["cell"].map(ten)).mean())
+            losses[network, kind] = these["cell"].map(last), these["cell"].map(smallest).mean()
+    assert f"between {min(added):.2f} and {max(added):.2f} to that of the last ten" in results
+    (base, least_base), (leaf, least_leaf) = (values for (network, _), values in losses.items() if network == "lenet5")
+    difference = leaf - base
+    low, high = stats.t.interval(0.95, len(difference) - 1, difference.mean(), stats.sem(difference))
+    assert (
+        f"{leaf.mean():.3f} against {base.mean():.3f} (difference {difference.mean():+.3f} [{low:.3f}, {high:.3f}])"
+        in results
+    )
+    assert f"smaller with LEAF, {least_leaf:.3f} against {least_base:.3f}" in results
+
+
+def test_the_slopes_of_what_starts_as_relu_never_moved():
+    """As docs/experiment.md says: every element, after every epoch."""
+    slopes = [
+        values
+        for cell, forms in read_records(SHIPPED).forms.items()
+        if cell.split("/")[2] in ("leaf-relu", "ahaf-relu")
+        for name, values in forms.items()
+        if name.startswith("quantiles/") and name.endswith((".p3", ".gamma"))
+    ]
+    assert len(slopes) >= 20 and all((values == 2**16).all() for values in slopes)
+
+
+def test_under_p24sl_p2_and_p4_hardly_move():
+    """The ratios in docs/experiment.md: root mean squares over a network, by interpolation between quantiles."""
+    ratios = []
+    for cell, forms in read_records(SHIPPED).forms.items():
+        network, dataset, activation, procedure, *_ = cell.split("/")
+        if not activation.startswith("leaf-") or not procedure.endswith("p24sl"):
+            continue
+        sizes = {
+            name: layer.get_parameter("p1").numel()
+            for name, layer in build_network(network, dataset, activation).named_activations.items()
+        }
+        squares = dict.fromkeys(("p1", "p2", "p3", "p4"), 0.0)
+        for layer, size in sizes.items():
+            for name, values in parameter_quantiles(forms, layer).items():
+                change = values[-1].astype(float) - values[0]
+                squares[name] += size * (np.interp(np.linspace(0, 1, 2001), QUANTILES, change) ** 2).mean()
+        fast = ("p1",) if activation == "leaf-relu" else ("p1", "p3")
+        ratios += [np.sqrt(squares[one] / squares[other]) for one in fast for other in ("p2", "p4")]
+    text = " ".join((PROJECT / "docs/experiment.md").read_text(encoding="utf-8").split())
+    low, high = re.search(r"\$p_2\$ and \$p_4\$ move ([\d,]+) to ([\d,]+) times less", text).groups()
+    assert float(low.replace(",", "")) == pytest.approx(min(ratios), rel=0.01)
+    assert float(high.replace(",", "")) == pytest.approx(max(ratios), rel=0.01)
 
 
 def test_every_cell_tells_what_made_it():

@@ -47,12 +47,17 @@ def first_losses(entry, data: Data, steps: int, **precision) -> tuple[list[float
 
 @pytest.mark.parametrize("entry", published("steps"), ids=cell_id)
 def test_published_losses_in_float64(entry, data):
-    """To 1e-10: all twenty where the activation is smooth, the first five where it starts as ReLU."""
-    smooth = entry["form"] != "ReLU" or entry["family"] == "base"
-    steps = 20 if smooth else 5
+    """The first five to 1e-10, and all twenty where a slope of 2^16 does not amplify rounding.
+
+    Measured over all twenty: 9e-16 at most, AHAF as ReLU 7e-11, LEAF as ReLU 2e-9 to 7e-4.
+    """
+    kind = (entry["family"], entry["form"])
+    steps = 5 if kind == ("leaf", "ReLU") else 20
     losses, network = first_losses(entry, data(entry["dataset"]), steps, **EXACT)
-    torch.testing.assert_close(losses, entry["losses_float64"][:steps], rtol=0, atol=1e-10)
-    if smooth:
+    torch.testing.assert_close(losses[:5], entry["losses_float64"][:5], rtol=0, atol=1e-10)
+    tolerance = 1e-9 if kind == ("ahaf", "ReLU") else 1e-10
+    torch.testing.assert_close(losses, entry["losses_float64"][:steps], rtol=0, atol=tolerance)
+    if entry["form"] != "ReLU" or entry["family"] == "base":
         # what 20 float32 steps of the published implementation left behind
         for name, means in entry["activation_parameter_means_after"].items():
             ours = [getattr(layer, name).mean().item() for layer in network.activations]
@@ -68,6 +73,18 @@ def test_published_losses_as_trained(entry, data):
     published_error = max(abs(a - b) for a, b in zip(entry["losses"], entry["losses_float64"], strict=True))
     losses, _ = first_losses(entry, data(entry["dataset"]), 20)
     torch.testing.assert_close(losses, entry["losses_float64"], rtol=0, atol=max(10 * published_error, 1e-4))
+
+
+@pytest.mark.parametrize("dataset", ["fashion_mnist", "cifar10"])
+def test_contiguous_training_computes_in_contiguous_memory(dataset, data):
+    """Also with one channel, where the strides of augmented images pass for both layouts."""
+    training = Training(Cell("lenet5", dataset, "relu", "classic", "adam", 42), Settings(), data(dataset, 256), **EXACT)
+    pixels = data(dataset, 8).train_images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    images = training.images(pixels)
+    _, channels, height, width = images.shape
+    assert images.stride() == (channels * height * width, height * width, width, 1)
+    assert training.network.conv1(images).is_contiguous()
+    assert torch.equal(images, to_unit_interval(pixels, torch.float64))
 
 
 GOLDEN = Cell("kerasnet", "cifar10", "leaf-silu", "dspt-p24sl", "adam", 42)
@@ -223,7 +240,8 @@ def plain_losses(cell: Cell, data: Data, steps: int) -> list[float]:
     for step in range(steps):
         part = slice(128 * step, 128 * step + 128)
         pixels = augment(data.train_images[part], EpochDraws(*(draw[part] for draw in draws)))
-        images, labels = to_unit_interval(pixels, torch.float64).contiguous(), data.train_labels[part]
+        images = to_unit_interval(pixels, torch.float64).clone(memory_format=torch.contiguous_format)
+        labels = data.train_labels[part]
         if "dspt" in cell.procedure:
             update(activation, cross_entropy(network(images), labels))
             loss = cross_entropy(network(images), labels)

@@ -38,7 +38,7 @@ class AHAF(GatedLine):
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
         form: the function it starts as: ``"relu"`` or ``"silu"``.
-        sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
+        sharing, channel_dim, device, dtype, slope: as in ``GatedLine``, and so are the errors raised.
 
     Shape: input and output ``(*, *shape)``, as in ``Adaptive``; with ``pooled=True``, 2×2 max-pooling of inputs
     ``(N, C, H, W)`` follows in the same pass.
@@ -47,6 +47,7 @@ class AHAF(GatedLine):
 
     family = "ahaf"
     parameter_names = ("beta", "gamma")
+    slope_parameter = "gamma"
     forms = {"relu": (1.0, STEP_SLOPE), "silu": (1.0, 1.0)}
 
     beta: nn.Parameter
@@ -63,7 +64,7 @@ class LEAF(GatedLine):
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
         form: the function it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
-        sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
+        sharing, channel_dim, device, dtype, slope: as in ``GatedLine``, and so are the errors raised.
 
     Shape: input and output ``(*, *shape)``, as in ``Adaptive``; with ``pooled=True``, 2×2 max-pooling of inputs
     ``(N, C, H, W)`` follows in the same pass.
@@ -79,6 +80,7 @@ class LEAF(GatedLine):
         "sigmoid": (0.0, 1.0, 1.0, 0.0),
     }
     slow_parameters = ("p2", "p4")
+    slope_parameter = "p3"
 
     p1: nn.Parameter
     p2: nn.Parameter

@@ -1,5 +1,6 @@
 """What AHAF, LEAF and other learnable activations have in common: their parameters, and what inputs they take."""
 
+import math
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, ClassVar
@@ -97,9 +98,13 @@ class Adaptive(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.empty(own, device=device, dtype=dtype)))
         self.reset_parameters()
 
+    def initial_values(self) -> dict[str, float]:
+        """What each parameter starts as, by name."""
+        return dict(zip(self.parameter_names, self.forms[self.form], strict=True))
+
     def reset_parameters(self) -> None:
         """Make it the function that it starts as."""
-        for name, value in zip(self.parameter_names, self.forms[self.form], strict=True):
+        for name, value in self.initial_values().items():
             parameter = getattr(self, name)
             nn.init.constant_(parameter, min(value, torch.finfo(parameter.dtype).max))
 
@@ -191,11 +196,49 @@ def _described(value: Any) -> str:
 class GatedLine(Adaptive):
     r"""A family that is a case of :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, which ``leaf.kernels`` computes.
 
+    Args:
+        slope: what the slope inside the sigmoid starts as with the form ``"relu"``, in place of 2^16, where float32
+            loses steps below 0.002. A smaller slope can learn; the function first differs from ReLU by up to
+            0.28 / slope.
+        shape, form, sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
+
     Shape: as of ``Adaptive``. With ``pooled=True``, 2×2 max-pooling follows in the same pass: input ``(N, C, H, W)``,
     output ``(N, C, H // 2, W // 2)``.
     """
 
     fused = True
+    slope_parameter: ClassVar[str] = ""
+    """The name of the slope inside the sigmoid, in a family that can start as ReLU."""
+    slope: float | None = None
+
+    def __init__(
+        self,
+        shape: int | Sequence[int],
+        form: str,
+        sharing: str = "element",
+        channel_dim: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        slope: float | None = None,
+    ) -> None:
+        super().__init__(shape, form, sharing, channel_dim, device, dtype)
+        if slope is None:
+            return
+        name = type(self).__name__
+        if isinstance(slope, bool) or not isinstance(slope, int | float):
+            raise TypeError(f"{name}: slope is a number, not {slope!r}")
+        if form != "relu" or not self.slope_parameter:
+            raise ValueError(f"{name}: slope goes with the form 'relu', not with {form!r}")
+        if not 0 < slope < math.inf:
+            raise ValueError(f"{name}: slope is positive and finite, not {slope!r}")
+        self.slope = float(slope)
+        self.reset_parameters()
+
+    def initial_values(self) -> dict[str, float]:
+        return super().initial_values() | ({} if self.slope is None else {self.slope_parameter: self.slope})
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.slope is None else f", slope={self.slope:g}")
 
     def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """The parameters p1 to p4 that the family's own ones stand for; ``None`` stands for a constant 0."""

@@ -21,6 +21,7 @@ from leaf.analysis.forms import (
     base_curve,
     curves,
     input_bins,
+    input_density,
     layers,
     parameter_quantiles,
 )
@@ -144,7 +145,7 @@ def forms_chart(records: Records) -> Figure:
     )
     for above, below, layer in zip(axes[0], axes[1], names, strict=True):
         _draw_curves(above, forms, layer, cell["form"])
-        _draw_inputs(below, forms[f"inputs/{layer}"])
+        _draw_inputs(below, forms, layer)
         above.set_title(layer_title(layer), fontsize="medium")
     axes[0, 0].set_ylabel("output")
     axes[1, 0].set_ylabel("inputs")
@@ -261,11 +262,13 @@ def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
         axis.plot(CURVE_INPUTS, curve, label=f"unit {index + 1}", **style)
 
 
-def _draw_inputs(axis: Axes, counts: np.ndarray) -> None:
-    """The histogram of a layer's inputs where its curves are drawn; how much lies beyond is written in the corner."""
-    edges, low, high = input_bins(), CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4
-    within = np.where((edges[:-1] >= low) & (edges[1:] <= high), counts, 0)
-    axis.stairs(within / max(within.max(), 1), edges, fill=True, color="0.6")
+def _draw_inputs(axis: Axes, forms: Forms, layer: str) -> None:
+    """The density of a layer's inputs where its curves are drawn; how much lies beyond is written in the corner."""
+    counts, edges = forms[f"inputs/{layer}"], input_bins(forms, layer)
+    low, high = CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4
+    within = (edges[:-1] >= low) & (edges[1:] <= high)
+    density = np.where(within, input_density(forms, layer), 0)
+    axis.stairs(density / (density.max() or 1), edges, fill=True, color="0.6")
     axis.set(xlabel="input u", yticks=[], xticks=[-10, -5, 0], xlim=(low, high), ylim=(0, 1.5))
-    if (beyond := 1 - within.sum() / counts.sum()) >= 0.005:
+    if (beyond := 1 - counts[within].sum() / counts.sum()) >= 0.005:
         axis.text(0.02, 0.95, f"{beyond:.0%} beyond", transform=axis.transAxes, va="top", fontsize="small")

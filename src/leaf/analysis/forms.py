@@ -11,7 +11,6 @@ import torch
 from leaf.activations import ACTIVATIONS
 from leaf.analysis.matching import match, summary
 from leaf.experiment.cells import Cell
-from leaf.experiment.observations import INPUT_EDGES
 
 CURVE_INPUTS = np.round(np.arange(-10, 4, 0.1), 1).astype(np.float32)
 """Where curves are evaluated: [-10, 4), the paper's range."""
@@ -23,6 +22,10 @@ of one network."""
 BAND_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Quantiles over all units of a layer, for every input."""
 
+CLAMPED_EDGES = np.linspace(-16, 16, 257)
+"""Edges of the bins of ``inputs/L`` in files without ``input_edges/L``, the older ones. Their outermost bins hold all
+that lies beyond, so that a curve is matched as if the layer saw these inputs at ±16."""
+
 Forms = dict[str, np.ndarray]
 """What is shown of one cell, by layer L and parameter P:
 
@@ -30,7 +33,8 @@ Forms = dict[str, np.ndarray]
 - ``bands/L``: float32 ``(len(BAND_LEVELS), len(CURVE_INPUTS))``, quantiles over all units;
 - ``matches/L``: float32 ``(len(FUNCTIONS), 2)``, which known functions the units are nearest to, on the inputs that the
   layer sees: see ``matching.summary``;
-- ``inputs/L``: int32 ``(256,)``, how many inputs the layer saw in each bin of [-16, 16] on the test images;
+- ``inputs/L``: int32 ``(bins,)``, how many inputs the layer saw in each bin on the test images;
+- ``input_edges/L``: float32 ``(bins + 1,)``, the bins' edges; older files lack it, see ``CLAMPED_EDGES``;
 - ``quantiles/L.P``: float32 ``(epochs + 1, 7)``;
 - ``gradient_norms/start`` and ``gradient_norms/end``: float32, one per layer with weights.
 
@@ -47,13 +51,16 @@ def read_forms(cell: Cell, directory: Path) -> Forms:
     generator = np.random.default_rng(UNITS_SEED)
     for layer in layers:
         forms[f"inputs/{layer}"] = tensors[f"inputs/{layer}"].astype(np.int32)
+        if (edges_name := f"input_edges/{layer}") in tensors:
+            forms[edges_name] = tensors[edges_name]
         parameters = {
             name.rsplit(".", 1)[1]: values
             for name, values in tensors.items()
             if name.startswith(f"parameters/{layer}.")
         }
         if parameters:
-            seen = input_bins()[:-1] + np.diff(input_bins()) / 2
+            edges = input_bins(forms, layer)
+            seen = edges[:-1] + np.diff(edges) / 2
             there = curves(cell.activation, parameters, seen.astype(np.float32))
             forms[f"matches/{layer}"] = summary(match(there, seen, forms[f"inputs/{layer}"]))
             all_units = curves(cell.activation, parameters, CURVE_INPUTS)
@@ -103,6 +110,17 @@ def parameter_quantiles(forms: Forms, layer: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(start): values for name, values in forms.items() if name.startswith(start)}
 
 
-def input_bins() -> np.ndarray:
-    """Edges of the bins of ``inputs/L``, float64 ``(257,)``."""
-    return INPUT_EDGES.double().numpy()
+def input_bins(forms: Forms, layer: str) -> np.ndarray:
+    """Edges of the bins of ``inputs/L``, float64 ``(bins + 1,)``."""
+    return forms.get(f"input_edges/{layer}", CLAMPED_EDGES).astype(float)
+
+
+def input_density(forms: Forms, layer: str) -> np.ndarray:
+    """How many inputs per unit of u a layer saw in each bin of ``inputs/L``, float64 ``(bins,)``."""
+    return forms[f"inputs/{layer}"] / np.diff(input_bins(forms, layer))
+
+
+def clamped_share(forms: Forms, layer: str) -> float:
+    """The share of a layer's inputs whose size is not known: that of the outermost bins in files without edges."""
+    counts = forms[f"inputs/{layer}"]
+    return 0.0 if f"input_edges/{layer}" in forms else float((counts[0] + counts[-1]) / counts.sum())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 ROUNDING = "leaf.analysis.tables:rounding_notes"
 PAIRS = "leaf.analysis.pairs:pair_notes"
+RANGES = "leaf.analysis.tables:range_notes"
 
 
 @dataclass(frozen=True, eq=False)

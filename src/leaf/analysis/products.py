@@ -5,7 +5,7 @@ the catalogue imports none of the functions.
 """
 
 from leaf.analysis.layout import BENCHMARK
-from leaf.analysis.product import PAIRS, ROUNDING, Figure, Group, Product, Table
+from leaf.analysis.product import PAIRS, RANGES, ROUNDING, Figure, Group, Product, Table
 from leaf.experiment.cells import CELL_PATTERN
 
 REPORT_TABLES = Group("claims", "{name}", "Overview")
@@ -50,7 +50,7 @@ PRODUCTS: tuple[Product, ...] = (
           "leaf.analysis.statistics:differences_table", statistics=True, notes=(ROUNDING, PAIRS)),
     Table("best_epoch", NETWORK_TABLES, "what the best epoch adds", "leaf.analysis.statistics:best_epoch_table"),
     Table("matches", NETWORK_TABLES, "which known functions the learned curves are like",
-          "leaf.analysis.tables:matches_table", forms=True),
+          "leaf.analysis.tables:matches_table", forms=True, notes=(ROUNDING, RANGES)),
     Table("movement", NETWORK_TABLES, "how far training moved the activation parameters",
           "leaf.analysis.movement:movement_table", forms=True),
     Table("overview", REPORT_TABLES, "what ran, and what of it diverged",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from leaf.analysis.collection import Records
-from leaf.analysis.forms import CURVE_INPUTS, base_curve, input_bins, natural
+from leaf.analysis.forms import CURVE_INPUTS, base_curve, input_bins, input_density, natural
 from leaf.analysis.matching import FREEDOMS, match, near
 from leaf.analysis.pairs import are_mixed, computed_in
 from leaf.analysis.rules import PAPERS_DATASETS, PAPERS_NETWORKS, Finding, Limits
@@ -59,15 +59,16 @@ shift of a whole SiLU; and the bias of the next layer takes an offset away."""
 def _convolutional(records: Records, cell: str, form: str, limits: Limits) -> Iterator[np.ndarray]:
     """Of each convolutional layer: shares of drawn units like SiLU by freedom, nearest to it, moved; of inputs.
 
-    Inputs beyond those of the drawn curves have no weight, and so have those in the outermost bins, which hold all that
-    lies beyond them.
+    Inputs beyond those of the drawn curves have no weight. In older files these include all whose size is not known.
     """
     forms = records.forms.get(cell, {})
     names = sorted((name.removeprefix("curves/") for name in forms if name.startswith("curves/")), key=natural)
     start = base_curve(form)
     for name in names[:-1]:  # the last one is fully connected
         counts = forms[f"inputs/{name}"].astype(float)
-        weights = counts[np.digitize(CURVE_INPUTS, input_bins()) - 1]
+        edges = input_bins(forms, name)
+        density = np.concatenate([[0], input_density(forms, name), [0]])  # nothing outside the bins
+        weights = density[np.digitize(CURVE_INPUTS, edges)]
         curves = forms[f"curves/{name}"].astype(float)
         if not weights.any():
             continue
@@ -75,7 +76,6 @@ def _convolutional(records: Records, cell: str, form: str, limits: Limits) -> It
         found = [near(of_freedom, "silu", limits["residual"]) for of_freedom in matches]
         nearest = near(matches[FREEDOMS.index(JUDGED)], "silu", np.inf).mean()
         change = np.sqrt(((curves - start) ** 2 @ weights) / (start.astype(float) ** 2 @ weights))
-        edges = input_bins()
         within = counts[(edges[:-1] >= CURVE_INPUTS[0]) & (edges[1:] <= CURVE_INPUTS[-1])].sum() / counts.sum()
         yield np.array([*(like.mean() for like in found), nearest, (change > limits["residual"]).mean(), within])
 

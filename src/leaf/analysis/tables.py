@@ -5,7 +5,7 @@ import pandas as pd
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Activation
 from leaf.analysis.collection import MISSING, Records, Variant
-from leaf.analysis.forms import natural
+from leaf.analysis.forms import clamped_share, layers, natural
 from leaf.analysis.matching import FUNCTIONS
 from leaf.analysis.pairs import are_mixed, computed_in
 from leaf.experiment.datasets import DATASETS
@@ -162,6 +162,21 @@ def matches_table(records: Records) -> pd.DataFrame:
                         "seed": cell["seed"], "layer": layer, **shares, "residual, %": residual * 100,
                     })  # fmt: skip
     return pd.DataFrame(rows).round(1)
+
+
+def range_notes(records: Records) -> list[str]:
+    """What to say under a table of matches where files don't give the size of all inputs, if there are such."""
+    shares = {
+        (cell, layer): clamped_share(forms, layer) for cell, forms in records.forms.items() for layer in layers(forms)
+    }
+    if not (clamped := {place: share for place, share in shares.items() if share > 0}):
+        return []
+    (cell, layer), share = max(clamped.items(), key=lambda item: item[1])
+    of_older, of_all = (len({cell for cell, _ in places}) for places in (clamped, shares))
+    return [
+        f"{of_older} of {of_all} cells were recorded with histograms that end at ±16: inputs beyond count as"
+        f" ±16 in their matches, at most {100 * share:.1f}% of a layer's ({layer} of {cell})."
+    ]
 
 
 def _function_title(name: str) -> str:

@@ -1,6 +1,7 @@
 """What is seen of a network while it trains, beside its losses: parameters, inputs and gradients, layer by layer."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from leaf.networks import Network
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """The quantiles recorded of each activation parameter over the elements of its layer."""
 
-INPUT_EDGES = torch.linspace(-16, 16, 257)
-"""Edges of the bins that inputs of activations are counted in; what lies beyond counts to the outermost bins."""
+BINS_PER_UNIT, LARGEST_LOG = 32, 89
+"""Inputs of activations are counted in bins of equal width in sign(u)·log(1 + |u|): 1/32 wide near 0, 3% of u far from
+it. The largest float32 lies below ``LARGEST_LOG`` there."""
 
 
 def activation_parameters(network: Network) -> dict[str, Tensor]:
@@ -32,19 +34,34 @@ def parameter_quantiles(network: Network) -> dict[str, Tensor]:
     return {name: values.float().flatten().quantile(levels) for name, values in activation_parameters(network).items()}
 
 
+class Histogram(NamedTuple):
+    """What inputs a layer saw, from the least to the largest.
+
+    Attributes:
+        counts: int64 ``(bins,)``; the first bin and the last one hold an input or more.
+        edges: float32 ``(bins + 1,)``.
+    """
+
+    counts: Tensor
+    edges: Tensor
+
+
 @torch.no_grad()
-def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """How often each activation layer sees inputs of which size, int64 ``(len(INPUT_EDGES) - 1,)`` per layer.
+def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Histogram]:
+    """How often each activation layer sees inputs of which size, over the range of its inputs.
+
+    NaN counts as 0, and an infinite input as the largest float32.
 
     Args:
         batches: inputs of the network, ``(N, C, H, W)`` each.
     """
-    counts = {name: torch.zeros(len(INPUT_EDGES) - 1, dtype=torch.int64) for name in network.named_activations}
-    low, high = INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()
+    bins = 2 * LARGEST_LOG * BINS_PER_UNIT
+    counts = {name: torch.zeros(bins, dtype=torch.int64) for name in network.named_activations}
 
     def count(name: str, inputs: Tensor) -> None:
-        within = inputs.detach().float().nan_to_num().clamp(low, high).cpu()
-        counts[name] += torch.histc(within, bins=len(counts[name]), min=low, max=high).long()
+        values = inputs.detach().float().nan_to_num().cpu()
+        logs = values.abs().log1p_().copysign_(values)
+        counts[name] += torch.histc(logs, bins=bins, min=-LARGEST_LOG, max=LARGEST_LOG).long()
 
     hooks = [
         layer.register_forward_pre_hook(lambda _, inputs, name=name: count(name, inputs[0]))
@@ -55,7 +72,16 @@ def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, T
         network(batch)
     for hook in hooks:
         hook.remove()
-    return counts
+    return {name: _trimmed(of_layer) for name, of_layer in counts.items()}
+
+
+def _trimmed(counts: Tensor) -> Histogram:
+    """The histogram from the first bin with an input to the last one."""
+    places = counts.nonzero().flatten()
+    first, last = (int(places[0]), int(places[-1])) if len(places) else (len(counts) // 2, len(counts) // 2)
+    logs = torch.arange(first, last + 2, dtype=torch.float64) / BINS_PER_UNIT - LARGEST_LOG
+    edges = logs.abs().expm1().copysign(logs).clamp(-torch.finfo(torch.float32).max, torch.finfo(torch.float32).max)
+    return Histogram(counts[first : last + 1], edges.float())
 
 
 @torch.no_grad()

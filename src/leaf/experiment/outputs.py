@@ -9,7 +9,6 @@ from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import Cell
 from leaf.experiment.identity import Identity
 from leaf.experiment.observations import (
-    INPUT_EDGES,
     QUANTILES,
     activation_parameters,
     input_histograms,
@@ -53,10 +52,12 @@ def _forms(training: Training) -> dict[str, torch.Tensor]:
     network = training.network
     test_batches = (training.images(pixels) for pixels in training.data.test_images.split(TEST_BATCH_SIZE))
     quantiles = {name: torch.stack([epoch[name] for epoch in training.quantiles]) for name in training.quantiles[0]}
+    histograms = input_histograms(network, test_batches)
     return {
         **{f"parameters/{name}": values for name, values in activation_parameters(network).items()},
         **{f"quantiles/{name}": values for name, values in quantiles.items()},
-        **{f"inputs/{name}": counts for name, counts in input_histograms(network, test_batches).items()},
+        **{f"inputs/{name}": histogram.counts for name, histogram in histograms.items()},
+        **{f"input_edges/{name}": histogram.edges for name, histogram in histograms.items()},
         "gradient_norms/start": training.initial_gradient_norms,
         "gradient_norms/end": training.gradient_norms(),
     }
@@ -67,6 +68,5 @@ def _about_forms(cell: Cell, training: Training) -> dict[str, Any]:
         "family": ACTIVATIONS[cell.activation].family,
         "form": cell.form,
         "quantile_levels": QUANTILES,
-        "input_range": [INPUT_EDGES[0].item(), INPUT_EDGES[-1].item()],
         "gradient_norm_layers": weighted_layers(training.network),
     }

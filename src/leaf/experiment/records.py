@@ -3,8 +3,9 @@
 - ``metrics.csv``: a row per epoch, the columns of ``EpochRecord``.
 - ``model.safetensors``: the final weights, activation parameters included.
 - ``forms.safetensors``: what the learned curves are drawn from: ``parameters/L.P`` (the final activation parameters),
-  ``quantiles/L.P`` (per epoch from 0, over the layer's elements), ``inputs/L`` (a histogram of the inputs that a layer
-  sees on the test images), ``gradient_norms/start`` and ``gradient_norms/end`` (per layer with weights).
+  ``quantiles/L.P`` (per epoch from 0, over the layer's elements), ``inputs/L`` and ``input_edges/L`` (a histogram of
+  all inputs that a layer sees on the test images), ``gradient_norms/start`` and ``gradient_norms/end`` (per layer with
+  weights).
 """
 
 import csv

@@ -48,19 +48,20 @@ def train_epochs(
     threads: int = 1,
     kernel: str | None = None,
     own_convolutions: bool = True,
+    memory_format: torch.memory_format = torch.channels_last,
 ) -> list[EpochRecord]:
     """The first epochs of a cell.
 
     Args:
         threads: of every operation.
-        kernel: as in ``Training``.
+        kernel, memory_format: as in ``Training``.
         own_convolutions: whether convolutions are oneDNN's; else they are made of plain matrix products.
     """
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # which nobody asked for
         with torch.backends.mkldnn.flags(enabled=own_convolutions):
-            training = Training(cell, Settings(epochs=epochs), data, kernel=kernel)
+            training = Training(cell, Settings(epochs=epochs), data, kernel=kernel, memory_format=memory_format)
             return [training.run_epoch() for _ in range(epochs)]
 
 

@@ -116,8 +116,16 @@ class Training:
         return bool(self.records) and self.records[-1].diverged
 
     def images(self, pixels: Tensor) -> Tensor:
-        """Network input made of uint8 images."""
-        return to_unit_interval(pixels, self.dtype).contiguous(memory_format=self.memory_format)
+        """Network input made of uint8 images, in the layout ``memory_format``.
+
+        With one channel, ``contiguous()`` accepts the strides of either layout and torch then computes in the one that
+        the strides suggest. A copy has those of contiguous memory. The default layout keeps what it is given: a copy
+        there would change rounding, and so every result.
+        """
+        values = to_unit_interval(pixels, self.dtype)
+        if self.memory_format is torch.contiguous_format:
+            return values.clone(memory_format=torch.contiguous_format)
+        return values.contiguous(memory_format=self.memory_format)
 
     def run_epoch(self, progress: Progress = lambda step, steps: None) -> EpochRecord:
         """Train one epoch, or the rest of the one under way, and test.
