@@ -13,7 +13,6 @@ from pathlib import Path
 from snakemake.cli import get_argument_parser
 from snakemake.utils import min_version
 
-from leaf.activations import ACTIVATIONS
 from leaf.analysis.layout import (
     BENCHMARK,
     DIFFERENCES_CHART,
@@ -51,6 +50,7 @@ from leaf.experiment.errors import UserError
 from leaf.experiment.identity import Identity, settings_json
 from leaf.experiment.project import PROJECT, SHIPPED
 from leaf.experiment.records import TRAINING_VERSION
+from leaf.names import ACTIVATIONS
 
 min_version("9.27")
 

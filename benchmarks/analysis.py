@@ -21,11 +21,12 @@ import torch
 from leaf.activations import Adaptive
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.config import read_config
-from leaf.experiment.datasets import Data, dataset_file, load
+from leaf.experiment.datasets import dataset_file
 from leaf.experiment.identity import Identity
+from leaf.experiment.loading import Data, load
 from leaf.experiment.observations import parameter_quantiles
 from leaf.experiment.outputs import write_outputs
-from leaf.experiment.provenance import Execution, Session
+from leaf.experiment.provenance import Execution, Session, cpu_name
 from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import SCALES, Settings
 from leaf.experiment.training import Training
@@ -48,7 +49,7 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
         accuracy = float(0.9 - 0.5 / epoch + 0.01 * torch.randn((), generator=generator))
         training.records.append(EpochRecord(epoch, 1 / epoch, 0.1, 1.0, accuracy, None, 1e-3, None, 10.0))
     identity = Identity.of(cell, SCALE, settings, torch.device("cpu"))
-    execution, sessions = Execution(1, "plain", "float32"), [Session.start(torch.device("cpu"))]
+    execution, sessions = Execution(1, "plain", "float32"), [Session.start(cpu_name())]
     write_outputs(directory / cell.directory(SCALE), cell, training, identity, SCALE, execution, sessions)
 
 

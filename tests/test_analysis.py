@@ -32,8 +32,9 @@ from leaf.experiment.cells import Cell
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.identity import Identity
 from leaf.experiment.job import train_cell
+from leaf.experiment.outputs import write_tensors
 from leaf.experiment.provenance import Execution, Session
-from leaf.experiment.records import TRAINING_VERSION, EpochRecord, write_metrics, write_tensors
+from leaf.experiment.records import TRAINING_VERSION, EpochRecord, write_metrics
 from leaf.experiment.runs import Run, write_run
 from leaf.experiment.scales import Settings
 

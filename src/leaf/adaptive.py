@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from leaf.kernels import gated_line
 from leaf.kernels.plain import in_memory_order
+from leaf.names import Family, GatedLineFamily
 
 SHARING = ("element", "channel", "layer")
 """What can own a set of parameters. ``"shared"`` is an older name of ``"layer"``."""
@@ -26,7 +27,7 @@ def _sizes(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-class Adaptive(nn.Module):
+class Adaptive(Family, nn.Module):
     """What learnable activations share: parameters, each of one number per element, that start as a known function.
 
     A family of them names its parameters and their initial values, and gives its ``formula``.
@@ -51,16 +52,6 @@ class Adaptive(nn.Module):
         RuntimeError: if an input has another size.
     """
 
-    family: ClassVar[str]
-    parameter_names: ClassVar[tuple[str, ...]]
-    forms: ClassVar[dict[str, tuple[float, ...]]]
-    """Initial values of the parameters, in the order of ``parameter_names``, for each form."""
-    slow_parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters that P24Sl trains at a lower learning rate."""
-    usual_sharing: ClassVar[str] = "element"
-    """How its source shares parameters; ``ACTIVATIONS`` has it so, under a name that doesn't say it."""
-    fused: ClassVar[bool] = False
-    """Whether ``leaf.kernels`` computes it; its ``forward`` then does the pooling that follows, if asked to."""
     plain = False
     """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
 
@@ -186,14 +177,12 @@ def _described(value: Any) -> str:
     return f"a tensor of {value.dtype}" if value.layout is torch.strided else f"a tensor of {value.layout}"
 
 
-class GatedLine(Adaptive):
+class GatedLine(GatedLineFamily, Adaptive):
     r"""A family that is a case of :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, which ``leaf.kernels`` computes.
 
     Shape: as of ``Adaptive``. With ``pooled=True``, 2×2 max-pooling follows in the same pass: input ``(N, C, H, W)``,
     output ``(N, C, H // 2, W // 2)``.
     """
-
-    fused = True
 
     def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """The parameters p1 to p4 that the family's own ones stand for; ``None`` stands for a constant 0."""

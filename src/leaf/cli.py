@@ -401,7 +401,8 @@ def _analyse(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> None:
     from leaf.analysis.collection import read_records
     from leaf.analysis.verify import verifiable, verify
-    from leaf.experiment.datasets import dataset_file, load
+    from leaf.experiment.datasets import dataset_file
+    from leaf.experiment.loading import load
 
     records = read_records(options.records)
     candidates = verifiable(records)

@@ -8,12 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from leaf.activations import ACTIVATIONS
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
 from leaf.experiment.scales import Scale
-from leaf.networks import NETWORKS, Network
+from leaf.names import ACTIVATIONS, NETWORKS
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "network": NETWORKS,
@@ -30,23 +29,8 @@ CELL_PATTERN = "{network}/{dataset}/{activation}/{procedure}/{optimizer}/seed{se
 RESULTS = Path("results")
 OUTPUTS = ("metrics.csv", "model.safetensors", "forms.safetensors", "run.json")
 """The files that a finished cell leaves in its directory."""
-
-
-def build_network(network: str, dataset: str, activation: str) -> Network:
-    """A network for a data set's images, with PyTorch's default initialization.
-
-    Args:
-        network: ``"lenet5"`` or ``"kerasnet"``.
-        dataset: ``"fashion_mnist"`` or ``"cifar10"``.
-        activation: a name in ``leaf.activations.ACTIVATIONS``, such as ``"leaf-tanh"``.
-
-    Raises:
-        UserError: if a name is unknown.
-    """
-    for field, value in {"network": network, "dataset": dataset, "activation": activation}.items():
-        check_choice(field, value)
-    data = DATASETS[dataset]
-    return NETWORKS[network](data.image_shape, activation, data.classes)
+STATE, PREVIOUS = "state.pt", "state.previous.pt"
+"""The states that a cell in training leaves there: the newest, and the one before it."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +137,11 @@ def existing_cells(scale: str, *files: str) -> list[Cell]:
         except UserError as error:
             print(f"{directory}: passed over: {error}", file=sys.stderr)
     return sort_cells(found)
+
+
+def has_state(directory: Path) -> bool:
+    """Whether a cell has left a state; only ``checkpoint.load_state`` decides whether it can be used."""
+    return any((directory / name).exists() for name in (STATE, PREVIOUS))
 
 
 def check_result_path(path: str, scales: Mapping[str, Scale]) -> None:

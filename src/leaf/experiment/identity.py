@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.guests import guests_of
@@ -41,13 +39,13 @@ class Identity:
     parent: str | None = None
 
     @classmethod
-    def of(cls, cell: Cell, scale: str, settings: Settings, device: torch.device | str | None = None) -> "Identity":
+    def of(cls, cell: Cell, scale: str, settings: Settings, device: object = None) -> "Identity":
         """The identity of results that a cell would get now.
 
         Args:
-            device: where the cell would train; ``None`` or ``"auto"`` if any device will do.
+            device: where the cell would train, a ``torch.device`` or its name; ``None`` or ``"auto"`` if any will do.
         """
-        kind = None if device in (None, "auto") else torch.device(device).type
+        kind = None if device in (None, "auto") else str(device).partition(":")[0]
         weights = cell.parent.directory(scale) / "model.safetensors" if cell.parent else None
         return cls(
             cell.name, asdict(settings), TRAINING_VERSION, DATASETS[cell.dataset].sha256, kind, guests_of(cell),

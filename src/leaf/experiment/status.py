@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from leaf.activations import ACTIVATIONS
-from leaf.experiment.cells import Cell
-from leaf.experiment.checkpoint import has_state
+from leaf.experiment.cells import Cell, has_state
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.identity import Identity
 from leaf.experiment.procedures import PROCEDURES
 from leaf.experiment.progress import Progress, is_training, read_progress
 from leaf.experiment.runs import Run, read_run
 from leaf.experiment.scales import Settings
+from leaf.names import ACTIVATIONS
 
 RUNNING, INTERRUPTED, FAILED, DAMAGED = "running", "interrupted", "failed", "damaged"
 STALE, DIVERGED, WAITING, DONE = "stale", "diverged", "waiting", "done"
