@@ -39,7 +39,7 @@ import leaf
 leaf.ACTIVATIONS["leaf-tanh"], leaf.NETWORKS["lenet5"].title
 """
     assert imported(code, tmp_path) == []
-    assert imported(f"{code}\nleaf.LEAF", tmp_path)[:2] == ["torch", "numpy"]  # as the test would see them
+    assert imported("import leaf\nleaf.LEAF", tmp_path)[:2] == ["torch", "numpy"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_snakemake_reads_the_snakefile_without_torch(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert {"leaf.experiment.config", "snakemake.workflow"} < modules
-    assert not modules & set(HEAVY)
+    assert not modules & {"torch", "matplotlib", "scipy", "numba"}  # Snakemake itself imports NumPy and pandas
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -5,7 +5,7 @@ import fnmatch
 import multiprocessing
 import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from leaf.experiment.progress import STATUS
 from leaf.experiment.project import SHIPPED
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import STATUSES, CellStatus, look, summarize
+
+FEW = 20
+"""Up to so many cells are gathered in less time than it takes to start processes."""
 
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 TABLES = {
@@ -378,7 +381,11 @@ def _collect(options: argparse.Namespace) -> None:
         if name in config.in_all or existing.intersection(of_it) - in_all:  # what nobody has begun has no gaps to mark
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
-    records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)
+    with _processes(config, collect) as pool:
+        records = collect(
+            cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models,
+            each=pool.map if len(existing) > FEW else map,
+        )  # fmt: skip
     if options.add and (options.output / RECORDS[0]).exists():
         records = merge(read_records(options.output), records)
     write_records(records, options.output)
@@ -389,13 +396,19 @@ def _analyse(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import analyse
     from leaf.analysis.collection import read_records
 
-    values = _config(options).values
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([analyse.__module__])  # torch and matplotlib are loaded once for all of them
-    with ProcessPoolExecutor(options.threads, context, load_guests, (values["guests"],)) as pool:
+    config = _config(options)
+    values = config.values
+    with _processes(config, analyse, options.threads) as pool:
         records = read_records(options.directory)
         analyse(records, options.directory, values["figure_format"], values["statistics"], pool.map)
     print(f"{options.directory}: tables and figures made")
+
+
+def _processes(config: Config, function: Callable[..., Any], number: int | None = None) -> ProcessPoolExecutor:
+    """Processes that know the guests and have the module of a function; as many as cores if no number is given."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])  # what it imports, such as torch, is loaded once for them all
+    return ProcessPoolExecutor(number, context, load_guests, (config.values["guests"],))
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """What a cell is, how a configuration expands into cells, and where a cell's files lie: known here and nowhere else."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -49,8 +50,9 @@ class Cell:
     seed: int
 
     def __post_init__(self) -> None:
-        for field in CHOICES:
-            check_choice(field, getattr(self, field), f"cell {self.name}: ")
+        for field, known in CHOICES.items():
+            if getattr(self, field) not in known:
+                check_choice(field, getattr(self, field), f"cell {self.name}: ")
         activation, procedure = ACTIVATIONS[self.activation], PROCEDURES[self.procedure]
         about_parameters = {
             "trains activation parameters in a stage of their own": procedure.two_stage,
@@ -102,7 +104,7 @@ class Cell:
 
     def directory(self, scale: str) -> Path:
         """Where the cell's files lie, relative to the working directory."""
-        return RESULTS / scale / self.name
+        return Path(f"{RESULTS}/{scale}/{self.name}")
 
     @classmethod
     def parse(cls, name: str) -> "Cell":
@@ -130,10 +132,10 @@ def existing_cells(scale: str, *files: str) -> list[Cell]:
 
     What is no cell here, such as one with a guest that the configuration doesn't name, is told of and passed over.
     """
-    top, found = RESULTS / scale, []
-    for directory in sorted({path.parent for file in files for path in top.rglob(file)}):
+    top, found = str(RESULTS / scale), []
+    for directory in sorted(place for place, _, names in os.walk(top) if not set(files).isdisjoint(names)):
         try:
-            found.append(Cell.parse(str(directory.relative_to(top))))
+            found.append(Cell.parse(os.path.relpath(directory, top)))
         except UserError as error:
             print(f"{directory}: passed over: {error}", file=sys.stderr)
     return sort_cells(found)

@@ -57,7 +57,7 @@ class Procedures(dict[str, Procedure]):
         return replace(plan, title=f"patched at epoch {epoch}, {plan.title}", start=epoch)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(self.plain_name(name))
+        return isinstance(name, str) and (super().__contains__(name) or super().__contains__(self.plain_name(name)))
 
 
 PROCEDURES = Procedures(
