@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import PROJECT
 
-from leaf import LEAF
+from leaf import LEAF, cli
 from leaf.analysis.analyse import analyse, make_table
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
 from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart, write_figure
@@ -538,7 +538,7 @@ def test_collected_records_give_the_same_tables_and_figures(project):
     assert (project / "collected/forms.safetensors").stat().st_size < 100_000
 
 
-def test_collecting_by_command(data, project):
+def test_collecting_by_command(data, project, monkeypatch):
     """A trained cell, one that the configuration doesn't know, and the gaps."""
     for name in ("config.yaml", "workflow", "resources"):
         os.symlink(PROJECT / name, project / name)
@@ -555,6 +555,7 @@ def test_collecting_by_command(data, project):
     (own.directory("tiny") / "model.safetensors").unlink()
     main(["collect", "--config", overrides, "--output", "here"])
     assert read_records(project / "here").cells["status"].value_counts()["damaged"] == 1
+    monkeypatch.setattr(cli, "FEW", 0)  # as of many cells: in several processes
     main(["collect", "--config", overrides, "--output", "here", "--without-models"])
     main(["analyse", "here", "--config", overrides])
     records: Records = read_records(project / "here")
