@@ -122,8 +122,10 @@ def collect(
     Raises:
         DamagedError: if a cell is damaged, unless ``tolerant``.
     """
-    options = {"with_forms": with_forms, "tolerant": tolerant, "without_models": without_models}
-    gather, in_order = partial(_gather, scale=scale, settings=settings, **options), sort_cells(cells)
+    gather = partial(
+        _gather, scale=scale, settings=settings, with_forms=with_forms, tolerant=tolerant, without_models=without_models
+    )
+    in_order = sort_cells(cells)
     rows, epochs, forms = [], [], {}
     for cell, (row, metrics, shown) in zip(in_order, each(gather, in_order), strict=True):
         rows.append({**row, "experiments": " ".join(cells[cell])})
