@@ -21,11 +21,12 @@ import torch
 from leaf.activations import Adaptive
 from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.config import read_config
-from leaf.experiment.datasets import Data, dataset_file, load
+from leaf.experiment.datasets import dataset_file
 from leaf.experiment.identity import Identity
+from leaf.experiment.loading import Data, load
 from leaf.experiment.observations import parameter_quantiles
 from leaf.experiment.outputs import write_outputs
-from leaf.experiment.provenance import Execution, Session
+from leaf.experiment.provenance import Execution, Session, cpu_name
 from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import SCALES, Settings
 from leaf.experiment.training import Training
@@ -48,7 +49,7 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
         accuracy = float(0.9 - 0.5 / epoch + 0.01 * torch.randn((), generator=generator))
         training.records.append(EpochRecord(epoch, 1 / epoch, 0.1, 1.0, accuracy, None, 1e-3, None, 10.0))
     identity = Identity.of(cell, SCALE, settings, torch.device("cpu"))
-    execution, sessions = Execution(1, "plain", "float32"), [Session.start(torch.device("cpu"))]
+    execution, sessions = Execution(1, "plain", "float32"), [Session.start(cpu_name())]
     write_outputs(directory / cell.directory(SCALE), cell, training, identity, SCALE, execution, sessions)
 
 
@@ -59,11 +60,11 @@ def measured(directory: Path, what: str, *command: str) -> dict[str, object]:
     run = psutil.Popen(command, cwd=directory, env=environment, stdout=subprocess.DEVNULL)
     while run.poll() is None:
         most = max(most, sum(map(proportional_set, [run, *run.children(recursive=True)])))
-        time.sleep(0.5)
+        time.sleep(0.1)
     seconds = time.perf_counter() - started
     if run.returncode:
         sys.exit(run.returncode)
-    return {"what": what, "minutes": round(seconds / 60, 2), "peak_gib": round(most / 1024**3, 2)}
+    return {"what": what, "seconds": round(seconds, 1), "peak_gib": round(most / 1024**3, 2)}
 
 
 def proportional_set(process: psutil.Process) -> int:
@@ -83,6 +84,14 @@ def copy_project(directory: Path) -> None:
     (directory / "resources").symlink_to(PROJECT / "resources")
 
 
+def untrained(directory: Path, *config: str) -> list[dict[str, object]]:
+    """What it takes to see what is to be done when nothing has been."""
+    return [
+        measured(directory, "dry run", "snakemake", "-n", "--quiet", "all", *config),
+        measured(directory, "leaf status, nothing trained", "leaf", "status", *config),
+    ]
+
+
 def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
     """The linear units over many seeds: 40 cells for each. Their files are those of the first seed."""
     copy_project(directory)
@@ -91,10 +100,7 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
     others = {name: {"in_all": False} for name in read_config().in_all}
     (directory / "large.yaml").write_text(json.dumps({"scale": SCALE, "experiments": {**others, "large": large}}))
     config = ("--configfile", "large.yaml")
-    rows = [
-        measured(directory, "dry run", "snakemake", "-n", "--quiet", "all", *config),
-        measured(directory, "leaf status, nothing trained", "leaf", "status", *config),
-    ]
+    rows = untrained(directory, *config)
     cells, settings = read_config([directory / "large.yaml"]).cells(), SCALES[SCALE].settings
     data = {name: load(name, dataset_file(name), IMAGES, IMAGES) for name in ("fashion_mnist", "cifar10")}
     for cell in cells:
@@ -105,6 +111,8 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
         own.mkdir(parents=True)
         for name in OUTPUTS[:-1]:
             os.link(first / name, own / name)
+    for cell in cells:  # last of all, as a job writes it: a link changes its file's time
+        first, own = (directory / replace(cell, seed=seed).directory(SCALE) for seed in (0, cell.seed))
         run = json.loads((first / OUTPUTS[-1]).read_text())
         run["identity"]["cell"] = cell.name
         (own / OUTPUTS[-1]).write_text(json.dumps(run))
@@ -123,15 +131,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         copy_project(directory)
+        (directory / "paper.yaml").write_text(f"scale: {SCALE}\n")
+        (directory / "Empty").write_text("rule all:\n    input: []\n")
+        rows = [measured(directory, "dry run of an empty Snakefile", "snakemake", "-n", "--quiet", "-s", "Empty")]
+        rows += [{"cells": len(cells), **row} for row in untrained(directory, "--configfile", "paper.yaml")]
         data = {name: load(name, dataset_file(name), IMAGES, IMAGES) for name in ("fashion_mnist", "cifar10")}
         for cell in cells:
             make_up(cell, settings, data[cell.dataset], directory)
         print(f"{len(cells)} cells made up", flush=True)
         command = ("snakemake", "--quiet", "all", "--cores", "2", "--config", f"scale={SCALE}", "--")
-        rows = [{"cells": len(cells), **measured(directory, name, *command, name)} for name in ("partial", "all")]
+        rows += [{"cells": len(cells), **measured(directory, name, *command, name)} for name in ("partial", "all")]
     with tempfile.TemporaryDirectory() as temporary:
         rows += large_grid(Path(temporary), seeds=250)
-    print(table := pd.DataFrame(rows))
+    print(table := pd.DataFrame(rows)[["cells", "what", "seconds", "peak_gib"]])
     table.to_csv(Path(sys.argv[1]) / "analysis.csv", index=False)
 
 

@@ -29,10 +29,13 @@ from torchvision.models import resnet18
 
 from leaf import AHAF, LEAF, parameter_groups, replace_activations
 from leaf.experiment.augmentation import to_unit_interval
-from leaf.experiment.cells import Cell, build_network
+from leaf.experiment.building import build_network
+from leaf.experiment.cells import Cell
 from leaf.experiment.computing import keep_freed_memory, make_deterministic
-from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
-from leaf.experiment.provenance import device_name, git, versions
+from leaf.experiment.datasets import DATASETS, dataset_file
+from leaf.experiment.devices import device_name
+from leaf.experiment.loading import Data, load
+from leaf.experiment.provenance import git, versions
 from leaf.experiment.scales import SCALES, Settings
 from leaf.experiment.tracking import TRACKERS, Run, Tracking, Watch
 from leaf.experiment.training import Training

@@ -18,7 +18,8 @@ import plain_loop
 import torch
 
 from leaf.experiment.cells import Cell
-from leaf.experiment.datasets import Data, dataset_file, load
+from leaf.experiment.datasets import dataset_file
+from leaf.experiment.loading import Data, load
 from leaf.experiment.rounding import LEAST_ACCURACY, LEAST_LOSS, Bounds, reach_of_rounding, train_epochs
 
 EPOCHS = 2

@@ -19,9 +19,9 @@ import torch
 from measuring import interleaved, ratio, spread, undisturbed
 
 from leaf.experiment.cells import Cell
-from leaf.experiment.datasets import dataset_file, load
-from leaf.experiment.devices import training_device
-from leaf.experiment.provenance import device_name
+from leaf.experiment.datasets import dataset_file
+from leaf.experiment.devices import device_name, training_device
+from leaf.experiment.loading import load
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import Training
 

@@ -17,8 +17,9 @@ from project_copy import PROJECT
 
 from leaf.experiment import fetching
 from leaf.experiment.cells import CHOICES, Cell
-from leaf.experiment.datasets import DATASETS, Data, dataset_file, load
+from leaf.experiment.datasets import DATASETS, dataset_file
 from leaf.experiment.fetching import fetch
+from leaf.experiment.loading import Data, load
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

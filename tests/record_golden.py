@@ -5,7 +5,8 @@ import json
 from conftest import FIXTURES, PROJECT
 from test_training import golden_record
 
-from leaf.experiment.datasets import Data, dataset_file, load
+from leaf.experiment.datasets import dataset_file
+from leaf.experiment.loading import Data, load
 
 
 def data(name: str, train_images: int, test_images: int) -> Data:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import PROJECT
 
-from leaf import LEAF
+from leaf import LEAF, cli
 from leaf.analysis.analyse import analyse
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
 from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart
@@ -34,8 +34,9 @@ from leaf.experiment.cells import Cell
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.identity import Identity
 from leaf.experiment.job import train_cell
+from leaf.experiment.outputs import write_tensors
 from leaf.experiment.provenance import Execution, Session
-from leaf.experiment.records import TRAINING_VERSION, EpochRecord, write_metrics, write_tensors
+from leaf.experiment.records import TRAINING_VERSION, EpochRecord, write_metrics
 from leaf.experiment.runs import Run, write_run
 from leaf.experiment.scales import Settings
 
@@ -396,11 +397,11 @@ def test_the_older_range_of_inputs_is_named_under_the_table_of_matches(project):
         older, forms={name: forms | (edges if "silu" in name else {}) for name, forms in older.forms.items()}
     )
     newer = mixed.select(activation="leaf-silu")
-    (note,) = make_table("matches", mixed, STATISTICS).attrs["notes"]
+    (note,) = TABLES["matches"].make(mixed).attrs["notes"]
     assert note.startswith("1 of 2 cells were recorded with histograms that end at ±16")
     assert note.endswith(f"at most 0.8% of a layer's (activation1 of {cells[0].name}).")
-    assert make_table("matches", older, STATISTICS).attrs["notes"][0].startswith("2 of 2 cells")
-    assert make_table("matches", newer, STATISTICS).attrs["notes"] == []
+    assert TABLES["matches"].make(older).attrs["notes"][0].startswith("2 of 2 cells")
+    assert TABLES["matches"].make(newer).attrs["notes"] == []
     for records, place in ((older, "16"), (newer, "40")):
         chart = forms_chart(records.select(activation="leaf-silu"))
         (bars,) = chart.axes[1].patches
@@ -583,7 +584,7 @@ def test_collected_records_give_the_same_tables_and_figures(project):
     assert (project / "collected/forms.safetensors").stat().st_size < 100_000
 
 
-def test_collecting_by_command(data, project):
+def test_collecting_by_command(data, project, monkeypatch):
     """A trained cell, one that the configuration doesn't know, and the gaps."""
     for name in ("config.yaml", "workflow", "resources"):
         os.symlink(PROJECT / name, project / name)
@@ -600,6 +601,7 @@ def test_collecting_by_command(data, project):
     (own.directory("tiny") / "model.safetensors").unlink()
     main(["collect", "--config", overrides, "--output", "here"])
     assert read_records(project / "here").cells["status"].value_counts()["damaged"] == 1
+    monkeypatch.setattr(cli, "FEW", 0)  # as of many cells: in several processes
     main(["collect", "--config", overrides, "--output", "here", "--without-models"])
     main(["analyse", "here", "--config", overrides])
     records: Records = read_records(project / "here")

@@ -14,8 +14,9 @@ import safetensors.numpy
 from faults import without_overriding_permissions
 
 from leaf.experiment import fetching
-from leaf.experiment.datasets import DATASETS, dataset_file, differences, load
+from leaf.experiment.datasets import DATASETS, dataset_file
 from leaf.experiment.errors import UserError
+from leaf.experiment.loading import differences, load
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ def test_the_commit_is_the_codes_or_none(tmp_path, monkeypatch):
 
 def test_every_device_that_a_cell_was_trained_on_is_told(empty_project, monkeypatch):
     for device, epoch in (("one", 2), ("another", 3), ("one", 4)):
-        monkeypatch.setattr(provenance, "device_name", lambda _, device=device: f"CPU ({device})")
+        monkeypatch.setattr(job, "device_name", lambda _, device=device: f"CPU ({device})")
         with suppress(Killed):
             train(progress=kill_in_epoch(epoch))
     run = read_run(CELL.directory("tiny"))

@@ -39,7 +39,7 @@ def test_import_leaf_starts_no_threads():
     code = (
         "import os, torch\n"
         "before = len(os.listdir('/proc/self/task'))\n"
-        "import leaf\n"
+        "from leaf import *\n"
         "print(len(os.listdir('/proc/self/task')) - before)\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize, prune
 
 import leaf
-from leaf.experiment.procedures import OPTIMIZERS, training_stages
+from leaf.experiment.procedures import OPTIMIZERS
+from leaf.experiment.stages import training_stages
 from leaf.procedures import training_step
 
 IMAGES = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(1))

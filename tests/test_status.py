@@ -21,8 +21,9 @@ from test_job import Killed, kill_in_epoch
 from leaf.cli import main
 from leaf.experiment import identity, job
 from leaf.experiment.cells import Cell
-from leaf.experiment.errors import UserError
+from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.job import Stopped, train_cell
+from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import CellStatus, look, summarize
 
@@ -179,6 +180,24 @@ def test_finished_cells(empty_project, monkeypatch):
         "damaged",
         f"{DIRECTORY}/metrics.csv is missing; 'leaf train' makes the outputs of {DIRECTORY} again",
     )
+
+
+def test_outputs_that_changed_after_the_record_are_damaged(empty_project):
+    """Those that did not are not read, which only those who use them do."""
+    train()
+    model, record = DIRECTORY / "model.safetensors", DIRECTORY / "run.json"
+    content = model.read_bytes()
+    model.write_bytes(content[:-1] + b"x")
+    os.utime(model, (0, 0))  # as copying programs set it
+    assert status()[0] == "damaged"
+    record.touch()
+    assert status()[0] == "done"
+    with pytest.raises(DamagedError, match=r"model\.safetensors is not the file that the run wrote"):
+        read_run(DIRECTORY)
+    model.write_bytes(content)
+    assert status()[0] == "done"
+    model.unlink()
+    assert status()[0] == "damaged"
 
 
 def test_a_longer_run_that_finds_a_shorter_ones_state(empty_project):

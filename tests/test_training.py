@@ -15,11 +15,11 @@ from leaf.experiment import training as training_module
 from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.cells import Cell
 from leaf.experiment.config import read_config
-from leaf.experiment.datasets import Data
-from leaf.experiment.procedures import training_stages
+from leaf.experiment.loading import Data
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, initial_network
 from leaf.experiment.records import TRAINING_VERSION
 from leaf.experiment.scales import Settings
+from leaf.experiment.stages import training_stages
 from leaf.experiment.training import Training
 from leaf.networks import Network
 from leaf.procedures import training_step

@@ -19,10 +19,11 @@ from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
 from leaf.experiment.identity import Identity
 from leaf.experiment.job import train_cell
-from leaf.experiment.procedures import PROCEDURES, training_stages
+from leaf.experiment.procedures import PROCEDURES
 from leaf.experiment.random_streams import initial_network
 from leaf.experiment.runs import read_run, write_run
 from leaf.experiment.scales import Settings
+from leaf.experiment.stages import training_stages
 from leaf.experiment.training import Training
 
 SETTINGS = Settings(epochs=3, train_images=256, test_images=100)

@@ -7,18 +7,16 @@ In a model of your own::
     optimizer = torch.optim.AdamW(leaf.parameter_groups(model, learning_rate=1e-3))
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from leaf import peers as peers  # these register themselves
-from leaf import variants as variants
-from leaf.activations import ACTIVATIONS, AHAF, LEAF
-from leaf.conversion import Conversion, Kept, Replaced, replace_activations
-from leaf.errors import UserError
-from leaf.networks import NETWORKS, KerasNet, LeNet5
-from leaf.procedures import parameter_groups, two_stage_step
-
 if TYPE_CHECKING:
-    from leaf.experiment.cells import build_network
+    from leaf.activations import ACTIVATIONS, AHAF, LEAF
+    from leaf.conversion import Conversion, Kept, Replaced, replace_activations
+    from leaf.errors import UserError
+    from leaf.experiment.building import build_network
+    from leaf.networks import NETWORKS, KerasNet, LeNet5
+    from leaf.procedures import parameter_groups, two_stage_step
 
 __all__ = [
     "ACTIVATIONS",
@@ -37,11 +35,31 @@ __all__ = [
     "two_stage_step",
 ]
 
+_MODULES = {
+    "names": ("ACTIVATIONS", "NETWORKS"),
+    "activations": ("AHAF", "LEAF"),
+    "networks": ("KerasNet", "LeNet5"),
+    "conversion": ("Conversion", "Kept", "Replaced", "replace_activations"),
+    "procedures": ("parameter_groups", "two_stage_step"),
+    "errors": ("UserError",),
+    "experiment.building": ("build_network",),
+}
+"""Where the public names are. They are imported when they are used: ``leaf.names`` and others need no torch."""
+
 
 def __getattr__(name: str) -> Any:
-    """``build_network`` needs the experiment's data sets, which the library alone does not import."""
-    if name == "build_network":
-        from leaf.experiment.cells import build_network
+    """A public name, or a module of the library."""
+    for module, names in _MODULES.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(f"leaf.{module}"), name)
+            return value
+    try:
+        return import_module(f"leaf.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"leaf.{name}":
+            raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
-        return build_network
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

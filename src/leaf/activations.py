@@ -5,34 +5,30 @@ International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from leaf import names
 from leaf.adaptive import SHARING as SHARING  # part of this module's interface
 from leaf.adaptive import Adaptive as Adaptive
 from leaf.adaptive import GatedLine as GatedLine
 from leaf.errors import UserError
-from leaf.registry import Registry
+from leaf.names import ACTIVATIONS as ACTIVATIONS
+from leaf.names import STEP_SLOPE as STEP_SLOPE
+from leaf.names import Activation as Activation
+from leaf.names import AffineFamily, AHAFFamily, LEAFFamily
+from leaf.names import learnable as learnable
+from leaf.names import plain as plain
 
-BASE_FUNCTIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-}
+BASE_FUNCTIONS: dict[str, type[nn.Module]] = {name: function.load() for name, function in names.BASE_FUNCTIONS.items()}
 """The paper's base functions, by the names that they have in ``ACTIVATIONS``."""
 
-# As a slope inside the sigmoid it turns it into the step function that ReLU needs. Not for float16: it overflows there.
-STEP_SLOPE = 2.0**16
 
-
-class AHAF(GatedLine):
+class AHAF(AHAFFamily, GatedLine):
     r"""Adaptive Hybrid Activation Function, :math:`\beta u\,\sigma(\gamma u)`.
 
     Args:
@@ -45,10 +41,7 @@ class AHAF(GatedLine):
     Source: Bodyanskiy & Kostiuk (2023); introduced by the same authors in 2022.
     """
 
-    family = "ahaf"
-    parameter_names = ("beta", "gamma")
     slope_parameter = "gamma"
-    forms = {"relu": (1.0, STEP_SLOPE), "silu": (1.0, 1.0)}
 
     beta: nn.Parameter
     gamma: nn.Parameter
@@ -58,7 +51,7 @@ class AHAF(GatedLine):
         return beta, None, gamma, None
 
 
-class LEAF(GatedLine):
+class LEAF(LEAFFamily, GatedLine):
     r"""Learnable Extended Activation Function, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`.
 
     Args:
@@ -71,15 +64,6 @@ class LEAF(GatedLine):
     Source: Bodyanskiy & Kostiuk (2023).
     """
 
-    family = "leaf"
-    parameter_names = ("p1", "p2", "p3", "p4")
-    forms = {
-        "relu": (1.0, 0.0, STEP_SLOPE, 0.0),
-        "silu": (1.0, 0.0, 1.0, 0.0),
-        "tanh": (0.0, 2.0, 2.0, -1.0),
-        "sigmoid": (0.0, 1.0, 1.0, 0.0),
-    }
-    slow_parameters = ("p2", "p4")
     slope_parameter = "p3"
 
     p1: nn.Parameter
@@ -92,7 +76,7 @@ class LEAF(GatedLine):
         return p1, p2, p3, p4
 
 
-class Affine(Adaptive):
+class Affine(AffineFamily, Adaptive):
     r"""A base function with a scale and a shift that learn, :math:`a f(u) + b`.
 
     The control for capacity: as many parameters as AHAF, none of which changes the function's form.
@@ -105,10 +89,6 @@ class Affine(Adaptive):
     Shape: input and output ``(*, *shape)``, as in ``Adaptive``.
     """
 
-    family = "affine"
-    parameter_names = ("scale", "shift")
-    forms = dict.fromkeys(("relu", "silu", "tanh", "sigmoid"), (1.0, 0.0))
-
     scale: nn.Parameter
     shift: nn.Parameter
 
@@ -117,64 +97,17 @@ class Affine(Adaptive):
         return torch.addcmul(shift, scale, BASE_FUNCTIONS[self.form]()(u))
 
 
-@dataclass(frozen=True)
-class Activation:
-    """All that the rest of the project knows of an activation, under its name in ``ACTIVATIONS``.
-
-    Attributes:
-        family: ``"base"`` for a plain function, else the family of the learnable one.
-        title: the family in tables.
-        form: the plain function that it is or starts as, by its name in ``ACTIVATIONS``: what tables compare it with.
-        make: makes the module for inputs of one sample's shape.
-        adaptive: whether it has parameters to train; the module is an ``Adaptive`` then.
-        slow_parameters: those of them that P24Sl slows down; empty where P24Sl has no meaning.
-        fused: whether ``leaf.kernels`` computes it.
-        start: what it starts as, in words, where that is not quite its form.
-        fully_connected_only: whether it learns after linear layers only and is its form after convolutions.
-        layer: class of the learnable module, for which conversion of other models looks; ``None`` for a plain function.
-    """
-
-    family: str
-    title: str
-    form: str
-    make: Callable[[Sequence[int]], nn.Module]
-    adaptive: bool = False
-    slow_parameters: tuple[str, ...] = ()
-    fused: bool = False
-    start: str = ""
-    fully_connected_only: bool = False
-    layer: type[Adaptive] | None = None
-
-    def build(self, shape: Sequence[int]) -> nn.Module:
-        """The module for inputs of one sample's shape, ``(C, H, W)`` or ``(features,)``.
-
-        What it draws for itself it draws from a copy of torch's generator: a network's weights are the same whatever
-        its activations are.
-        """
-        with torch.random.fork_rng(devices=[]):
-            return self.make(shape)
-
-
-def plain(name: str, function: Callable[[], nn.Module]) -> Activation:
-    """A plain function, such as ``plain("mish", nn.Mish)``; ``name`` is the one it has in ``ACTIVATIONS``."""
-    return Activation("base", "base", name, lambda shape: function())
-
-
-def learnable(family: type[Adaptive], form: str, sharing: str | None = None, start: str = "") -> Activation:
-    """A learnable activation of a family, starting as ``form``; parameters are shared as usual, if not otherwise."""
-    name, title = family.family, family.__name__
-    sharing = sharing or family.usual_sharing
-    if sharing != family.usual_sharing:
-        name, title = f"{sharing}-{name}", f"{title} per {sharing}"
-    make = partial(family, form=form, sharing=sharing)
-    return Activation(name, title, form, make, True, family.slow_parameters, family.fused, start, layer=family)
+def built(kind: Activation, shape: Sequence[int]) -> nn.Module:
+    """What ``Activation.build`` gives."""
+    with torch.random.fork_rng(devices=[]):
+        return kind.make(shape)
 
 
 PROBED_SHAPES = ((2, 4, 6), (3,))
 """Shapes of one sample's input, after a convolution and after a linear layer, that an activation is tried on."""
 
 
-def _check(name: str, kind: Any) -> None:
+def check(name: str, kind: Any) -> None:
     """See that an activation can be registered.
 
     Raises:
@@ -221,16 +154,3 @@ def _probe(name: str, kind: Activation, shape: tuple[int, ...]) -> None:
         raise UserError(
             f"activation {name!r}: gives {found} for inputs of shape {list(inputs.shape)}, not the same shape"
         )
-
-
-ACTIVATIONS: Registry[Activation] = Registry("activation", _check)
-"""Every activation that a network can be built with, by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and controls
-for capacity: ``affine-tanh``, ``channel-leaf-tanh``, …"""
-
-for _name, _function in BASE_FUNCTIONS.items():
-    ACTIVATIONS.register(_name, plain(_name, _function))
-for _families, _sharing in (((AHAF, LEAF, Affine), "element"), ((AHAF, LEAF), "channel")):
-    for _family in _families:
-        for _form in _family.forms:
-            _kind = learnable(_family, _form, _sharing)
-            ACTIVATIONS.register(f"{_kind.family}-{_form}", _kind)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from leaf.kernels import gated_line
 from leaf.kernels.plain import in_memory_order, symbolic
+from leaf.names import Family, GatedLineFamily
 
 SHARING = ("element", "channel", "layer")
 """What can own a set of parameters. ``"shared"`` is an older name of ``"layer"``."""
@@ -27,7 +28,7 @@ def _sizes(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-class Adaptive(nn.Module):
+class Adaptive(Family, nn.Module):
     """What learnable activations share: parameters, each of one number per element, that start as a known function.
 
     A family of them names its parameters and their initial values, and gives its ``formula``.
@@ -52,16 +53,6 @@ class Adaptive(nn.Module):
         RuntimeError: if an input has another size.
     """
 
-    family: ClassVar[str]
-    parameter_names: ClassVar[tuple[str, ...]]
-    forms: ClassVar[dict[str, tuple[float, ...]]]
-    """Initial values of the parameters, in the order of ``parameter_names``, for each form."""
-    slow_parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters that P24Sl trains at a lower learning rate."""
-    usual_sharing: ClassVar[str] = "element"
-    """How its source shares parameters; ``ACTIVATIONS`` has it so, under a name that doesn't say it."""
-    fused: ClassVar[bool] = False
-    """Whether ``leaf.kernels`` computes it; its ``forward`` then does the pooling that follows, if asked to."""
     plain = False
     """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
 
@@ -193,7 +184,7 @@ def _described(value: Any) -> str:
     return f"a tensor of {value.dtype}" if value.layout is torch.strided else f"a tensor of {value.layout}"
 
 
-class GatedLine(Adaptive):
+class GatedLine(GatedLineFamily, Adaptive):
     r"""A family that is a case of :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, which ``leaf.kernels`` computes.
 
     Args:
@@ -206,7 +197,6 @@ class GatedLine(Adaptive):
     output ``(N, C, H // 2, W // 2)``.
     """
 
-    fused = True
     slope_parameter: ClassVar[str] = ""
     """The name of the slope inside the sigmoid, in a family that can start as ReLU."""
     slope: float | None = None

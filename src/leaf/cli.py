@@ -31,6 +31,9 @@ from leaf.workflow import check_names
 if TYPE_CHECKING:
     from leaf.analysis.collection import Records
 
+FEW = 20
+"""Up to so many cells are gathered in less time than it takes to start processes."""
+
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 
 
@@ -342,7 +345,11 @@ def _collect(options: argparse.Namespace) -> None:
         if name in config.in_all or existing.intersection(of_it) - in_all:  # what nobody has begun has no gaps to mark
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
-    records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)
+    with _processes(config, [collect.__module__]) as pool:
+        records = collect(
+            cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models,
+            each=pool.map if len(existing) > FEW else map,
+        )  # fmt: skip
     if options.add and (options.output / RECORDS[0]).exists():
         records = merge(read_records(options.output), records)
     write_records(records, options.output)
@@ -353,20 +360,27 @@ def _analyse(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import analyse
     from leaf.analysis.collection import read_records
 
-    values = _config(options).values
-    context = multiprocessing.get_context("forkserver")
+    config = _config(options)
+    values = config.values
     modules = {product.function.partition(":")[0] for product in FIGURES.values()}
-    context.set_forkserver_preload(sorted(modules))  # torch and matplotlib are loaded once for all of them
-    with ProcessPoolExecutor(options.threads, context, load_guests, (values["guests"],)) as pool:
+    with _processes(config, sorted(modules), options.threads) as pool:
         records = read_records(options.directory)
         analyse(records, options.directory, values["figure_format"], values["statistics"], pool.map)
     print(f"{options.directory}: tables and figures made")
 
 
+def _processes(config: Config, modules: Sequence[str], number: int | None = None) -> ProcessPoolExecutor:
+    """Processes that know the guests and have some modules; as many as cores if no number is given."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(modules))  # what they import, such as torch, is loaded once for all processes
+    return ProcessPoolExecutor(number, context, load_guests, (config.values["guests"],))
+
+
 def _verify(options: argparse.Namespace) -> None:
     from leaf.analysis.collection import read_records
     from leaf.analysis.verify import verifiable, verify
-    from leaf.experiment.datasets import dataset_file, load
+    from leaf.experiment.datasets import dataset_file
+    from leaf.experiment.loading import load
 
     records = read_records(options.records)
     candidates = verifiable(records)

@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from leaf.activations import ACTIVATIONS, Adaptive
 from leaf.errors import UserError
-from leaf.registry import Registry
-
-ImageShape = tuple[int, int, int]
-"""Channels, height and width of one image."""
+from leaf.names import KERASNET, LENET5
+from leaf.names import NETWORKS as NETWORKS
+from leaf.names import ImageShape as ImageShape
 
 
 class Network(nn.Sequential):
@@ -84,8 +83,8 @@ def _halves(layer: nn.Module | None) -> bool:
 class LeNet5(Network):
     """LeNet-5 as the experiment has it: no bias in the convolutions nor in the last layer."""
 
-    title = "LeNet-5"
-    seconds_per_1000_images = 0.36
+    title = LENET5.title
+    seconds_per_1000_images = LENET5.seconds_per_1000_images
 
     def __init__(self, image_shape: ImageShape = (1, 28, 28), activation: str = "relu", classes: int = 10) -> None:
         super().__init__(image_shape, activation, classes)
@@ -111,8 +110,8 @@ class KerasNet(Network):
     The published code's comment says 50% dropout before the last layer; the code, and so this class, drops 20%.
     """
 
-    title = "KerasNet"
-    seconds_per_1000_images = 1.3
+    title = KERASNET.title
+    seconds_per_1000_images = KERASNET.seconds_per_1000_images
 
     def __init__(self, image_shape: ImageShape = (3, 32, 32), activation: str = "relu", classes: int = 10) -> None:
         super().__init__(image_shape, activation, classes)
@@ -139,7 +138,7 @@ class KerasNet(Network):
         self.linear2 = nn.Linear(512, classes)
 
 
-def _check(name: str, kind: Any) -> None:
+def check(name: str, kind: Any) -> None:
     """See that a network can be registered.
 
     Raises:
@@ -149,10 +148,3 @@ def _check(name: str, kind: Any) -> None:
         raise UserError(f"network {name!r} is no class that derives from leaf.networks.Network")
     if not isinstance(getattr(kind, "title", None), str):
         raise UserError(f"network {name!r}: the class has no title, its name in tables")
-
-
-NETWORKS: Registry[type[Network]] = Registry("network", _check)
-"""Every network of the grid, by name."""
-
-NETWORKS.register("lenet5", LeNet5)
-NETWORKS.register("kerasnet", KerasNet)

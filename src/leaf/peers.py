@@ -4,13 +4,14 @@ What a parameter belongs to differs between them, as their sources have it: PReL
 the rational function have one set for each layer; LEAF and AHAF one for each element.
 """
 
-from torch import Tensor, nn, ones_like
+from torch import Tensor, ones_like
 from torch.nn.functional import prelu
 
-from leaf.activations import ACTIVATIONS, Adaptive, GatedLine, learnable, plain
+from leaf.adaptive import Adaptive, GatedLine
+from leaf.names import PReLUFamily, RationalFamily, SwishFamily
 
 
-class PReLU(Adaptive):
+class PReLU(PReLUFamily, Adaptive):
     r"""Parametric rectified linear unit, :math:`\max(u, 0) + a \min(u, 0)`, which starts with a = 0.25.
 
     Args:
@@ -22,16 +23,11 @@ class PReLU(Adaptive):
     Source: He, Zhang, Ren & Sun, "Delving Deep into Rectifiers", 2015, Eq. 1.
     """
 
-    family = "prelu"
-    usual_sharing = "channel"
-    parameter_names = ("slope",)
-    forms = {"relu": (0.25,)}
-
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
         return prelu(u, *parameters)
 
 
-class Swish(GatedLine):
+class Swish(SwishFamily, GatedLine):
     r"""Swish with a slope that learns, :math:`u\,\sigma(\beta u)`.
 
     Args:
@@ -43,17 +39,12 @@ class Swish(GatedLine):
     Source: Ramachandran, Zoph & Le, "Searching for Activation Functions", 2017.
     """
 
-    family = "swish"
-    usual_sharing = "layer"
-    parameter_names = ("beta",)
-    forms = {"silu": (1.0,)}
-
     def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         (beta,) = parameters
         return ones_like(beta), None, beta, None
 
 
-class Rational(Adaptive):
+class Rational(RationalFamily, Adaptive):
     r"""A rational (Padé) function of type (3, 2), :math:`(a_3 u^3 + a_2 u^2 + a_1 u + a_0) / (b_2 u^2 + b_1 u + b_0)`.
 
     It starts as the best approximation to ReLU on [-1, 1], and nothing keeps its denominator from 0.
@@ -67,19 +58,6 @@ class Rational(Adaptive):
     Source: Boullé, Nakatsukasa & Townsend, "Rational neural networks", 2020; the initial values are its code's.
     """
 
-    family = "rational"
-    usual_sharing = "layer"
-    parameter_names = ("a0", "a1", "a2", "a3", "b0", "b1", "b2")
-    forms = {"relu": (0.0218, 0.5, 1.5957, 1.1915, 1.0, 0.0, 2.383)}
-
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
         a0, a1, a2, a3, b0, b1, b2 = parameters
         return (((a3 * u + a2) * u + a1) * u + a0) / ((b2 * u + b1) * u + b0)
-
-
-ACTIVATIONS.register(
-    "gelu", plain("gelu", nn.GELU)
-)  # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; the exact one
-ACTIVATIONS.register("prelu", learnable(PReLU, "relu", start="leaky ReLU"))
-ACTIVATIONS.register("swish", learnable(Swish, "silu"))
-ACTIVATIONS.register("rational", learnable(Rational, "relu", start="ReLU (nearly)"))

@@ -2,7 +2,7 @@
 
 import re
 from collections import UserDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from leaf.errors import UserError
@@ -19,11 +19,13 @@ class Registry(UserDict[str, Thing]):
     Args:
         kind: what the things are, in one word for messages.
         check: called with a name and what is to be registered under it; raises ``UserError`` if that cannot be.
+        known: what the table starts with. It is not checked here, where that may need torch, but by the tests.
     """
 
-    def __init__(self, kind: str, check: Callable[[str, Any], None]) -> None:
+    def __init__(self, kind: str, check: Callable[[str, Any], None], known: Mapping[str, Thing] | None = None) -> None:
         super().__init__()
         self.kind, self.check = kind, check
+        self.data = dict(known or {})
 
     def register(self, name: str, thing: Thing) -> None:
         """Add something under a name. ``registry[name] = thing`` and ``registry.update(…)`` do the same.

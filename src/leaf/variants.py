@@ -1,22 +1,13 @@
-"""Activations beyond the published commands: in the fully connected part only, the F-neuron, frozen parameters."""
-
-from collections.abc import Sequence
-from dataclasses import replace
+"""The F-neuron's activation, which the published code has beside AHAF and LEAF."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from leaf.activations import ACTIVATIONS, AHAF, LEAF, Activation, Adaptive, learnable, plain
-
-CENTRES = tuple(-4 + 8 * i / 17 for i in range(18))
-"""Where the F-neuron's membership functions have their tops, 8/17 from each other."""
+from leaf.adaptive import Adaptive
+from leaf.names import CENTRES, FNeuronFamily
 
 
-def _at_centres(function: nn.Module) -> tuple[float, ...]:
-    return tuple(function(torch.tensor(CENTRES, dtype=torch.float64)).tolist())
-
-
-class FNeuron(Adaptive):
+class FNeuron(FNeuronFamily, Adaptive):
     r"""The F-neuron's activation, :math:`\sum_{i=0}^{17} w_i \mu_i(u)`: straight lines between 18 points that learn.
 
     :math:`\mu_i(u) = \max(0, 1 - |u - c_i| \cdot 17/8)` with centres :math:`c_i = -4 + 8i/17`; outside [-4, 4] the two
@@ -31,56 +22,7 @@ class FNeuron(Adaptive):
     Source: the public implementation of Bodyanskiy & Kostiuk (2023).
     """
 
-    family = "fneuron"
-    parameter_names = tuple(f"w{i}" for i in range(18))
-    forms = {
-        "tanh": _at_centres(nn.Tanh()),
-        "sigmoid": _at_centres(nn.Sigmoid()),
-        "hardtanh": _at_centres(nn.Hardsigmoid()),
-        "hardsigmoid": _at_centres(nn.Hardsigmoid()),
-    }
-
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
         distance = u.clamp(CENTRES[0], CENTRES[-1])[..., None] - u.new_tensor(CENTRES)
         membership = (1 - distance.abs() * 17 / 8).clamp(min=0)
         return (membership * torch.stack(parameters, -1)).sum(-1)
-
-
-def in_fully_connected_part(kind: Activation) -> Activation:
-    """A learnable activation after linear layers; after convolutions the plain function of its form."""
-
-    def make(shape: Sequence[int]) -> nn.Module:
-        return (kind if len(shape) == 1 else ACTIVATIONS[kind.form]).make(shape)
-
-    return replace(kind, family=f"{kind.family}@ffn", make=make, fully_connected_only=True)
-
-
-ACTIVATIONS.register("hardtanh", plain("hardtanh", nn.Hardtanh))
-ACTIVATIONS.register("hardsigmoid", plain("hardsigmoid", nn.Hardsigmoid))
-for family, title in ((AHAF, "AHAF"), (LEAF, "LEAF"), (FNeuron, "F-neuron")):
-    for form in family.forms:
-        kind = replace(learnable(family, form), title=title)
-        ACTIVATIONS.register(f"{family.family}-{form}@ffn", in_fully_connected_part(kind))
-
-
-def with_frozen(kind: Activation, *names: str) -> Activation:
-    """A learnable activation whose parameters of these names keep their initial values."""
-
-    def make(shape: Sequence[int]) -> nn.Module:
-        layer = kind.make(shape)
-        for name in names:
-            layer.get_parameter(name).requires_grad_(False)
-        return layer
-
-    return replace(
-        kind,
-        family=f"frozen_{'_'.join(names)}-{kind.family}",
-        title=f"{kind.title} ({', '.join(names)} frozen)",
-        make=make,
-        slow_parameters=tuple(name for name in kind.slow_parameters if name not in names),
-    )
-
-
-for frozen in (("p2", "p4"), ("p2",)):
-    kind = with_frozen(learnable(LEAF, "tanh"), *frozen)
-    ACTIVATIONS.register(f"{kind.family}-tanh", kind)

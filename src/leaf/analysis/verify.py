@@ -7,8 +7,8 @@ import torch
 
 from leaf.analysis.collection import Records
 from leaf.experiment.cells import Cell
-from leaf.experiment.datasets import Data
 from leaf.experiment.errors import UserError
+from leaf.experiment.loading import Data
 from leaf.experiment.procedures import PROCEDURES
 from leaf.experiment.rounding import reach_of_rounding, train_epochs
 from leaf.experiment.status import DIVERGED, DONE

@@ -1,6 +1,7 @@
 """What a cell is, how a configuration expands into cells, and where a cell's files lie: known here and nowhere else."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -8,12 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from leaf.activations import ACTIVATIONS
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
 from leaf.experiment.scales import Scale
-from leaf.networks import NETWORKS, Network
+from leaf.names import ACTIVATIONS, NETWORKS
 
 CHOICES: dict[str, Mapping[str, Any]] = {
     "network": NETWORKS,
@@ -30,23 +30,8 @@ CELL_PATTERN = "{network}/{dataset}/{activation}/{procedure}/{optimizer}/seed{se
 RESULTS = Path("results")
 OUTPUTS = ("metrics.csv", "model.safetensors", "forms.safetensors", "run.json")
 """The files that a finished cell leaves in its directory."""
-
-
-def build_network(network: str, dataset: str, activation: str) -> Network:
-    """A network for a data set's images, with PyTorch's default initialization.
-
-    Args:
-        network: ``"lenet5"`` or ``"kerasnet"``.
-        dataset: ``"fashion_mnist"`` or ``"cifar10"``.
-        activation: a name in ``leaf.activations.ACTIVATIONS``, such as ``"leaf-tanh"``.
-
-    Raises:
-        UserError: if a name is unknown.
-    """
-    for field, value in {"network": network, "dataset": dataset, "activation": activation}.items():
-        check_choice(field, value)
-    data = DATASETS[dataset]
-    return NETWORKS[network](data.image_shape, activation, data.classes)
+STATE, PREVIOUS = "state.pt", "state.previous.pt"
+"""The states that a cell in training leaves there: the newest, and the one before it."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +50,9 @@ class Cell:
     seed: int
 
     def __post_init__(self) -> None:
-        for field in CHOICES:
-            check_choice(field, getattr(self, field), f"cell {self.name}: ")
+        for field, known in CHOICES.items():
+            if getattr(self, field) not in known:
+                check_choice(field, getattr(self, field), f"cell {self.name}: ")
         activation, procedure = ACTIVATIONS[self.activation], PROCEDURES[self.procedure]
         about_parameters = {
             "trains activation parameters in a stage of their own": procedure.two_stage,
@@ -118,7 +104,7 @@ class Cell:
 
     def directory(self, scale: str) -> Path:
         """Where the cell's files lie, relative to the working directory."""
-        return RESULTS / scale / self.name
+        return Path(f"{RESULTS}/{scale}/{self.name}")
 
     @classmethod
     def parse(cls, name: str) -> "Cell":
@@ -146,13 +132,18 @@ def existing_cells(scale: str, *files: str) -> list[Cell]:
 
     What is no cell here, such as one with a guest that the configuration doesn't name, is told of and passed over.
     """
-    top, found = RESULTS / scale, []
-    for directory in sorted({path.parent for file in files for path in top.rglob(file)}):
+    top, found = str(RESULTS / scale), []
+    for directory in sorted(place for place, _, names in os.walk(top) if not set(files).isdisjoint(names)):
         try:
-            found.append(Cell.parse(str(directory.relative_to(top))))
+            found.append(Cell.parse(os.path.relpath(directory, top)))
         except UserError as error:
             print(f"{directory}: passed over: {error}", file=sys.stderr)
     return sort_cells(found)
+
+
+def has_state(directory: Path) -> bool:
+    """Whether a cell has left a state; only ``checkpoint.load_state`` decides whether it can be used."""
+    return any((directory / name).exists() for name in (STATE, PREVIOUS))
 
 
 def check_result_path(path: str, scales: Mapping[str, Scale]) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
+from leaf.experiment.cells import PREVIOUS, STATE
 from leaf.experiment.files import write_whole
 from leaf.experiment.identity import Identity
-
-STATE, PREVIOUS = "state.pt", "state.previous.pt"
 
 
 def save_state(directory: Path, state: Mapping[str, Any]) -> None:
@@ -73,11 +72,6 @@ def _check_intact(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is damaged")
-
-
-def has_state(directory: Path) -> bool:
-    """Whether a cell has left a state; only ``load_state`` decides whether it can be used."""
-    return any((directory / name).exists() for name in (STATE, PREVIOUS))
 
 
 def drop_previous(directory: Path) -> None:

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from leaf.experiment.cells import OUTPUTS, Cell
-from leaf.experiment.checkpoint import PREVIOUS, STATE, has_state
+from leaf.experiment.cells import OUTPUTS, PREVIOUS, STATE, Cell, has_state
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.identity import Identity
 from leaf.experiment.lock import hold, is_held

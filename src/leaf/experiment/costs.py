@@ -9,7 +9,7 @@ from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.procedures import PROCEDURES
 from leaf.experiment.scales import Settings
-from leaf.networks import NETWORKS
+from leaf.names import NETWORKS
 
 START_MINUTES = 10
 """For Snakemake, Python and the data set to load from a file system that is shared with others."""

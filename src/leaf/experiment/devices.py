@@ -12,6 +12,13 @@ from pathlib import Path
 import torch
 
 from leaf.experiment.errors import UserError
+from leaf.experiment.provenance import cpu_name
+
+
+def device_name(device: torch.device) -> str:
+    """The make of a device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
 
 NO_MPS = (
     "several cells train on this GPU in turn, not at once: start NVIDIA's multi-process service once per machine with"

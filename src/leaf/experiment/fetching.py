@@ -22,9 +22,10 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from leaf.experiment.datasets import DATASETS, Arrays, dataset_file, differences
+from leaf.experiment.datasets import DATASETS, Arrays, dataset_file
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_whole
+from leaf.experiment.loading import differences
 
 DIRECTORY_VARIABLE = "LEAF_DATASETS"
 """Environment variable that names a directory with data sets, like the configuration's ``datasets_directory``."""

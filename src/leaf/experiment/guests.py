@@ -13,14 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-
-from leaf.activations import ACTIVATIONS
-from leaf.experiment.cells import Cell, build_network
+from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.scales import Settings
-from leaf.networks import NETWORKS
+from leaf.names import ACTIVATIONS, NETWORKS
 from leaf.registry import Registry
 
 REGISTRIES: dict[str, Registry[Any]] = {registry.kind: registry for registry in (ACTIVATIONS, NETWORKS, DATASETS)}
@@ -96,11 +93,11 @@ def _run(file: str, source: bytes) -> list[tuple[str, str]]:
     except (Exception, SystemExit) as error:
         for field, registry in REGISTRIES.items():
             registry.data = before[field]
-        raise UserError(f"guest {file}: {_in_a_line(error, file)}") from None
+        raise UserError(f"guest {file}: {in_a_line(error, file)}") from None
     return brought
 
 
-def _in_a_line(error: BaseException, file: str) -> str:
+def in_a_line(error: BaseException, file: str) -> str:
     """What went wrong and, if it did inside the guest file, in which line there."""
     if isinstance(error, UserError):
         return str(error)
@@ -110,29 +107,6 @@ def _in_a_line(error: BaseException, file: str) -> str:
         trace = trace.tb_next
     where = f" (line {line})" if line else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
-
-
-def check_cell(cell: Cell) -> None:
-    """See that a cell with guests has a network that turns its data set's images into logits.
-
-    Raises:
-        UserError: if not.
-    """
-    guests = guests_of(cell)
-    if not guests:
-        return
-    data = DATASETS[cell.dataset]
-    try:
-        network = build_network(cell.network, cell.dataset, cell.activation).eval()
-        if not network.activations:
-            raise UserError("it has no activations: layers whose own names start with activation")
-        with torch.no_grad():
-            found = list(network(torch.zeros(2, *data.image_shape)).shape)
-        if found != [2, data.classes]:
-            raise UserError(f"two images give {found}, not {[2, data.classes]}: a row of logits each")
-    except Exception as error:
-        what = f"network {cell.network!r} with {cell.activation!r} for {cell.dataset!r}"
-        raise UserError(f"{', '.join(guests)}: {what}: {_in_a_line(error, next(iter(guests)))}") from None
 
 
 # --- what makes a cell ------------------------------------------------------------------------------------------------

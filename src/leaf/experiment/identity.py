@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import DATASETS
@@ -41,16 +39,16 @@ class Identity:
     parent: str | None = None
 
     @classmethod
-    def of(cls, cell: Cell, scale: str, settings: Settings, device: torch.device | str | None = None) -> "Identity":
+    def of(cls, cell: Cell, scale: str, settings: Settings, device: object = None) -> "Identity":
         """The identity of results that a cell would get now.
 
         Args:
-            device: where the cell would train; ``None`` or ``"auto"`` if any device will do.
+            device: where the cell would train, a ``torch.device`` or its name; ``None`` or ``"auto"`` if any will do.
         """
-        kind = None if device in (None, "auto") else torch.device(device).type
+        kind = None if device in (None, "auto") else str(device).partition(":")[0]
         weights = cell.parent.directory(scale) / "model.safetensors" if cell.parent else None
         return cls(
-            cell.name, asdict(settings), TRAINING_VERSION, DATASETS[cell.dataset].sha256, kind, guests_of(cell),
+            cell.name, dict(vars(settings)), TRAINING_VERSION, DATASETS[cell.dataset].sha256, kind, guests_of(cell),
             sha256(weights) if weights and weights.exists() else None,
         )  # fmt: skip
 
@@ -96,10 +94,10 @@ class Identity:
 
 def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
     """``Identity.to_json`` for several cells of one scale; ``guests.read_settings`` reads it."""
-    return _json(asdict(settings), {file: digest for cell in cells for file, digest in guests_of(cell).items()})
+    return _json(vars(settings), {file: digest for cell in cells for file, digest in guests_of(cell).items()})
 
 
-def _json(settings: dict[str, Any], guests: dict[str, str]) -> str:
+def _json(settings: Mapping[str, Any], guests: dict[str, str]) -> str:
     return json.dumps({**settings, **({"guests": guests} if guests else {})}, sort_keys=True, separators=(",", ":"))
 
 

@@ -13,16 +13,16 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from leaf.activations import ACTIVATIONS
-from leaf.experiment.cells import OUTPUTS, Cell
-from leaf.experiment.checkpoint import PREVIOUS, STATE, drop_previous, load_state, save_state
+from leaf.experiment.building import check_cell
+from leaf.experiment.cells import OUTPUTS, PREVIOUS, STATE, Cell
+from leaf.experiment.checkpoint import drop_previous, load_state, save_state
 from leaf.experiment.computing import PRECISIONS
-from leaf.experiment.datasets import DATASETS, dataset_file, load
-from leaf.experiment.devices import training_device
+from leaf.experiment.datasets import DATASETS, dataset_file
+from leaf.experiment.devices import device_name, training_device
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import remove_parts
-from leaf.experiment.guests import check_cell
 from leaf.experiment.identity import Identity
+from leaf.experiment.loading import load
 from leaf.experiment.lock import hold
 from leaf.experiment.outputs import write_outputs
 from leaf.experiment.progress import BEAT, Progress, drop_progress, note_failure, write_progress
@@ -32,6 +32,7 @@ from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import Run, Tracking, Watch
 from leaf.experiment.training import Training
 from leaf.kernels import kernel_for
+from leaf.names import ACTIVATIONS
 
 CellProgress = Callable[[int, int, int], None]
 """Called with the epoch, the minibatches done in it, and their number in all."""
@@ -145,7 +146,7 @@ class _Job:
         self.cell, self.scale, self.settings, self.say = cell, scale, settings, say
         self.directory, self.started = cell.directory(scale), time.time()
         _check_files(self.directory)
-        session = Session.start(device)
+        session = Session.start(device_name(device))
         self.epochs = cell.epochs(settings.epochs)
         check_cell(cell)
         weights = self._take_parent()

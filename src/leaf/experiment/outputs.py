@@ -1,12 +1,16 @@
 """Writes the outputs of a finished training."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from torch import Tensor
 
-from leaf.activations import ACTIVATIONS
 from leaf.experiment.cells import Cell
+from leaf.experiment.files import write_whole
 from leaf.experiment.identity import Identity
 from leaf.experiment.observations import (
     QUANTILES,
@@ -15,9 +19,10 @@ from leaf.experiment.observations import (
     weighted_layers,
 )
 from leaf.experiment.provenance import Execution, Session, peak_memory
-from leaf.experiment.records import write_metrics, write_tensors
+from leaf.experiment.records import write_metrics
 from leaf.experiment.runs import Run, write_run
 from leaf.experiment.training import TEST_BATCH_SIZE, Training
+from leaf.names import ACTIVATIONS
 
 
 def write_outputs(
@@ -46,6 +51,16 @@ def write_outputs(
         peak_memory_bytes=peak_memory(),
     )
     write_run(directory, run)
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
+    """Write a safetensors file; tensors are made contiguous, as the format demands.
+
+    What ``about`` tells goes into the file's metadata as one JSON text: of several entries the order would be random.
+    """
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"about": json.dumps(about)} if about else None
+    write_whole(file, lambda part: safetensors.torch.save_file(contiguous, part, metadata))
 
 
 def _forms(training: Training) -> dict[str, torch.Tensor]:

@@ -8,15 +8,10 @@ Each procedure can also take over a base network that was trained up to some epo
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from leaf.activations import Adaptive
-from leaf.networks import Network
-from leaf.procedures import Stage, parameter_groups, two_stages
+from leaf.names import Imported
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Procedures(dict[str, Procedure]):
         return replace(plan, title=f"patched at epoch {epoch}, {plan.title}", start=epoch)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(self.plain_name(name))
+        return isinstance(name, str) and (super().__contains__(name) or super().__contains__(self.plain_name(name)))
 
 
 PROCEDURES = Procedures(
@@ -81,46 +76,12 @@ class Optimizer:
     """An optimizer of the experiment: its class, its settings, and P24Sl's learning rate for ``p2`` and ``p4``."""
 
     title: str
-    kind: Callable[..., torch.optim.Optimizer]
+    kind: Imported
     settings: dict[str, Any]
     slow_learning_rate: float
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "adam": Optimizer("Adam", torch.optim.Adam, {"lr": 1e-3}, 1e-6),
-    "rmsprop": Optimizer("RMSprop", torch.optim.RMSprop, {"lr": 1e-4, "alpha": 0.9, "eps": 1e-7}, 1e-5),
+    "adam": Optimizer("Adam", Imported("torch.optim:Adam"), {"lr": 1e-3}, 1e-6),
+    "rmsprop": Optimizer("RMSprop", Imported("torch.optim:RMSprop"), {"lr": 1e-4, "alpha": 0.9, "eps": 1e-7}, 1e-5),
 }
-
-
-def training_stages(network: Network, procedure: str, optimizer: str) -> list[Stage]:
-    """The stages of one training step of ``network``, in order.
-
-    Args:
-        procedure: a name in ``PROCEDURES``.
-        optimizer: a name in ``OPTIMIZERS``.
-
-    Raises:
-        ValueError: if the network has nothing that the procedure is about.
-    """
-    adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
-    plan, choice = PROCEDURES[procedure], OPTIMIZERS[optimizer]
-    if (plan.two_stage or plan.weights_rest) and not adaptive:
-        raise ValueError(f"{plan.title} trains activation parameters by themselves, this network has none")
-    if plan.slow and not any(layer.slow_parameters for layer in adaptive):
-        raise ValueError(f"{plan.title} slows parameters p2 and p4 down, which only LEAF has")
-    rate = choice.settings["lr"]
-    slow_rate = choice.slow_learning_rate if plan.slow else rate
-    on_gpu = next(network.parameters()).is_cuda
-
-    def optimize(of: str) -> torch.optim.Optimizer:
-        groups = parameter_groups(network, rate, slow_learning_rate=slow_rate, weight_decay=0.0, of=of)
-        # The published code's default implementation, on a GPU in the form that a CUDA graph can hold: there the bias
-        # corrections of Adam are float32, up to 1e-5 of a step off. The fused one would save 4% of a step, but rounds
-        # otherwise: it takes the second epoch of LeNet-5 with ReLU further from the published one than a reproduction
-        # may be.
-        return choice.kind(groups, foreach=False, capturable=on_gpu, **choice.settings)
-
-    if not plan.two_stage and not plan.weights_rest:
-        return [Stage(optimize("all"), [])]
-    stages = two_stages(optimize("activations"), optimize("others"))
-    return stages[:1] if plan.weights_rest else stages

@@ -12,8 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from leaf.experiment.errors import UserError
 
 
@@ -55,14 +53,16 @@ class Session:
     seconds: float = 0.0
 
     @classmethod
-    def start(cls, device: torch.device) -> "Session":
-        """A session that starts now on a device, with the code as it is now.
+    def start(cls, device: str) -> "Session":
+        """A session that starts now, with the code as it is now.
+
+        Args:
+            device: make of the device.
 
         Raises:
             UserError: if the version of a package cannot be found.
         """
-        host, make = socket.gethostname(), device_name(device)
-        return cls(timestamp(time.time()), host, make, **git(), versions=versions())
+        return cls(timestamp(time.time()), socket.gethostname(), device, **git(), versions=versions())
 
 
 def timestamp(seconds: float) -> str:
@@ -70,10 +70,8 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def device_name(device: torch.device) -> str:
-    """The make of a device."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+def cpu_name() -> str:
+    """The make of the CPU."""
     models = [
         line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")
     ]

@@ -10,17 +10,12 @@
 
 import csv
 import io
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
-from torch import Tensor
-
-from leaf.experiment.files import write_text, write_whole
+from leaf.experiment.files import write_text
 
 TRAINING_VERSION = 1
 """Raised when a change of the code changes results; the golden test checks that. History:
@@ -68,13 +63,3 @@ def write_metrics(file: Path, records: Iterable[EpochRecord]) -> None:
     writer.writeheader()
     writer.writerows(asdict(record) for record in records)
     write_text(file, text.getvalue())
-
-
-def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
-    """Write a safetensors file; tensors are made contiguous, as the format demands.
-
-    What ``about`` tells goes into the file's metadata as one JSON text: of several entries the order would be random.
-    """
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"about": json.dumps(about)} if about else None
-    write_whole(file, lambda part: safetensors.torch.save_file(contiguous, part, metadata))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from leaf.experiment.cells import Cell
-from leaf.experiment.datasets import Data
+from leaf.experiment.loading import Data
 from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import Training

@@ -14,16 +14,17 @@ from torch.nn.functional import cross_entropy
 
 from leaf.activations import Adaptive
 from leaf.experiment.augmentation import augment, to_unit_interval
-from leaf.experiment.cells import Cell, build_network
+from leaf.experiment.building import build_network
+from leaf.experiment.cells import Cell
 from leaf.experiment.computing import compute_in, keep_freed_memory, make_deterministic
-from leaf.experiment.datasets import Data
 from leaf.experiment.graphs import Step, recorded
 from leaf.experiment.guests import guests_of
+from leaf.experiment.loading import Data
 from leaf.experiment.observations import first_nonfinite_layer, gradient_norms, parameter_quantiles
-from leaf.experiment.procedures import training_stages
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, epoch_order, initial_network
 from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import Settings
+from leaf.experiment.stages import training_stages
 from leaf.networks import Network
 from leaf.procedures import training_step
 

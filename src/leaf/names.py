@@ -1,0 +1,297 @@
+"""Every activation and network by name, with all that is known of it without torch, which takes seconds to import.
+
+Naming, listing and counting cells needs no more than this. The classes are given by their import paths and imported
+when one is used; what is stated here of a family or a network, its class takes from here.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from leaf.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from leaf.adaptive import Adaptive
+    from leaf.networks import Network
+
+ImageShape = tuple[int, int, int]
+"""Channels, height and width of one image."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A class or function that is imported when it is called, by its path, such as ``torch.nn:ReLU``."""
+
+    path: str
+
+    @property
+    def __name__(self) -> str:
+        return self.path.rpartition(":")[2]
+
+    def load(self) -> Any:
+        """The class or function itself."""
+        return resolve_name(self.path)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.load()(*args, **kwargs)
+
+
+# --- families of learnable activations --------------------------------------------------------------------------------
+
+# As a slope inside the sigmoid it turns it into the step function that ReLU needs. Not for float16: it overflows there.
+STEP_SLOPE = 2.0**16
+
+
+class Family:
+    """What is known of a family of learnable activations without its class, which derives from this."""
+
+    family: ClassVar[str]
+    parameter_names: ClassVar[tuple[str, ...]]
+    forms: ClassVar[dict[str, tuple[float, ...]]]
+    """Initial values of the parameters, in the order of ``parameter_names``, for each form."""
+    slow_parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters that P24Sl trains at a lower learning rate."""
+    usual_sharing: ClassVar[str] = "element"
+    """How its source shares parameters; ``ACTIVATIONS`` has it so, under a name that doesn't say it."""
+    fused: ClassVar[bool] = False
+    """Whether ``leaf.kernels`` computes it; its ``forward`` then does the pooling that follows, if asked to."""
+
+
+class GatedLineFamily(Family):
+    fused = True
+
+
+class AHAFFamily(GatedLineFamily):
+    family = "ahaf"
+    parameter_names = ("beta", "gamma")
+    forms = {"relu": (1.0, STEP_SLOPE), "silu": (1.0, 1.0)}
+
+
+class LEAFFamily(GatedLineFamily):
+    family = "leaf"
+    parameter_names = ("p1", "p2", "p3", "p4")
+    forms = {
+        "relu": (1.0, 0.0, STEP_SLOPE, 0.0),
+        "silu": (1.0, 0.0, 1.0, 0.0),
+        "tanh": (0.0, 2.0, 2.0, -1.0),
+        "sigmoid": (0.0, 1.0, 1.0, 0.0),
+    }
+    slow_parameters = ("p2", "p4")
+
+
+class AffineFamily(Family):
+    family = "affine"
+    parameter_names = ("scale", "shift")
+    forms = dict.fromkeys(("relu", "silu", "tanh", "sigmoid"), (1.0, 0.0))
+
+
+class PReLUFamily(Family):
+    family = "prelu"
+    usual_sharing = "channel"
+    parameter_names = ("slope",)
+    forms = {"relu": (0.25,)}
+
+
+class SwishFamily(GatedLineFamily):
+    family = "swish"
+    usual_sharing = "layer"
+    parameter_names = ("beta",)
+    forms = {"silu": (1.0,)}
+
+
+class RationalFamily(Family):
+    family = "rational"
+    usual_sharing = "layer"
+    parameter_names = ("a0", "a1", "a2", "a3", "b0", "b1", "b2")
+    forms = {"relu": (0.0218, 0.5, 1.5957, 1.1915, 1.0, 0.0, 2.383)}
+
+
+CENTRES = tuple(-4 + 8 * i / 17 for i in range(18))
+"""Where the F-neuron's membership functions have their tops, 8/17 from each other."""
+
+_HARD_SIGMOID = tuple(min(max(centre + 3, 0), 6) / 6 for centre in CENTRES)
+
+
+class FNeuronFamily(Family):
+    family = "fneuron"
+    parameter_names = tuple(f"w{i}" for i in range(18))
+    forms = {
+        "tanh": tuple(map(math.tanh, CENTRES)),
+        "sigmoid": tuple(1 / (1 + math.exp(-centre)) for centre in CENTRES),
+        "hardtanh": _HARD_SIGMOID,
+        "hardsigmoid": _HARD_SIGMOID,
+    }
+
+
+# --- activations ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Activation:
+    """All that the rest of the project knows of an activation, under its name in ``ACTIVATIONS``.
+
+    Attributes:
+        family: ``"base"`` for a plain function, else the family of the learnable one.
+        title: the family in tables.
+        form: the plain function that it is or starts as, by its name in ``ACTIVATIONS``: what tables compare it with.
+        make: makes the module for inputs of one sample's shape.
+        adaptive: whether it has parameters to train; the module is an ``Adaptive`` then.
+        slow_parameters: those of them that P24Sl slows down; empty where P24Sl has no meaning.
+        fused: whether ``leaf.kernels`` computes it.
+        start: what it starts as, in words, where that is not quite its form.
+        fully_connected_only: whether it learns after linear layers only and is its form after convolutions.
+        learns: class of the learnable module; ``None`` for a plain function.
+    """
+
+    family: str
+    title: str
+    form: str
+    make: "Callable[[Sequence[int]], nn.Module]"
+    adaptive: bool = False
+    slow_parameters: tuple[str, ...] = ()
+    fused: bool = False
+    start: str = ""
+    fully_connected_only: bool = False
+    learns: "type[Adaptive] | Imported | None" = None
+
+    @property
+    def layer(self) -> "type[Adaptive] | None":
+        """``learns``, imported: the class for which conversion of other models looks."""
+        return self.learns.load() if isinstance(self.learns, Imported) else self.learns
+
+    def build(self, shape: Sequence[int]) -> "nn.Module":
+        """The module for inputs of one sample's shape, ``(C, H, W)`` or ``(features,)``.
+
+        What it draws for itself it draws from a copy of torch's generator: a network's weights are the same whatever
+        its activations are.
+        """
+        return Imported("leaf.activations:built")(self, shape)
+
+
+def plain(name: str, function: "Callable[[], nn.Module]") -> Activation:
+    """A plain function, such as ``plain("mish", nn.Mish)``; ``name`` is the one it has in ``ACTIVATIONS``."""
+    return Activation("base", "base", name, lambda shape: function())
+
+
+def learnable(
+    family: "type[Adaptive] | type[Family]",
+    form: str,
+    sharing: str | None = None,
+    start: str = "",
+    layer: Imported | None = None,
+) -> Activation:
+    """A learnable activation of a family, starting as ``form``; parameters are shared as usual, if not otherwise.
+
+    Args:
+        layer: the family's class, if ``family`` is only what is known of it.
+    """
+    learns: Any = layer or family
+    name, title = family.family, learns.__name__
+    sharing = sharing or family.usual_sharing
+    if sharing != family.usual_sharing:
+        name, title = f"{sharing}-{name}", f"{title} per {sharing}"
+    make = partial(learns, form=form, sharing=sharing)
+    return Activation(name, title, form, make, True, family.slow_parameters, family.fused, start, learns=learns)
+
+
+def in_fully_connected_part(kind: Activation) -> Activation:
+    """A learnable activation after linear layers; after convolutions the plain function of its form."""
+
+    def make(shape: Sequence[int]) -> "nn.Module":
+        return (kind if len(shape) == 1 else ACTIVATIONS[kind.form]).make(shape)
+
+    return replace(kind, family=f"{kind.family}@ffn", make=make, fully_connected_only=True)
+
+
+def with_frozen(kind: Activation, *names: str) -> Activation:
+    """A learnable activation whose parameters of these names keep their initial values."""
+
+    def make(shape: Sequence[int]) -> "nn.Module":
+        layer = kind.make(shape)
+        for name in names:
+            layer.get_parameter(name).requires_grad_(False)
+        return layer
+
+    return replace(
+        kind,
+        family=f"frozen_{'_'.join(names)}-{kind.family}",
+        title=f"{kind.title} ({', '.join(names)} frozen)",
+        make=make,
+        slow_parameters=tuple(name for name in kind.slow_parameters if name not in names),
+    )
+
+
+BASE_FUNCTIONS = {
+    "relu": Imported("torch.nn:ReLU"),
+    "silu": Imported("torch.nn:SiLU"),
+    "tanh": Imported("torch.nn:Tanh"),
+    "sigmoid": Imported("torch.nn:Sigmoid"),
+}
+"""The paper's base functions, by the names that they have in ``ACTIVATIONS``."""
+
+
+def _activations() -> dict[str, Activation]:
+    ahaf: tuple[type[Family], Imported] = (AHAFFamily, Imported("leaf.activations:AHAF"))
+    leaf: tuple[type[Family], Imported] = (LEAFFamily, Imported("leaf.activations:LEAF"))
+    affine: tuple[type[Family], Imported] = (AffineFamily, Imported("leaf.activations:Affine"))
+    fneuron: tuple[type[Family], Imported] = (FNeuronFamily, Imported("leaf.variants:FNeuron"))
+    known = {name: plain(name, function) for name, function in BASE_FUNCTIONS.items()}
+    for families, sharing in (((ahaf, leaf, affine), "element"), ((ahaf, leaf), "channel")):
+        for family, layer in families:
+            for form in family.forms:
+                kind = learnable(family, form, sharing, layer=layer)
+                known[f"{kind.family}-{form}"] = kind
+    # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; the exact one
+    known["gelu"] = plain("gelu", Imported("torch.nn:GELU"))
+    known["prelu"] = learnable(PReLUFamily, "relu", start="leaky ReLU", layer=Imported("leaf.peers:PReLU"))
+    known["swish"] = learnable(SwishFamily, "silu", layer=Imported("leaf.peers:Swish"))
+    known["rational"] = learnable(RationalFamily, "relu", start="ReLU (nearly)", layer=Imported("leaf.peers:Rational"))
+    known["hardtanh"] = plain("hardtanh", Imported("torch.nn:Hardtanh"))
+    known["hardsigmoid"] = plain("hardsigmoid", Imported("torch.nn:Hardsigmoid"))
+    for (family, layer), title in ((ahaf, "AHAF"), (leaf, "LEAF"), (fneuron, "F-neuron")):
+        for form in family.forms:
+            kind = replace(learnable(family, form, layer=layer), title=title)
+            known[f"{family.family}-{form}@ffn"] = in_fully_connected_part(kind)
+    for frozen in (("p2", "p4"), ("p2",)):
+        kind = with_frozen(known["leaf-tanh"], *frozen)
+        known[f"{kind.family}-tanh"] = kind
+    return known
+
+
+ACTIVATIONS: Registry[Activation] = Registry("activation", Imported("leaf.activations:check"), _activations())
+"""Every activation that a network can be built with, by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and controls
+for capacity: ``affine-tanh``, ``channel-leaf-tanh``, …"""
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KnownNetwork:
+    """A network of the package, which is made when this is called, as by its class.
+
+    Attributes:
+        layers: its class.
+        title, seconds_per_1000_images: as in ``leaf.networks.Network``.
+    """
+
+    layers: Imported
+    title: str
+    seconds_per_1000_images: float
+
+    def __call__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> "Network":
+        return self.layers(image_shape, activation, classes)
+
+
+LENET5 = KnownNetwork(Imported("leaf.networks:LeNet5"), "LeNet-5", 0.36)
+KERASNET = KnownNetwork(Imported("leaf.networks:KerasNet"), "KerasNet", 1.3)
+
+NETWORKS: "Registry[type[Network] | KnownNetwork]" = Registry(
+    "network", Imported("leaf.networks:check"), {"lenet5": LENET5, "kerasnet": KERASNET}
+)
+"""Every network of the grid, by name."""
