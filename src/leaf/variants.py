@@ -1,4 +1,4 @@
-"""Activations beyond the published commands: in the fully connected part only, the F-neuron, frozen parameters."""
+"""Activations not in the published commands: in the fully connected part only, F-neuron, frozen parameters."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from leaf.activations import ACTIVATIONS, AHAF, LEAF, Activation, Adaptive, learnable, plain
 
 CENTRES = tuple(-4 + 8 * i / 17 for i in range(18))
-"""Where the F-neuron's membership functions have their tops, 8/17 from each other."""
+"""Centres of the F-neuron's membership functions, 8/17 apart."""
 
 
 def _at_centres(function: nn.Module) -> tuple[float, ...]:
@@ -17,11 +17,11 @@ def _at_centres(function: nn.Module) -> tuple[float, ...]:
 
 
 class FNeuron(Adaptive):
-    r"""The F-neuron's activation, :math:`\sum_{i=0}^{17} w_i \mu_i(u)`: straight lines between 18 points that learn.
+    r"""The F-neuron's activation, :math:`\sum_{i=0}^{17} w_i \mu_i(u)`: piecewise linear between 18 learnable points.
 
-    :math:`\mu_i(u) = \max(0, 1 - |u - c_i| \cdot 17/8)` with centres :math:`c_i = -4 + 8i/17`; outside [-4, 4] the two
-    end ones stay 1. The weights start as the form's values at the centres; as published, those of HardTanh start as
-    HardSigmoid's.
+    :math:`\mu_i(u) = \max(0, 1 - |u - c_i| \cdot 17/8)` with centres :math:`c_i = -4 + 8i/17`. Below -4 the first and
+    above 4 the last of these is 1. The weights are initialized to the form's values at the centres; as published, those
+    of HardTanh are initialized to HardSigmoid's.
 
     Args:
         shape: shape of one sample's input; one parameter set per element.
@@ -47,7 +47,7 @@ class FNeuron(Adaptive):
 
 
 def in_fully_connected_part(kind: Activation) -> Activation:
-    """A learnable activation after linear layers; after convolutions the plain function of its form."""
+    """Restrict a learnable activation to linear layers; after convolutions its initial function is used unchanged."""
 
     def make(shape: Sequence[int]) -> nn.Module:
         return (kind if len(shape) == 1 else ACTIVATIONS[kind.form]).make(shape)
@@ -64,7 +64,7 @@ for family, title in ((AHAF, "AHAF"), (LEAF, "LEAF"), (FNeuron, "F-neuron")):
 
 
 def with_frozen(kind: Activation, *names: str) -> Activation:
-    """A learnable activation whose parameters of these names keep their initial values."""
+    """Freeze parameters of a learnable activation, by name, at their initial values."""
 
     def make(shape: Sequence[int]) -> nn.Module:
         layer = kind.make(shape)
