@@ -1,10 +1,10 @@
 """The training procedures and optimizers of the grid, by name.
 
-- Classic: one optimizer over all parameters.
+- Classic: one optimizer for all parameters.
 - P24Sl and DSPT: see ``leaf.procedures``.
-- Tuning: only the activation parameters learn.
+- Tuning: only the activation parameters are trained.
 
-Each procedure can also take over a base network that was trained up to some epoch (the published code's "patch base").
+Each procedure can also start from a base network after some epochs of training (the published code's "patch base").
 """
 
 import re
@@ -24,12 +24,12 @@ class Procedure:
     """A training procedure.
 
     Attributes:
-        title: its name in tables.
-        two_stage: whether activation parameters learn in a stage of their own.
-        slow: whether ``p2`` and ``p4`` are slow.
-        weights_rest: whether only activation parameters learn.
-        start: the epochs that a base network has behind it when the procedure takes it over; 0 for a new network.
-        stop: the epochs after which it ends, if that isn't with the scale's last.
+        title: name in tables.
+        two_stage: whether activation parameters are trained in a separate stage.
+        slow: whether ``p2`` and ``p4`` have a lower learning rate.
+        weights_rest: whether all parameters except those of activations are frozen.
+        start: number of epochs that the base network was trained for; 0 for a new network.
+        stop: epoch after which training ends; ``None`` for the scale's last.
     """
 
     title: str
@@ -41,15 +41,16 @@ class Procedure:
 
 
 class Procedures(dict[str, Procedure]):
-    """Procedures by name. Two more of each are there when asked for, for any epoch: ``first50-…``, which ends after its
-    first 50 epochs, and ``patch50-…``, which takes over a base network with 50 epochs behind it.
+    """Procedures by name, including two derived ones of each for any epoch, such as 50.
+
+    ``first50-…`` ends after 50 epochs; ``patch50-…`` starts from a base network that was trained for 50 epochs.
     """
 
     PREFIX = r"(?:(?:first|patch)[1-9]\d*-)?"
     NOTE = "; and of each firstK-… and patchK-…, K an epoch"
 
     def plain_name(self, name: str) -> str:
-        """A procedure's name without the epoch at which it stops or starts."""
+        """Remove the prefix ``firstK-`` or ``patchK-`` from a procedure's name."""
         return re.sub(f"^{self.PREFIX}", "", name)
 
     def __missing__(self, name: str) -> Procedure:
@@ -93,31 +94,31 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 
 def training_stages(network: Network, procedure: str, optimizer: str) -> list[Stage]:
-    """The stages of one training step of ``network``, in order.
+    """Build the stages of one training step of ``network``, in order.
 
     Args:
         procedure: a name in ``PROCEDURES``.
         optimizer: a name in ``OPTIMIZERS``.
 
     Raises:
-        ValueError: if the network has nothing that the procedure is about.
+        ValueError: if the network lacks the parameters that the procedure trains separately.
     """
     adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
     plan, choice = PROCEDURES[procedure], OPTIMIZERS[optimizer]
     if (plan.two_stage or plan.weights_rest) and not adaptive:
-        raise ValueError(f"{plan.title} trains activation parameters by themselves, this network has none")
+        raise ValueError(f"{plan.title} trains activation parameters separately, but this network has none")
     if plan.slow and not any(layer.slow_parameters for layer in adaptive):
-        raise ValueError(f"{plan.title} slows parameters p2 and p4 down, which only LEAF has")
+        raise ValueError(f"{plan.title} slows down parameters p2 and p4, which only LEAF has")
     rate = choice.settings["lr"]
     slow_rate = choice.slow_learning_rate if plan.slow else rate
     on_gpu = next(network.parameters()).is_cuda
 
     def optimize(of: str) -> torch.optim.Optimizer:
         groups = parameter_groups(network, rate, slow_learning_rate=slow_rate, weight_decay=0.0, of=of)
-        # The published code's default implementation, on a GPU in the form that a CUDA graph can hold: there the bias
-        # corrections of Adam are float32, up to 1e-5 of a step off. The fused one would save 4% of a step, but rounds
-        # otherwise: it takes the second epoch of LeNet-5 with ReLU further from the published one than a reproduction
-        # may be.
+        # The published code uses this default implementation. On a GPU it must be capturable in a CUDA graph; Adam's
+        # bias corrections are then float32, with an error of up to 1e-5 of a step. The fused implementation would save
+        # 4% of a step, but it rounds differently: with it the second epoch of LeNet-5 with ReLU differs from the
+        # published one by more than the tolerance.
         return choice.kind(groups, foreach=False, capturable=on_gpu, **choice.settings)
 
     if not plan.two_stage and not plan.weights_rest:
