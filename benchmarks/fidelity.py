@@ -1,7 +1,8 @@
-"""Whole epochs on whole data against two witnesses: the plain loop, and the published implementation's own epochs.
+"""Compare whole epochs on all data with the plain loop and with recorded epochs of the published implementation.
 
-Rounding differs between them, and training amplifies it: an epoch must agree within what rounding alone changes, which
-is measured on ours; with the published epochs within a fixed bound. Run as `make fidelity`.
+Rounding differs between them, and training amplifies it. Epochs must agree with the plain loop within the numerical
+tolerance, which is measured on this package, and with the published epochs within a fixed bound. Run as
+`make fidelity`.
 """
 
 import json
@@ -25,17 +26,17 @@ CELLS = [
 ]
 
 Epochs = list[tuple[float, float]]
-"""Mean training loss and test accuracy, epoch by epoch."""
+"""Mean training loss and test accuracy of each epoch."""
 
 
 def plain(cell: Cell, data: Data) -> Epochs:
-    """The plain loop's training."""
+    """Train with the plain loop."""
     torch.set_num_threads(2)
     return [(epoch.train_loss, epoch.test_accuracy) for epoch in plain_loop.train(cell, data, EPOCHS)]
 
 
 def published() -> dict[Cell, Epochs]:
-    """The epochs that the published implementation itself ran."""
+    """Read the recorded epochs of the published implementation."""
     file = Path(__file__).parent.parent / "tests/fixtures/published_epochs.json"
     names = {"LeNet-5": "lenet5", "F-MNIST": "fashion_mnist"}
     found = {}
@@ -51,7 +52,7 @@ def published() -> dict[Cell, Epochs]:
 
 
 def main() -> None:
-    """Compare every cell, print the figures, and fail if one is out of bounds."""
+    """Compare all cells, print the differences, and fail if one is out of bounds."""
     witnesses, failed = published(), []
     heading = ("epoch", "witness", "its loss", "Δ loss", "bound", "Δ acc.", "bound")
     print(f"{'cell':52}", "{:>5} {:>10} {:>9} {:>8} {:>8} {:>7} {:>7}".format(*heading))
