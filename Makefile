@@ -1,4 +1,4 @@
-# Each target does its own set-up: a virtual environment in .venv with the versions of requirements.lock.
+# Each target first creates the virtual environment .venv with the versions of requirements.lock, if needed.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -7,33 +7,33 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: quick quickcheck test test-slurm check docs bench bench-analysis bench-sharing fidelity faults paper verify environment lock clean
 
-quick: $(ENVIRONMENT)  ## the paper's whole grid at a size for a laptop, with its report
+quick: $(ENVIRONMENT)  ## train the paper's whole grid at the quick scale, and make its report
 	snakemake --quiet rules
 	snakemake --quiet all --report reports/quick/report.html
 	@echo "Tables, figures and the report are in reports/quick: open reports/quick/report.html"
 
-test: $(ENVIRONMENT)  ## the tests
+test: $(ENVIRONMENT)  ## run all tests
 	leaf fetch
 	pytest
 
-test-slurm: $(ENVIRONMENT)  ## the SLURM profile on a real SLURM of one node, with interruptions; as root
+test-slurm: $(ENVIRONMENT)  ## test the SLURM profile on a real one-node SLURM cluster, with interruptions; needs root
 	leaf fetch
 	python tests/slurm.py
 
-check: $(ENVIRONMENT)  ## style, types and the workflow's own checks
+check: $(ENVIRONMENT)  ## check style and types, and lint the workflow
 	ruff check
 	ruff format --check
 	mypy
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-quickcheck: $(ENVIRONMENT)  ## style, types and the fast tests, which train nothing
+quickcheck: $(ENVIRONMENT)  ## check style and types, and run the fast tests, which train nothing
 	ruff check
 	ruff format --check
 	mypy
 	pytest -m "not slow and not data and not browser"
 
-docs: $(ENVIRONMENT)  ## the documentation as a site, its notebooks run: docs/_build/html/index.html
+docs: $(ENVIRONMENT)  ## run the notebooks and build the documentation: docs/_build/html/index.html
 	leaf fetch fashion_mnist
 	rm -rf docs/generated
 	mkdir -p docs/generated/shipped
@@ -41,36 +41,36 @@ docs: $(ENVIRONMENT)  ## the documentation as a site, its notebooks run: docs/_b
 	leaf analyse docs/generated/shipped
 	python -m sphinx -q -W --keep-going docs docs/_build/html
 
-fidelity: $(ENVIRONMENT)  ## whole epochs against a plain loop and the published implementation's own
+fidelity: $(ENVIRONMENT)  ## compare whole epochs with a plain PyTorch loop and with the published implementation
 	leaf fetch
 	python benchmarks/fidelity.py
 
-bench: $(ENVIRONMENT)  ## what training costs, against a plain loop and against plain activations
+bench: $(ENVIRONMENT)  ## measure training time relative to a plain PyTorch loop and to fixed activations
 	leaf fetch
 	python benchmarks/bench.py reports/benchmark
 
-bench-analysis: $(ENVIRONMENT)  ## what tables, figures and claims of the paper's whole grid cost, on made-up records
+bench-analysis: $(ENVIRONMENT)  ## measure the time to analyse the paper's whole grid, on synthetic records
 	leaf fetch
 	mkdir -p reports/benchmark
 	python benchmarks/analysis.py reports/benchmark
 
-bench-sharing: $(ENVIRONMENT)  ## how many cells should train at a time on this machine's cores or GPUs
+bench-sharing: $(ENVIRONMENT)  ## measure the throughput of concurrent cells on this machine's cores or GPUs
 	leaf fetch cifar10
 	python benchmarks/sharing.py reports/benchmark
 
-faults: $(ENVIRONMENT)  ## interrupts training in every way and counts what is lost
+faults: $(ENVIRONMENT)  ## interrupt training in every way and count the epochs lost
 	leaf fetch
 	python tests/faults.py
 
-paper: $(ENVIRONMENT)  ## the published experiment, unchanged: 148 cells, days on a laptop
+paper: $(ENVIRONMENT)  ## train the published experiment unchanged: 148 cells, days on a laptop
 	snakemake --config scale=paper
 	snakemake --quiet all --config scale=paper --report reports/paper/report.html
 
-verify: $(ENVIRONMENT)  ## trains the first epochs of a shipped cell again (CELL=name, or one drawn at random)
+verify: $(ENVIRONMENT)  ## train the first epochs of a shipped cell again (CELL=name; default: a random one)
 	leaf fetch
 	leaf verify $(CELL)
 
-environment: $(ENVIRONMENT)  ## the virtual environment alone
+environment: $(ENVIRONMENT)  ## create only the virtual environment
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv
@@ -78,9 +78,9 @@ $(ENVIRONMENT): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-lock:  ## pin the newest versions that fit together; then bring environment.yml up to date
+lock:  ## pin the newest compatible versions; then update environment.yml
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra workflow --extra tracking --group dev \
 	  --universal --python-version 3.11 --upgrade --generate-hashes --no-emit-index-url --no-annotate --output-file requirements.lock
 
-clean:  ## remove what was trained and made; keeps the environment and the data sets
+clean:  ## remove results, reports and logs; keep the environment and the data sets
 	rm -rf results logs tracking .snakemake $(filter-out reports/shipped,$(wildcard reports/*))

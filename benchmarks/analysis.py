@@ -1,7 +1,7 @@
-"""What it takes to analyse a finished grid of 148 cells × 100 epochs, and to handle one of 10,000 cells.
+"""Time and memory to analyse a finished grid of 148 cells × 100 epochs, and to handle one of 10,000 cells.
 
-The records are made up, for this timing alone: real networks of every cell with noise on their activation parameters,
-and invented losses, written as a trained cell's are. Run as `make bench-analysis`.
+The records are synthetic and serve only for timing: networks of every cell with noise on their activation parameters,
+and invented losses, in the files of a trained cell. Run as `make bench-analysis`.
 """
 
 import json
@@ -35,7 +35,7 @@ SCALE, PROJECT, IMAGES = "paper", Path(__file__).parent.parent, 250
 
 
 def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None:
-    """The outputs of a cell that nobody trained."""
+    """Write synthetic outputs of a cell that was not trained."""
     generator = torch.Generator().manual_seed(cell.seed)
     training = Training(cell, settings, data, kernel="plain")
     with torch.no_grad():
@@ -54,7 +54,7 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
 
 
 def measured(directory: Path, what: str, *command: str) -> dict[str, object]:
-    """How long a command takes, and the most memory that it and all its processes hold at a time."""
+    """Measure the wall time of a command, and the peak memory of all its processes together."""
     started, most = time.perf_counter(), 0
     environment = os.environ | {"PYTHONPATH": str(directory / "src")}
     run = psutil.Popen(command, cwd=directory, env=environment, stdout=subprocess.DEVNULL)
@@ -68,7 +68,7 @@ def measured(directory: Path, what: str, *command: str) -> dict[str, object]:
 
 
 def proportional_set(process: psutil.Process) -> int:
-    """A process's memory in bytes, what it shares divided among those that share it."""
+    """Proportional set size of a process, in bytes: shared memory is divided among the processes that share it."""
     try:
         return process.memory_full_info().pss
     except psutil.Error:  # it has ended
@@ -76,7 +76,7 @@ def proportional_set(process: psutil.Process) -> int:
 
 
 def copy_project(directory: Path) -> None:
-    """The project without results, with the data sets."""
+    """Copy the project with the data sets and without results."""
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(PROJECT / name, directory)
     for name in ("workflow", "profiles", "src", "docs/benchmark"):
@@ -93,7 +93,7 @@ def untrained(directory: Path, *config: str) -> list[dict[str, object]]:
 
 
 def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
-    """The linear units over many seeds: 40 cells for each. Their files are those of the first seed."""
+    """Make a grid of the linear units with many seeds, 40 cells per seed. All files are those of the first seed."""
     copy_project(directory)
     values = read_config().values["experiments"]["linear_units"]
     large = {**values, "title": "Large", "in_all": True, "seeds": list(range(seeds))}
@@ -126,7 +126,7 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Make the grids up and time everything; ``analysis.csv`` goes into the directory that the first argument names."""
+    """Make the synthetic grids, time everything, and write ``analysis.csv`` to the directory in the first argument."""
     cells, settings = read_config(overrides={"scale": SCALE}).cells(), SCALES[SCALE].settings
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)

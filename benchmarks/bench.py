@@ -1,8 +1,9 @@
-"""What training costs: ours against the plain loop and against ours with SiLU, a converted ResNet-18 against the
-original, and every layer against a plain copy.
+"""Training time of this package relative to the plain loop and to SiLU, of a converted ResNet-18 relative to the
+original, and of every layer relative to a copy of its input.
 
-What is compared runs in turn, in one process, on real data, so that a drifting machine drifts for all of it; figures
-are medians, ratios are medians of the rounds' ratios. Run as `make bench`; writes CSV, a chart and what machine it was.
+The compared programs run alternately, in one process, on real data, so that changes of the machine's speed affect all
+of them. Times are medians; ratios are medians of the rounds' ratios. Run as `make bench`; writes CSV files, a chart and
+a description of the machine.
 """
 
 import functools
@@ -55,14 +56,14 @@ AGAINST_PLAIN_LOOP = ("ReLU", "AHAF-SiLU", "LEAF-Tanh P24Sl", "LEAF-SiLU DSPT P2
 IN_BFLOAT16 = ("SiLU", "LEAF-Tanh P24Sl")
 MINIBATCHES = {"lenet5": 32, "kerasnet": 16}
 PREPARED = 8
-"""Minibatches that the plain loop's workers have ready before the first is taken: its time is counted from there on."""
+"""Number of minibatches that the plain loop's workers prefetch; timing starts after them."""
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
 def our_epoch(cell: Cell, data: Data, precision: str = "float32") -> Callable[[], float]:
-    """Trains an epoch of ours, loading and augmentation included: seconds per 1,000 images."""
+    """Seconds per 1,000 images of an epoch of this package, including loading and augmentation."""
     training = Training(cell, Settings(), data, precision=precision)
 
     def run() -> float:
@@ -73,7 +74,7 @@ def our_epoch(cell: Cell, data: Data, precision: str = "float32") -> Callable[[]
 
 
 def plain_epoch(cell: Cell, data: Data) -> Callable[[], float]:
-    """The same of the plain loop, as it works when its workers are running."""
+    """Seconds per 1,000 images of the plain loop, once its workers are running."""
     epochs = plain_loop.train(cell, data, epochs=ROUNDS + 1)
 
     def run() -> float:
@@ -84,7 +85,7 @@ def plain_epoch(cell: Cell, data: Data) -> Callable[[], float]:
 
 
 def bare_convolutions(network: Network, images: Tensor) -> Callable[[], float]:
-    """Forward and backward of a network's convolutions and nothing else: seconds per 1,000 images."""
+    """Seconds per 1,000 images of the forward and backward passes of a network's convolutions alone."""
     inputs: list[Tensor] = []
     convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach())) for layer in convolutions]
@@ -111,7 +112,7 @@ def computes_bfloat16() -> bool:
 
 
 def bench_networks(disturbances: list[str]) -> pd.DataFrame:
-    """A row for every network, data set and variant."""
+    """Benchmark training: one row per network, data set and variant."""
     rows = []
     for network in MINIBATCHES:
         for dataset in DATASETS:
@@ -145,7 +146,7 @@ def bench_networks(disturbances: list[str]) -> pd.DataFrame:
 
 
 def layer_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Every shape that an activation of the experiment has, with where it first stands."""
+    """All input shapes of the experiment's activations, each with the layer where it first occurs."""
     seen = set()
     for network in MINIBATCHES:
         for name, dataset in DATASETS.items():
@@ -156,7 +157,7 @@ def layer_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def forward_and_backward(layer: nn.Module, u: Tensor, grad: Tensor, repeats: int) -> Callable[[], float]:
-    """Seconds of a layer's forward and backward."""
+    """Seconds of a layer's forward and backward pass."""
 
     leaves = [u, *layer.parameters()]
 
@@ -169,13 +170,13 @@ def forward_and_backward(layer: nn.Module, u: Tensor, grad: Tensor, repeats: int
 
 
 def plain_copy(u: Tensor, repeats: int) -> Callable[[], float]:
-    """Seconds of copying a tensor."""
+    """Seconds to copy a tensor."""
     y = torch.empty_like(u)
     return lambda: seconds(lambda: [y.copy_(u) for _ in range(repeats)]) / repeats
 
 
 def bench_layers(disturbances: list[str]) -> pd.DataFrame:
-    """A row for every shape, memory layout and activation."""
+    """Benchmark layers: one row per shape, memory layout and activation."""
     rows = []
     for where, shape in layer_shapes():
         layouts = {"contiguous": torch.contiguous_format}
@@ -222,7 +223,7 @@ LAYERS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
 
 
 def bench_conversion(disturbances: list[str]) -> pd.DataFrame:
-    """A row for ResNet-18 as torchvision has it, on CIFAR-10's images, and one for each way to convert it."""
+    """Benchmark torchvision's ResNet-18 on CIFAR-10: one row for the original and one for each conversion."""
     data = load("cifar10", dataset_file("cifar10"), BATCH, 10)
     images = to_unit_interval(data.train_images, torch.float32).contiguous(memory_format=torch.channels_last)
     rows, runs = [], {}
@@ -246,7 +247,7 @@ def bench_conversion(disturbances: list[str]) -> pd.DataFrame:
 
 
 def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], float]:
-    """Trains on one minibatch: seconds."""
+    """Seconds of a training step on one minibatch."""
     optimizer = torch.optim.Adam(parameter_groups(model, learning_rate=1e-3))
 
     def step() -> None:
@@ -270,7 +271,7 @@ CONVERSIONS: dict[str, dict[str, str]] = {
 
 
 def bench_cells(disturbances: list[str]) -> pd.DataFrame:
-    """Whole processes, from nothing to a cell's files: at the quick scale, and of one minibatch, which is the start."""
+    """Benchmark whole processes of a cell: at the quick scale, and with one minibatch, which measures the start."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -307,7 +308,7 @@ START = Settings(epochs=1, train_images=BATCH, test_images=10)
 
 
 def bench_tracking(disturbances: list[str]) -> pd.DataFrame:
-    """What each tracker takes of the time of whole epochs, LeNet-5 as LEAF on all of Fashion-MNIST, with one thread."""
+    """Overhead of each tracker on whole epochs: LeNet-5 with LEAF on all of Fashion-MNIST, one thread."""
     cell = Cell("lenet5", "fashion_mnist", *VARIANTS["LEAF-Tanh P24Sl"], "adam", 42)
     data = load("fashion_mnist", dataset_file("fashion_mnist"))
     torch.set_num_threads(1)
@@ -337,7 +338,7 @@ def bench_tracking(disturbances: list[str]) -> pd.DataFrame:
 
 
 def draw(networks: pd.DataFrame, file: Path) -> None:
-    """Seconds per 1,000 images, ours beside the plain loop's, and how long the convolutions alone take."""
+    """Draw seconds per 1,000 images of this package, of the plain loop and of the convolutions alone."""
     figure, axes = plt.subplots(1, 4, figsize=(11, 3), sharey=True, layout="constrained")
     groups = networks.dropna(subset=["plain_loop"]).groupby(["network", "dataset"], sort=False)
     for axis, ((network, dataset), group) in zip(axes, groups, strict=True):
@@ -359,7 +360,7 @@ def draw(networks: pd.DataFrame, file: Path) -> None:
 
 
 def main() -> None:
-    """Run everything and write it into the directory that the first argument names."""
+    """Run all benchmarks and write the results to the directory in the first argument."""
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
     make_deterministic()

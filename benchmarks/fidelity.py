@@ -1,10 +1,10 @@
-"""Whole epochs on whole data against two witnesses: the plain loop, and the published implementation's own epochs.
+"""Compare whole epochs on all data with the plain loop and with recorded epochs of the published implementation.
 
-Exact: in contiguous memory and one thread, networks with base functions take the same operations as the plain loop.
-Their mean losses must be equal. `python benchmarks/fidelity.py exact` compares these alone.
+Exact: in contiguous memory and with one thread, networks with base functions perform the same operations as the plain
+loop. Their mean losses must be equal. `python benchmarks/fidelity.py exact` compares only these.
 
-As trained: rounding differs between the two, and training amplifies it. An epoch must agree within what rounding alone
-changes, which is measured on ours; with the published epochs within a fixed bound.
+As trained: rounding differs between them, and training amplifies it. Epochs must agree with the plain loop within the
+numerical tolerance, which is measured on this package, and with the published epochs within a fixed bound.
 
 Run as `make fidelity`.
 """
@@ -42,17 +42,17 @@ EQUAL = 1e-15
 """By how much means of equal losses may differ, relative: their sums may be taken in another order."""
 
 Epochs = list[tuple[float, float]]
-"""Mean training loss and test accuracy, epoch by epoch."""
+"""Mean training loss and test accuracy of each epoch."""
 
 
 def plain(cell: Cell, data: Data, epochs: int, threads: int) -> Epochs:
-    """The plain loop's training."""
+    """Train with the plain loop."""
     torch.set_num_threads(threads)
     return [(epoch.train_loss, epoch.test_accuracy) for epoch in plain_loop.train(cell, data, epochs)]
 
 
 def published() -> dict[Cell, Epochs]:
-    """The epochs that the published implementation itself ran."""
+    """Read the recorded epochs of the published implementation."""
     file = Path(__file__).parent.parent / "tests/fixtures/published_epochs.json"
     names = {"LeNet-5": "lenet5", "F-MNIST": "fashion_mnist"}
     found = {}

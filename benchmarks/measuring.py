@@ -1,4 +1,4 @@
-"""Measuring things against each other on a machine that drifts: in turn, by medians, with an eye on other programs."""
+"""Compare run times on a machine of varying speed: alternate runs, use medians, detect load by other programs."""
 
 import os
 import statistics
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def busy_seconds() -> float:
-    """Processor time used on this machine since it started, by anyone; with what a hypervisor kept for others."""
+    """Processor seconds used by all programs on this machine since its start, including time stolen by a hypervisor."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
@@ -18,7 +18,7 @@ def busy_seconds() -> float:
 
 @contextmanager
 def undisturbed(what: str, disturbances: list[str]) -> Iterator[None]:
-    """Notice when other programs take this one's cores meanwhile, and say so."""
+    """Report if other programs use this machine's cores meanwhile."""
     started, busy, own = time.perf_counter(), busy_seconds(), sum(os.times()[:4])
     yield
     others = (busy_seconds() - busy - (sum(os.times()[:4]) - own)) / (time.perf_counter() - started)
@@ -30,14 +30,14 @@ def undisturbed(what: str, disturbances: list[str]) -> Iterator[None]:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """Wall time of a call, in seconds."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
 
 
 def interleaved(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """The results of each, called in turn, there and back; a first round is not counted."""
+    """Results of several functions called alternately, in forward and reverse order; the first round is discarded."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for index in range(rounds + 1):
         for name in list(runs)[:: 1 if index % 2 else -1]:

@@ -1,9 +1,9 @@
-"""The experiment as one would first write it in PyTorch, and as the published implementation works.
+"""The experiment in straightforward PyTorch, as in the published implementation.
 
-Images one by one through PIL and torchvision's transforms in a DataLoader with four workers; activations as an autograd
-function that returns full-size parameter gradients, which autograd then reduces; contiguous memory; torch's default
-generator for everything; deterministic algorithms. It shares no code with the package: the measure of its speed, and an
-independent witness to what it computes.
+A DataLoader with four workers transforms images one by one with PIL and torchvision. Activations are autograd functions
+that return full-size parameter gradients, which autograd then reduces. Memory is contiguous, algorithms are
+deterministic, and all random numbers come from torch's default generator. The loop shares no code with the package: it
+is the baseline of its speed and an independent check of its results.
 """
 
 import time
@@ -25,7 +25,7 @@ BATCH_SIZE, TEST_BATCH_SIZE, WORKERS = 128, 1000, 4
 
 @dataclass
 class PlainEpoch:
-    """What one epoch gave: losses, accuracy in [0, 1], and the time at which each minibatch was done, in seconds."""
+    """Result of one epoch: losses, accuracy in [0, 1], and the time when each minibatch ended, in seconds."""
 
     train_loss: float
     train_loss_variance: float
@@ -48,7 +48,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 class LeafFunction(torch.autograd.Function):
-    """(p1·u + p2)·σ(p3·u) + p4, the gradient of each parameter as large as the input."""
+    """(p1·u + p2)·σ(p3·u) + p4; each parameter's gradient has the size of the input."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, p1: Tensor, p2: Tensor, p3: Tensor, p4: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class LeafFunction(torch.autograd.Function):
 
 
 class AhafFunction(torch.autograd.Function):
-    """β·u·σ(γ·u), the gradient of each parameter as large as the input."""
+    """β·u·σ(γ·u); each parameter's gradient has the size of the input."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, beta: Tensor, gamma: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class AhafFunction(torch.autograd.Function):
 
 
 class Learnable(nn.Module):
-    """AHAF or LEAF for inputs of a shape, starting as a form."""
+    """AHAF or LEAF for inputs of a shape, with a form as its initial function."""
 
     def __init__(self, family: str, form: str, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Learnable(nn.Module):
 
 
 def activation(name: str, shape: tuple[int, ...]) -> nn.Module:
-    """The activation of one of the package's names."""
+    """Make the activation with one of the package's names."""
     if "-" in name:
         return Learnable(*name.split("-"), shape)
     return {"relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}[name]()
@@ -133,7 +133,7 @@ def kerasnet(channels: int, size: int, name: str) -> nn.Sequential:
 
 
 def optimizer(kind: str, parameters: list[nn.Parameter], slow: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam or RMSprop, with the parameters of P24Sl in a group of their own."""
+    """Adam or RMSprop, with the slow parameters of P24Sl in a separate group."""
     rest = [parameter for parameter in parameters if not any(parameter is other for other in slow)]
     slow = [parameter for parameter in parameters if not any(parameter is other for other in rest)]
     rate, slow_rate = {"adam": (1e-3, 1e-6), "rmsprop": (1e-4, 1e-5)}[kind]

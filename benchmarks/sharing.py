@@ -1,7 +1,7 @@
-"""How many cells should train at a time: images per second of a machine's cores, or of its GPUs, shared in every way.
+"""Throughput of concurrent cells: images per second on a machine's cores or GPUs, by the number of cells.
 
-Each cell is a process of its own, as under Snakemake, and all of them train at once, on real data. The ways to share
-run in turn, so that a drifting machine drifts for all of them. Run as `make bench-sharing`.
+Each cell is a separate process, as under Snakemake, and all train at the same time, on real data. The numbers of cells
+are measured alternately, so that changes of the machine's speed affect all of them. Run as `make bench-sharing`.
 """
 
 import functools
@@ -29,21 +29,21 @@ NETWORKS = ("lenet5", "kerasnet")
 SETTINGS = Settings(train_images=2048, test_images=10)
 ROUNDS = 3
 SECONDS = 4.0
-"""For how long all of them train in one round."""
+"""Duration of one round, in seconds."""
 
 PATIENCE = 300.0
-"""Seconds for which a cell waits for the others."""
+"""Maximum seconds that a cell waits for the others."""
 
 
 def ways_to_share(on_gpu: bool) -> list[tuple[int, int]]:
-    """Cells at a time and threads for each: one cell, two, four, … up to one for each core."""
+    """Numbers of concurrent cells (1, 2, 4, … up to one per core), each with the number of threads per cell."""
     cores = len(os.sched_getaffinity(0))
     counts = [2**power for power in range(cores.bit_length()) if 2**power <= cores]
     return [(cells, 1 if on_gpu else cores // cells) for cells in counts]
 
 
 def train(network: str, seed: int, threads: int, ready: Barrier) -> tuple[int, float, float]:
-    """Train a cell once all are ready: how many images, and when it began and ended, in the machine's seconds."""
+    """Train a cell once all are ready; return the number of images, and the start and end in monotonic seconds."""
     torch.set_num_threads(threads)
     data = load("cifar10", dataset_file("cifar10"), SETTINGS.train_images, SETTINGS.test_images)
     with training_device("auto") as device:
@@ -59,7 +59,7 @@ def train(network: str, seed: int, threads: int, ready: Barrier) -> tuple[int, f
 
 
 def images_per_second(network: str, cells: int, threads: int) -> float:
-    """Let so many cells train at once."""
+    """Measure the throughput of concurrent cells."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, ProcessPoolExecutor(cells, spawn) as processes:
         ready = manager.Barrier(cells)
@@ -69,7 +69,7 @@ def images_per_second(network: str, cells: int, threads: int) -> float:
 
 
 def main() -> None:
-    """Measure, print, and write ``sharing.csv`` into the directory that the first argument names."""
+    """Measure, print, and write ``sharing.csv`` to the directory in the first argument."""
     with training_device("auto") as device:
         name, on_gpu = device_name(device), device.type == "cuda"
     rows = []

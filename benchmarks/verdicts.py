@@ -1,8 +1,8 @@
-"""How often the rules for the paper's claims are right: grids of records with known truth, judged by ``evaluate``.
+"""Error rates of the rules for the paper's claims: ``evaluate`` on synthetic grids of records with a known truth.
 
 The noise between seeds, and between epochs of one cell, is that of the shipped records. Every grid has all cells of the
-paper and of ``bounded_initialization``. For every rule and scenario a row of the table gives how many grids of 100 get
-each verdict, and which verdict the truth of the scenario asks for. Run as ``python benchmarks/verdicts.py [GRIDS]``.
+paper and of ``bounded_initialization``. For every rule and scenario the table has a row with the percentage of grids
+with each verdict, and the correct verdict. Run as ``python benchmarks/verdicts.py [GRIDS]``.
 """
 
 import sys
@@ -24,10 +24,10 @@ SHIPPED = Path(__file__).parent.parent / "reports/shipped"
 EXPERIMENTS = ["linear_units", "bounded_functions", "weight_initialization", "bounded_initialization"]
 CELLS = read_config().cells(EXPERIMENTS, "paper")
 RULES = ("better", "lower_loss", "seven_percent", "initialization")
-"""The rules that chance plays a part in: the others compare one number with a threshold."""
+"""The rules that depend on chance; the others compare one number with a threshold."""
 
 EPOCHS = 40
-"""Epochs on the plateau of an accuracy, of which the best is chosen."""
+"""Number of epochs on the plateau of the accuracy, of which the best is chosen."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Noise:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A truth about the grid.
+    """A known truth about a grid.
 
     Attributes:
-        gain: what LEAF and AHAF add to test accuracy, in points; each point takes 0.02 from the training loss.
-        in_one_place: what LEAF as Tanh with KerasNet on CIFAR-10 adds instead, in points.
+        gain: gain of LEAF and AHAF in test accuracy, in points; each point reduces the training loss by 0.02.
+        in_one_place: the gain of LEAF as Tanh with KerasNet on CIFAR-10 instead, in points.
         noisier: factor on all noise of LEAF and AHAF.
         forms: standard deviation between the levels of the forms, in points.
         turned: how much the gain of each variant varies between seeds beyond noise, in points: the standard deviation
             of an effect that only one seed has.
-        right: the verdict that the truth asks for, by rule.
+        right: the correct verdict, by rule.
     """
 
     gain: float = 0.0
@@ -76,7 +76,7 @@ SCENARIOS = {
 
 
 def noise_of(records: Records, column: str) -> dict[str, Noise]:
-    """Noise by network, from cells with five seeds: pooled over activations; between epochs from their differences."""
+    """Noise by network, from cells with five seeds, pooled over activations; between epochs, from their differences."""
     cells = records.cells[records.cells["status"] == "done"]
     epochs = records.epochs[records.epochs["cell"].isin(cells["cell"])]
     last = epochs.groupby("cell", sort=False).tail(LAST_EPOCHS).groupby("cell")[column]
@@ -91,7 +91,7 @@ def noise_of(records: Records, column: str) -> dict[str, Noise]:
 
 
 def grid(scenario: Scenario, accuracy: dict[str, Noise], loss: dict[str, Noise], rng: np.random.Generator) -> Records:
-    """Records of one grid: all cells finished, accuracies and losses drawn."""
+    """Draw the records of one grid, with all cells finished."""
     level = dict(
         zip(("relu", "silu", "tanh", "sigmoid"), scenario.forms * np.array([1.2, 0.4, -0.4, -1.2]), strict=True)
     )
@@ -126,7 +126,7 @@ def grid(scenario: Scenario, accuracy: dict[str, Noise], loss: dict[str, Noise],
 
 
 def verdicts(scenario: Scenario, grids: int, seed: int = 0) -> dict[str, Counter[str]]:
-    """How often each rule gives each verdict, over grids with the shipped records' noise."""
+    """Count the verdicts of each rule over grids with the noise of the shipped records."""
     shipped = read_records(SHIPPED)
     accuracy, loss = noise_of(shipped, "test_accuracy"), noise_of(shipped, "train_loss")
     rng = np.random.default_rng(seed)
@@ -140,7 +140,7 @@ def verdicts(scenario: Scenario, grids: int, seed: int = 0) -> dict[str, Counter
 
 
 def table(grids: int, names: Iterable[str] = SCENARIOS) -> pd.DataFrame:
-    """Verdicts in percent of the grids: a row per rule and scenario whose truth asks for a verdict."""
+    """Verdicts in percent of the grids: one row per rule and scenario with a known correct verdict."""
     rows = []
     for name in names:
         scenario = SCENARIOS[name]

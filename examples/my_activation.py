@@ -1,6 +1,6 @@
-"""Activations of one's own: a plain function, and a learnable one that starts as it.
+"""Two custom activations: a fixed function, and a learnable one with this initial function.
 
-Named in the configuration, guests: [examples/my_activation.py], they are asked for as `mish` and `beta-mish`.
+With guests: [examples/my_activation.py] in the configuration, their names are `mish` and `beta-mish`.
 """
 
 import torch
@@ -14,7 +14,7 @@ ACTIVATIONS.register("mish", plain("mish", nn.Mish))
 
 
 class BetaMish(Adaptive):
-    r"""Mish with a slope that learns, :math:`u \tanh(\mathrm{softplus}(\beta u))`; one for each element."""
+    r"""Mish with a learnable slope, :math:`u \tanh(\mathrm{softplus}(\beta u))`; one per element."""
 
     family = "beta-mish"
     parameter_names = ("beta",)

@@ -1,6 +1,6 @@
-"""A data set of one's own: named in the configuration, guests: [examples/my_dataset.py], it is asked for as `shoes`.
+"""A custom data set, the shoes of Fashion-MNIST: sandals, sneakers and ankle boots.
 
-The shoes of Fashion-MNIST: sandals, sneakers and ankle boots.
+With guests: [examples/my_dataset.py] in the configuration, its name is `shoes`.
 """
 
 from pathlib import Path
@@ -16,10 +16,10 @@ SHOES = (5, 7, 9)
 
 
 def read(directory: Path | None) -> Arrays:
-    """The four arrays: images uint8 (N, C, H, W), labels uint8 (N,).
+    """Read the four arrays: images uint8 (N, C, H, W), labels uint8 (N,).
 
     Args:
-        directory: the configuration's `datasets_directory`, where one's own files may lie; None if it names none.
+        directory: the configuration's `datasets_directory`, a directory with the user's files; None if not set.
     """
     whole = safetensors.numpy.load_file(fetch("fashion_mnist", directory))
     arrays = {}
@@ -38,7 +38,7 @@ DATASETS.register(
         image_shape=(1, 28, 28),
         classes=3,
         images={"train": 18_000, "test": 3_000},
-        # Leave these empty at first: `leaf fetch shoes` tells what they are.
+        # Leave these empty at first: `leaf fetch shoes` prints them.
         sha256={
             "train_images": "0c391ff6d77d8e075915003cc5b0d6483ed6f1a5a367ff72ff34e764e308a6dd",
             "train_labels": "5c10b335464c2efc4198ad146a3daba19ac72437a2bee675ce67ce9bfacd86dd",

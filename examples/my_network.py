@@ -1,4 +1,4 @@
-"""A network of one's own: named in the configuration, guests: [examples/my_network.py], it is asked for as `mlp`."""
+"""A custom network. With guests: [examples/my_network.py] in the configuration, its name is `mlp`."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from leaf.networks import NETWORKS, ImageShape, Network
 
 
 class MLP(Network):
-    """Two hidden layers of 128 units. Layers run in the order they are made; activations are those so named."""
+    """Two hidden layers of 128 units. Layers run in the order of their creation; activations are found by name."""
 
     title = "MLP"
 

@@ -153,7 +153,7 @@ class Site(Copy):
     def go_on(self, tally: Tally, done: int, under_way: int) -> None:
         """Train to the end after an interruption, count what is trained again, and compare."""
         output = self.train()
-        resumed = re.search(r"goes on after epoch (\d+)", output)
+        resumed = re.search(r"resumes after epoch (\d+)", output)
         tally.repeated.append(max(0, done - (int(resumed[1]) if resumed else 0)) + under_way)
         self.compare(tally)
 

@@ -179,11 +179,11 @@ COMMANDS = {
     ),
     "precision of GPUs": (
         ["train", CELL, *TINY, "--device", "cpu", "--precision", "tf32"],
-        "tf32 exists on GPUs alone",
+        "tf32 needs a GPU",
     ),
     "precision of convolutions on GPUs": (
         ["train", CELL, *TINY, "--device", "cpu", "--precision", "tf32-convolutions"],
-        "precision: tf32-convolutions exists on GPUs alone",
+        "precision: tf32-convolutions needs a GPU",
     ),
     "no such tracker": (
         ["train", CELL, *TINY, "--tracking", '{"trackers": ["aim"]}'],
@@ -311,7 +311,7 @@ def test_a_state_that_runs_code(project, trained):
 
 def test_results_cannot_be_written(project):
     (project / "results").write_text("in the way")
-    assert_refused(project, ["train", CELL, *TINY], "results/tiny/.*: cannot write there: .*Not a directory")
+    assert_refused(project, ["train", CELL, *TINY], "results/tiny/.*: cannot be written to: .*Not a directory")
 
 
 def test_a_table_cannot_be_written(project, trained):

@@ -123,7 +123,7 @@ def test_mobilenet():
     for name, form in (("Hardswish", "silu"), ("Hardsigmoid", "sigmoid")):
         reason = (
             f"LEAF cannot start as {name.lower()}; it starts as: relu, silu, tanh, sigmoid;"
-            f" nearest=True takes {form}, which comes near"
+            f" with nearest=True it starts as {form}, which is close"
         )
         assert kept.count((name, reason)) == counts[name]
     assert len(kept) == 28
@@ -222,7 +222,7 @@ def test_what_cannot_be_replaced():
     )  # fmt: skip
     assert reasons.pop("sigmoid") == ("torch.sigmoid", "its input is a parameter of the model")
     assert [one.reason for one in found.kept if one.name == "relu"] == [
-        "its input is torch.int64", "its input has no axis but the batch's"
+        "its input is torch.int64", "its input has only the batch dimension"
     ]  # fmt: skip
 
 
@@ -638,7 +638,7 @@ def test_channels_where_dimensions_move(move, channels):
     found = replace_activations(copy.deepcopy(model), example_input=u, sharing="channel")
     if channels is None:
         (kept,) = found.kept
-        assert kept.reason == "cannot tell which dimension holds the channels; pass channel_dim"
+        assert kept.reason == "the channel dimension of its input cannot be inferred; pass channel_dim"
     else:
         assert [layer.channel_dim for layer in adaptive(found.model).values()] == [channels]
 
@@ -648,7 +648,7 @@ def test_channels_that_cannot_be_told_are_asked_for():
     model = nn.Sequential(nn.ReLU(), nn.Linear(4, 4), nn.Tanh())
     found = replace_activations(copy.deepcopy(model), example_input=torch.randn(2, 3, 4), sharing="channel")
     assert names(found.replaced) == ["2"] and [str(one) for one in found.kept] == [
-        "0: ReLU, cannot tell which dimension holds the channels; pass channel_dim"
+        "0: ReLU, the channel dimension of its input cannot be inferred; pass channel_dim"
     ]
     u, longer = torch.randn(2, 3, 4), torch.randn(2, 7, 4)
     assert converted_per_channel(copy.deepcopy(model), u, longer, channel_dim=-1) == {"0": (1, 4), "2": (1, 4)}
@@ -750,7 +750,7 @@ def test_modules_of_any_class():
         found = replace_activations(model, make, example_input=u.double())
     assert asked == [((6,), "gelu")] and model[1].weight.dtype == torch.float64
     assert [str(one) for one in found.replaced] == ["1: GELU → PReLU, 6, 6 parameters"]
-    assert [str(one) for one in found.kept] == ["3: GLU, its output is half as large as its input"]
+    assert [str(one) for one in found.kept] == ["3: GLU, its output has half the size of its input"]
     model = Functional()
     original = copy.deepcopy(model)
     found = replace_activations(model, nn.Identity, example_input=IMAGES)
@@ -834,7 +834,7 @@ def test_who_counts_on_a_change_in_place_is_told():
             x = 2 * x
             return self.relu(x) + x
 
-    with pytest.warns(UserWarning, match="counts on an activation changing its input in place"):
+    with pytest.warns(UserWarning, match="relies on an activation that modifies its input in place"):
         found = replace_activations(Counting(), example_input=torch.randn(5, 3))
     assert found.difference > 0.1
     with warnings.catch_warnings():
@@ -994,10 +994,10 @@ def test_outputs_of_every_kind():
 def test_bad_arguments_are_told():
     model, u = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(2, 4)
     with pytest.raises(
-        ValueError, match="there is no family 'relu'; there are: ahaf, leaf, affine, prelu, swish, rational, fneuron"
+        ValueError, match="unknown family 'relu'; known: ahaf, leaf, affine, prelu, swish, rational, fneuron"
     ):
         replace_activations(model, "relu", example_input=u)
-    with pytest.raises(ValueError, match="there is no sharing 'row'; there are: element, channel, layer"):
+    with pytest.raises(ValueError, match="unknown sharing 'row'; known: element, channel, layer"):
         replace_activations(model, example_input=u, sharing="row")
     with pytest.raises(ValueError, match=r"does not run on example_input: RuntimeError: .*shapes"):
         replace_activations(model, example_input=torch.randn(2, 5))
@@ -1005,27 +1005,27 @@ def test_bad_arguments_are_told():
         with pytest.raises(ValueError, match=f"is itself an activation, {type(activation).__name__}"):
             replace_activations(activation, example_input=u)
     for options in ({"sharing": "layer"}, {"channel_dim": -1}, {"nearest": True}):
-        with pytest.raises(ValueError, match="are for the families of learnable activations alone"):
+        with pytest.raises(ValueError, match="apply only to families of learnable activations"):
             replace_activations(model, nn.PReLU, example_input=u, **options)
     for with_ in (3, nn.PReLU()):
         with pytest.raises(
-            TypeError, match="with_ is a family's name, a class or a function that makes a module, not "
+            TypeError, match="with_ must be a family's name, a class or a function that makes a module, not "
         ):
             replace_activations(model, with_, example_input=u)
     with pytest.raises(TypeError, match=r"in_features.*; with_ may also be a function of shape and form"):
         replace_activations(model, nn.Linear, example_input=u)
-    with pytest.raises(TypeError, match="with_ made 'relu' in place of relu, which is no torch module"):
+    with pytest.raises(TypeError, match="with_ must make a torch module; for relu it made 'relu'"):
         replace_activations(model, lambda shape, form: form, example_input=u)
-    with pytest.raises(TypeError, match="sharing is one of element, channel, layer, not 1"):
+    with pytest.raises(TypeError, match="sharing must be one of element, channel, layer, not 1"):
         replace_activations(model, example_input=u, sharing=1)
-    with pytest.raises(TypeError, match="channel_dim is 1 or -1, or None to infer it, not 'last'"):
+    with pytest.raises(TypeError, match="channel_dim must be 1 or -1, or None to infer it, not 'last'"):
         replace_activations(model, example_input=u, channel_dim="last")
-    with pytest.raises(TypeError, match="model is a torch module, not <function relu"):
+    with pytest.raises(TypeError, match="model must be a torch module, not <function relu"):
         replace_activations(F.relu, example_input=u)
     assert not any(module._forward_hooks for module in model.modules()) and model.training and not adaptive(model)
     assert type(model[1]) is nn.ReLU
     (kept,) = replace_activations(model, example_input=u, sharing="channel", channel_dim=3).kept
-    assert kept.reason == "its input has no dimension 3 for channels after the batch"
+    assert kept.reason == "its input has no channel dimension 3 after the batch"
 
 
 def test_needs_torch_numpy_numba_and_safetensors_alone():

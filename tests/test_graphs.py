@@ -112,8 +112,8 @@ def test_a_record_that_is_not_the_step_is_not_used(data, replays, expected, monk
         return take
 
     monkeypatch.setattr(graphs, "record", troubled)
-    reason = "not permitted when stream is capturing$" if trouble == "an error" else "it gives other numbers$"
-    with pytest.warns(UserWarning, match=f"cannot be recorded as a CUDA graph.*{reason}"):
+    reason = "not permitted when stream is capturing$" if trouble == "an error" else "step gives other numbers$"
+    with pytest.warns(UserWarning, match=f"cannot be captured as a CUDA graph.*{reason}"):
         training = train(data)
     assert_equal(training, expected)
     assert len(replays) == (trouble != "an error")

@@ -184,7 +184,7 @@ def test_everyone_agrees_on_a_change(project, monkeypatch, change):
         assert ("goes on after epoch 2" in interrupted.detail) == change.resumes
         assert ("starts again" in interrupted.detail) != change.resumes
         said = first_words(cell, change.settings, scale="early", **change.options)
-        assert ("goes on after epoch 2" in said) == change.resumes
+        assert ("resumes after epoch 2" in said) == change.resumes
 
 
 def test_a_longer_scale_goes_on_from_what_status_says(project, monkeypatch):
@@ -251,7 +251,7 @@ def test_a_state_of_the_old_layout_is_resumed(project):
         words |= {"settings": words.pop("identity")["settings"], "training_version": 1}
         status.write_text(json.dumps(words))
         assert "goes on after epoch 2" in look([cell], "early", SETTINGS)[0].detail
-        assert "goes on after epoch 2" in train(cell, scale="early")[0]
+        assert "resumes after epoch 2" in train(cell, scale="early")[0]
         for name in OUTPUTS[1:3]:
             assert (cell.directory("early") / name).read_bytes() == (cell.directory("tiny") / name).read_bytes()
 

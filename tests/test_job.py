@@ -118,7 +118,7 @@ def test_killed_at_any_epoch_ends_as_if_undisturbed(empty_project):
             train(progress=kill_in_epoch(epoch))
         status = CELL.directory("tiny") / "status.json"
         assert (json.loads(status.read_text())["epoch"] if status.exists() else 0) == epoch - 1
-    assert train()[0] == f"{CELL.name}: goes on after epoch 2"
+    assert train()[0] == f"{CELL.name}: resumes after epoch 2"
     assert results() == expected
     assert len(read_run(CELL.directory("tiny")).sessions) == 3  # the first had nothing to leave
 
@@ -133,7 +133,7 @@ def test_whoever_resumes_computes_as_before(empty_project, monkeypatch):
         with pytest.raises(Killed):
             train(precision="bfloat16", progress=kill_in_epoch(2))
     assert train() == [
-        f"{CELL.name}: goes on after epoch 1, with kernel plain, precision bfloat16 as before",
+        f"{CELL.name}: resumes after epoch 1, with kernel plain, precision bfloat16 as before",
         f"{CELL.name}: 3 epochs, test accuracy {results_accuracy():.2%}",
     ]
     assert results() == expected
@@ -167,9 +167,9 @@ def test_a_state_of_a_kernel_that_is_not_at_hand_is_kept_and_told(empty_project,
         train(progress=kill_in_epoch(2))
     with monkeypatch.context() as without_numba:
         without_numba.setattr(job, "kernel_for", lambda device: "plain")
-        with pytest.raises(UserError, match="trained with the kernel 'numba', which is not at hand here"):
+        with pytest.raises(UserError, match="trained with the kernel 'numba', which is not available here"):
             train()
-    assert "goes on after epoch 1" in train()[0]
+    assert "resumes after epoch 1" in train()[0]
 
 
 def test_bfloat16_is_near_float32_and_something_else(empty_project):
@@ -206,7 +206,7 @@ def test_more_epochs_go_on_from_the_state(empty_project):
     for name in (*OUTPUTS, "state.pt"):
         (CELL.directory("tiny") / name).unlink()
     train()
-    assert "goes on after epoch 3" in train(settings=longer)[0]
+    assert "resumes after epoch 3" in train(settings=longer)[0]
     assert results() == expected
 
 
@@ -221,8 +221,8 @@ def test_a_longer_scale_goes_on_from_the_state_of_the_shorter(empty_project):
     cell = Cell("kerasnet", "fashion_mnist", "leaf-silu", "dspt-p24sl", "adam", 42)  # with dropout
     train(cell)
     before = {file: file.read_bytes() for file in cell.directory("tiny").iterdir()}
-    assert train_longer(cell, continues="tiny")[0] == f"{cell.name}: goes on after epoch 3 of the scale tiny"
-    assert "goes on" not in train_longer(cell, "from the start", continues="nowhere")[0]
+    assert train_longer(cell, continues="tiny")[0] == f"{cell.name}: resumes after epoch 3 of the scale tiny"
+    assert "resumes" not in train_longer(cell, "from the start", continues="nowhere")[0]
     assert comparable_results(cell.directory("longer")) == comparable_results(cell.directory("from the start"))
     assert {file: file.read_bytes() for file in cell.directory("tiny").iterdir()} == before
     assert [read_run(cell.directory(scale)).epochs for scale in ("tiny", "longer")] == [3, 5]
@@ -233,14 +233,14 @@ def test_a_longer_scale_prefers_its_own_state(empty_project):
     train()
     with pytest.raises(Killed):
         train_longer(continues="tiny", progress=kill_in_epoch(5))
-    assert train_longer(continues="tiny")[0] == f"{CELL.name}: goes on after epoch 4"
+    assert train_longer(continues="tiny")[0] == f"{CELL.name}: resumes after epoch 4"
 
 
 def test_a_shorter_scales_state_that_does_not_fit_is_passed_over(empty_project):
     train(settings=Settings(epochs=1, train_images=128, test_images=100))
     said = train_longer(continues="tiny")
     assert said[0] == f"{CELL.directory('tiny')}/state.pt: made with train images 128 instead of 256, passed over"
-    assert "goes on" not in said[1] and len(pd.read_csv(CELL.directory("longer") / "metrics.csv")) == 5
+    assert "resumes" not in said[1] and len(pd.read_csv(CELL.directory("longer") / "metrics.csv")) == 5
 
 
 @pytest.mark.parametrize("what", ["settings", "training version", "damaged", "too long"])
@@ -261,7 +261,7 @@ def test_states_that_do_not_fit_are_passed_over(empty_project, monkeypatch, what
         (CELL.directory("tiny") / "state.pt").write_bytes(b"PK rubbish")
         word = "damaged"
     said = train(settings=settings)
-    assert word in said[0] and "goes on" not in " ".join(said)
+    assert word in said[0] and "resumes" not in " ".join(said)
     assert len(pd.read_csv(CELL.directory("tiny") / "metrics.csv")) == settings.epochs
 
 
@@ -274,7 +274,7 @@ def test_a_damaged_state_falls_back_to_the_one_before(empty_project):
         train(progress=kill_in_epoch(3))
     (CELL.directory("tiny") / "state.pt").write_bytes(b"")
     said = train()
-    assert "state.pt: damaged" in said[0] and "goes on after epoch 1" in said[1]
+    assert "state.pt: damaged" in said[0] and "resumes after epoch 1" in said[1]
     assert results() == expected
 
 

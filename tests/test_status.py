@@ -79,7 +79,7 @@ def test_a_signal(empty_project):
     assert status() == ("interrupted", f"stopped by SIGTERM {where}; goes on after epoch 1, minibatch 1")
     other = replace(SETTINGS, train_images=128)
     assert status(other) == ("interrupted", f"stopped by SIGTERM {where}; starts again")
-    assert train()[0] == f"{CELL.name}: goes on after epoch 1, minibatch 1"
+    assert train()[0] == f"{CELL.name}: resumes after epoch 1, minibatch 1"
     assert status()[0] == "done" and not (DIRECTORY / "status.json").exists()
 
 
@@ -101,7 +101,7 @@ def test_failures_tell_their_reason(empty_project):
         train(progress=block_the_second_state)
     assert status()[0] == "failed" and re.search("state.pt cannot be written: .*; goes on after epoch 1$", status()[1])
     shutil.rmtree(in_the_way.parent)
-    assert train()[0] == f"{CELL.name}: goes on after epoch 1"
+    assert train()[0] == f"{CELL.name}: resumes after epoch 1"
     assert status()[0] == "done"
 
 

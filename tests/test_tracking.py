@@ -187,7 +187,7 @@ def test_trackers_that_fail_while_training_goes_on(expected, monkeypatch):
     assert Counter(line.split(" failed")[0] for line in said) == Counter(
         ["tracking: tensorboard", "tracking: wandb", f"{CELL.name}: 4 epochs, test accuracy {accuracy():.2%}"]
     )
-    assert all("training goes on without it: " in line and "\n" not in line for line in said if "failed" in line)
+    assert all("training continues without it: " in line and "\n" not in line for line in said if "failed" in line)
     assert results() == expected
     shutil.rmtree("results")
     shutil.rmtree("tracking")

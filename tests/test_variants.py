@@ -247,7 +247,7 @@ def test_a_killed_patched_cell_ends_as_if_undisturbed(empty_project):
     with pytest.raises(Killed):
         train(made, progress=kill)
     assert json.loads((directory / "status.json").read_text())["epoch"] == 2
-    assert f"{made.name}: goes on after epoch 2" in train(made)[0]
+    assert f"{made.name}: resumes after epoch 2" in train(made)[0]
     assert (directory / "model.safetensors").read_bytes() == expected
 
 

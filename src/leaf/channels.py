@@ -1,7 +1,7 @@
-"""Which dimension of a tensor holds the channels, followed through a model's forward.
+"""Infer the channel dimension of tensors during a model's forward.
 
-Layers such as ``F.linear`` or ``F.conv2d`` fix that dimension in their output. Elementwise functions keep it. Views,
-transpositions and means move it; where to, is found by applying them to the channels' numbers.
+Layers such as ``F.linear`` or ``F.conv2d`` determine the dimension in their output. Elementwise functions keep it.
+Views, transpositions and means move it; applying them to a tensor of channel indices shows where to.
 """
 
 import math
@@ -18,19 +18,19 @@ LAST = {
     "bilinear", "embedding", "embedding_bag", "gru", "linear", "lstm", "multi_head_attention_forward", "rms_norm",
     "rnn_relu", "rnn_tanh",
 }  # fmt: skip
-"""Functions, by their names in torch, whose output has its features in the last dimension."""
+"""Functions, by torch name, whose output has its features in the last dimension."""
 
 FIRST = {"batch_norm", "group_norm", "instance_norm", "interpolate", "local_response_norm"}
 """Functions whose output has its channels in dimension 1."""
 
 SPATIAL = re.compile(r"(?:conv|conv_transpose|\w*pool)([123])d")
-"""Functions whose output has its channels before that many spatial dimensions."""
+"""Functions whose output has its channels before the 1, 2 or 3 spatial dimensions."""
 
 MIXING = {"baddbmm", "bmm", "cdist", "einsum", "tensordot"}
-"""Functions whose output may have the shape of an input, but not its dimensions."""
+"""Functions whose output may have the shape of an input, but with other dimensions."""
 
 PRODUCTS = {"__matmul__", "__rmatmul__", "inner", "matmul"}
-"""The same, but a matrix as the second argument makes the last dimension."""
+"""The same, except that a matrix as the second argument determines the last dimension."""
 
 MOVES = {
     "H", "T", "__getitem__", "adjoint", "amax", "amin", "as_strided", "broadcast_to", "cat", "chunk", "concat",
@@ -42,26 +42,26 @@ MOVES = {
 """Functions that move, merge, split or drop dimensions of their first argument, or of each tensor in it."""
 
 Dims = frozenset[int]
-"""The dimensions that together count the channels: several after a view such as ``(N, L, heads, features)``."""
+"""Dimensions that together index the channels: several after a view such as ``(N, L, heads, features)``."""
 
 UNKNOWN: Dims = frozenset()
 
 
 class Channels:
-    """The dimensions of the channels, for each tensor that ``call`` has made."""
+    """The channel dimensions of all tensors that ``call`` has returned."""
 
     def __init__(self) -> None:
         self._dims = WeakTensorKeyDictionary()
 
     def of(self, u: Tensor) -> int | None:
-        """The dimension of ``u`` that holds the channels, 1 or -1; ``None`` if it cannot be inferred."""
+        """Channel dimension of ``u``, 1 or -1; ``None`` if it cannot be inferred."""
         dims = self._dims.get(u, UNKNOWN)
         if u.ndim == 2 or dims == {1}:
             return 1
         return -1 if dims == {u.ndim - 1} else None
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call one of torch's functions and note where its output has the channels."""
+        """Call a torch function and record the channel dimensions of its output."""
         property_name = getattr(getattr(function, "__self__", None), "__name__", "")  # of Tensor.T and the like
         name = getattr(function, "__name__", "")
         name = property_name if name == "__get__" else name
@@ -77,7 +77,7 @@ class Channels:
         return output
 
     def keep(self, given: Any, output: Any) -> None:
-        """Note that an elementwise function made the output."""
+        """Record the channel dimensions of the output of an elementwise function."""
         for tensor in tensors(output):
             self._dims[tensor] = self._kept(tensor, given)
 
@@ -101,12 +101,12 @@ class Channels:
         return self._agreed([tensor for tensor in tensors(given) if tensor.shape == output.shape])
 
     def _agreed(self, given: list[Tensor]) -> Dims:
-        """What tensors have in common; those that come from nowhere, such as parameters, have no say."""
+        """Channel dimensions that the tensors agree on; those without a record, such as parameters, are ignored."""
         known = {self._dims[tensor] for tensor in given if tensor in self._dims} - {UNKNOWN}
         return known.pop() if len(known) == 1 else UNKNOWN
 
     def _moved(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Dims]:
-        """The channels of each tensor that a function in ``MOVES`` is about to return."""
+        """Channel dimensions of each tensor that a function in ``MOVES`` will return."""
         name, first = (None, args[0]) if args else next(iter(kwargs.items()))
         dims = self._agreed([*tensors(first)])
         if not dims:
@@ -115,19 +115,19 @@ class Channels:
             numbers = _numbers(first, dims) if isinstance(first, Tensor) else [_numbers(u, dims) for u in first]
             output = function(numbers, *args[1:], **kwargs) if name is None else function(**kwargs | {name: numbers})
             return [_varying(tensor) for tensor in tensors(output)]
-        except Exception:  # the numbers are of another dtype, or the call is going to fail anyway
+        except Exception:  # the indices have another dtype, or the call itself will fail
             return []
 
 
 def _numbers(u: Tensor, dims: Dims) -> Tensor:
-    """A tensor that lies in memory as ``u`` does and holds the number of the channel of each of its elements."""
+    """Channel index of each element of ``u``, as float32 with the shape and strides of ``u``."""
     sizes = [size if dim in dims else 1 for dim, size in enumerate(u.shape)]
     numbers = torch.arange(math.prod(sizes), dtype=torch.float32, device=u.device).reshape(sizes)
     return torch.empty_like(u, dtype=torch.float32, requires_grad=False).copy_(numbers)
 
 
 def _varying(numbers: Tensor) -> Dims:
-    """The dimensions along which the channel's number changes, by 1 at least."""
+    """The dimensions along which the channel index changes, by at least 1."""
     if not numbers.numel():
         return UNKNOWN
     spans = (numbers.amax(dim) - numbers.amin(dim) for dim in range(numbers.ndim))
@@ -135,7 +135,7 @@ def _varying(numbers: Tensor) -> Dims:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in an argument or an output, in order."""
+    """Iterate over the tensors in an argument or output, in order."""
     if isinstance(value, Tensor):
         yield value
     for part in parts(value) or ():
@@ -143,7 +143,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def parts(value: Any) -> list[Any] | None:
-    """What a mapping, list, tuple or instance of a dataclass holds, in order; ``None`` for anything else."""
+    """Values of a mapping, list, tuple or dataclass instance, in order; ``None`` for other types."""
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, list | tuple):

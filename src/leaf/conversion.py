@@ -1,4 +1,4 @@
-"""Replace the activations of any torch module by learnable ones, one at each place where one is applied."""
+"""Replace the activations of any torch module by learnable ones, one for each use."""
 
 import copy
 import itertools
@@ -24,7 +24,7 @@ SEALED: dict[type[nn.Module], str] = {
     nn.TransformerDecoderLayer: "torch gives copies of it the original activation back",
     torch.jit.ScriptModule: "it is compiled",
 }
-"""Modules whose activations cannot be replaced, and why."""
+"""Modules whose activations cannot be replaced, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,13 @@ class Replaced:
     """An activation that was replaced.
 
     Attributes:
-        name: of the new module in the model.
-        original: what it replaces, such as ``ReLU`` or ``F.relu``.
-        form: the function it starts as; the module's class if it is not an ``Adaptive``.
-        shape: of one sample's input.
-        parameters: how many it has.
-        error: where the module does not start exactly as the original: the largest difference on [-15, 15].
+        name: name of the new module in the model.
+        original: the activation that it replaces, such as ``ReLU`` or ``F.relu``.
+        form: its initial function; the class of the module if it is not an ``Adaptive``.
+        shape: shape of one sample's input.
+        parameters: number of its parameters.
+        error: largest difference from the original on [-15, 15]; ``None`` below 1e-5, and for other modules than
+            ``Adaptive``.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Kept:
-    """An activation that stays as it was: its name, what it is, and why."""
+    """An activation that was not replaced: its name, its class or function, and the reason."""
 
     name: str
     original: str
@@ -67,13 +68,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What ``replace_activations`` did; printed, it is a report.
+    """Result of ``replace_activations``; ``print`` shows it as a report.
 
     Attributes:
-        model: the model that was given, changed.
-        family: what replaced them, such as ``"LEAF"``.
-        replaced, kept: what became of each activation, in the order in which the example meets them.
-        difference: by how much the model's output on the example changed at most, in evaluation.
+        model: the given model, modified.
+        family: name of the new activations, such as ``"LEAF"``.
+        replaced, kept: the activations that were replaced and those that were not, in the order of their first use.
+        difference: largest change of the model's output on the example, in evaluation mode.
     """
 
     model: nn.Module
@@ -84,7 +85,7 @@ class Conversion:
 
     @property
     def parameters(self) -> int:
-        """How many parameters were added."""
+        """Number of parameters added."""
         return sum(replaced.parameters for replaced in self.replaced)
 
     def __str__(self) -> str:
@@ -107,44 +108,44 @@ def replace_activations(
     channel_dim: int | None = None,
     nearest: bool = False,
 ) -> Conversion:
-    """Replace a model's activations by learnable ones that start as what they replace.
+    """Replace a model's activations by learnable ones that initially compute the same functions.
 
-    Each place where an activation is applied gets one of its own, also where one module is used at several, as in the
-    blocks of a ResNet, or a function such as ``F.relu`` is called. The model is changed in place: its other modules,
-    their classes, parameters and names stay (``copy.deepcopy`` it first to keep the original). A new module takes over
-    the hooks of the module that it replaces. Make optimizers afterwards.
+    Every use of an activation gets its own module, also where one module is used several times (as in the blocks of a
+    ResNet) or a function such as ``F.relu`` is called. The model is modified in place: its other modules keep their
+    classes, parameters and names. Use ``copy.deepcopy`` first to keep the original. A new module keeps the hooks of the
+    module that it replaces. Create optimizers afterwards.
 
-    LEAF, AHAF, Swish and the affine functions start exactly as what they replace but for rounding, and ReLU's form,
-    u·σ(2^16 u), is off by up to 4.3e-6 next to 0. The report gives the error of any other start.
+    LEAF, AHAF, Swish and the affine functions initially equal the originals up to rounding. The form of ReLU,
+    u·σ(2^16 u), differs by up to 4.3e-6 near 0. The report gives the error of all others.
 
-    What the example reaches in evaluation is replaced. A model's own code is followed by torch's tracer only in modules
-    that use an activation twice or call it as a function, and what it reads there from attributes is fixed then; if it
-    cannot be followed, a module that is used twice gets one activation for all its uses, and a function stays.
+    Only activations that the example reaches in evaluation mode are replaced. Modules that use an activation twice, or
+    call it as a function, are traced by ``torch.fx``. Tracing fixes the attributes that their ``forward`` reads. Where
+    tracing fails, a module that is used twice gets one activation for all its uses, and a function is kept.
 
     Args:
-        model: any module that is not itself an activation. Give a part of a model to convert that part alone.
+        model: any module that is not itself an activation. Pass a submodule to convert only this part of a model.
         with_: a family of learnable activations: ``"leaf"``, ``"ahaf"``, ``"prelu"``, ``"swish"``, ``"rational"`` or
-            any other whose activations are in ``leaf.ACTIVATIONS``, or a class derived from ``Adaptive``. Also another
-            module class, such as ``nn.PReLU``, which is called without arguments, or a function that makes a module
-            from the shape of one sample's input and the name of the replaced function, such as ``(64, 8, 8)`` and
-            ``"relu"``. These two replace every activation, whatever it computes.
-        example_input: what the model is called with: a tensor, a tuple of arguments, or a mapping of named ones. The
-            first axis of what activations see counts as the batch.
-        sharing: what owns a set of parameters: every ``"element"`` (the model then takes inputs of the example's
-            size only), every ``"channel"``, or the whole ``"layer"``. By default as the family's source does: an
-            element for LEAF and AHAF, a channel for PReLU, a layer for Swish and the rational function.
-        channel_dim: dimension that holds the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``. By
-            default it follows, at each activation, from the layers before it: 1 after a convolution, -1 after a linear
-            layer. Activations for which it cannot be inferred are kept. Only sharing per channel uses it.
-        nearest: whether to replace GELU, hard-swish and hard-sigmoid too, where the family cannot start as them, by the
-            form that comes nearest.
+            any other whose activations are in ``leaf.ACTIVATIONS``, or a class derived from ``Adaptive``. Otherwise a
+            module class, such as ``nn.PReLU``, which is called without arguments, or a function that returns a module.
+            The function is called with the shape of one sample's input and the name of the replaced function, such as
+            ``(64, 8, 8)`` and ``"relu"``. A class or function of this kind replaces every activation.
+        example_input: input of the model: a tensor, a tuple of arguments, or a mapping of keyword arguments. The first
+            dimension of each activation's input is the batch.
+        sharing: unit that has one set of parameters: every ``"element"`` (the model then accepts only inputs of the
+            example's size), every ``"channel"``, or the whole ``"layer"``. The default is that of the family's source:
+            element for LEAF and AHAF, channel for PReLU, layer for Swish and the rational function.
+        channel_dim: dimension of the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``. By default it
+            is inferred at each activation from the preceding layers: 1 after a convolution, -1 after a linear layer.
+            Activations for which it cannot be inferred are kept. Only sharing per channel uses it.
+        nearest: whether to replace GELU, hard-swish and hard-sigmoid by the closest form of a family that does not have
+            these functions as forms.
 
     Returns:
-        What was replaced and what was not, and why.
+        A report of what was replaced and what was kept, with the reasons.
 
     Raises:
-        TypeError: if an argument is of another type, or ``with_`` makes something else than a module.
-        ValueError: if there is no such family or sharing, or the model does not run on the example.
+        TypeError: if an argument has the wrong type, or ``with_`` does not return a module.
+        ValueError: if the family or the sharing is unknown, or the model does not run on the example.
 
     Example:
         >>> model = torchvision.models.resnet18()
@@ -156,9 +157,9 @@ def replace_activations(
           …
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a torch module, not {model!r}")
+        raise TypeError(f"model must be a torch module, not {model!r}")
     if type(model) in KIND_OF_MODULE or stands_in(model):
-        raise ValueError(f"the model is itself an activation, {type(model).__name__}: it has no place to replace it in")
+        raise ValueError(f"the model is itself an activation, {type(model).__name__}; pass a module that contains it")
     wanted = replacement(with_, sharing, channel_dim, nearest)
     _separate(model)
     with evaluating(model):
@@ -170,15 +171,15 @@ def replace_activations(
     faithful = wanted.faithful and all(one.error is None for one in replaced)
     if faithful and not difference <= 1e-3 + 0.01 * size:
         warnings.warn(
-            f"the output on the example changed by {difference:.2g}: either the model is random in evaluation, or"
-            " it counts on an activation changing its input in place",
+            f"the output on the example changed by {difference:.2g}: either the model is random in evaluation mode, or"
+            " it relies on an activation that modifies its input in place",
             stacklevel=2,
         )
     return Conversion(model, wanted.title, replaced, kept, difference)
 
 
 def _separate(model: nn.Module) -> None:
-    """Make of one activation module under several names as many modules."""
+    """Copy each activation module that is registered under several names, so that every name has its own."""
     seen = set()
     for parent in model.modules():
         for name, child in parent._modules.items():
@@ -190,7 +191,10 @@ def _separate(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class _Site:
-    """Where one activation goes: in place of the module or function of that name, or of a use of it in a forward."""
+    """Location of a new activation.
+
+    It replaces the module or function called ``name``; if that is ``None``, one use in the ``forward`` of the caller.
+    """
 
     use: Use
     inputs: list[Input]
@@ -198,8 +202,8 @@ class _Site:
 
 
 def _plan(model: nn.Module, found: Uses, example: Any, wanted: Replacement) -> tuple[list[_Site], list[Kept]]:
-    """What to put where, and what to leave; nothing is changed yet."""
-    groups: dict[Any, list[Use]] = {}  # all uses of one module, or a single one of a function that the code names
+    """Decide which uses to replace and which to keep, without changing the model."""
+    groups: dict[Any, list[Use]] = {}  # all uses of one module, or a single call of a function such as F.relu
     for use in found.uses:
         if not isinstance(model.get_submodule(use.caller), tuple(SEALED)):
             groups.setdefault(use.name or (use.caller, use.place), []).append(use)
@@ -218,7 +222,7 @@ def _plan(model: nn.Module, found: Uses, example: Any, wanted: Replacement) -> t
         faulty = list(dict.fromkeys(faults[use.caller] for use in in_forward if use.caller in faults))
         if not faulty:
             new = [_Site(use, use.inputs, None if use in in_forward else use.name) for use in uses]
-        elif first.name is not None:  # one for all of its uses
+        elif first.name is not None:  # one new module for all its uses
             new = [_Site(first, [given for use in uses for given in use.inputs], first.name)]
         else:
             kept.append(_kept(first, faulty[0]))
@@ -234,7 +238,7 @@ def _plan(model: nn.Module, found: Uses, example: Any, wanted: Replacement) -> t
 
 
 def _in_forward(uses: list[Use]) -> list[Use]:
-    """Those of a group's uses to which only a change of the caller's forward can give an activation of their own."""
+    """The uses of a group that can have separate activations only if the caller's forward is rewritten."""
     return uses if uses[0].name is None else uses[1:]
 
 
@@ -243,7 +247,7 @@ def _kept(use: Use, reason: str) -> Kept:
 
 
 def _out_of_reach(model: nn.Module, found: Uses) -> list[Kept]:
-    """The modules whose activations cannot be replaced, and the activations that the example doesn't reach."""
+    """Modules whose activations cannot be replaced, and activations that the example does not reach."""
     reached = {use.name for use in found.uses}
     kept: list[Kept] = []
     for name, module in model.named_modules():
@@ -256,7 +260,7 @@ def _out_of_reach(model: nn.Module, found: Uses) -> list[Kept]:
 
 
 def _faults(model: nn.Module, found: Uses, example: Any, uses: list[Use]) -> dict[str, str]:
-    """Which callers' forwards cannot be changed, and why."""
+    """The callers whose forward cannot be rewritten, with the reasons."""
     faults: dict[str, str] = {}
     graphs: dict[str, fx.Graph] = {}
     for caller in dict.fromkeys(use.caller for use in uses):
@@ -272,10 +276,10 @@ def _faults(model: nn.Module, found: Uses, example: Any, uses: list[Use]) -> dic
 
 
 def _graph(module: nn.Module, name: str, found: Uses) -> fx.Graph:
-    """What a module's forward does in evaluation, held against what was seen of it.
+    """Graph of a module's forward in evaluation mode, checked against the observed uses.
 
     Raises:
-        ValueError: if it cannot be told, or if training applies other activations.
+        ValueError: if the forward cannot be traced, or applies other activations in training mode.
     """
     for training in (True, False):
         graph = trace(module, training)
@@ -287,7 +291,7 @@ def _graph(module: nn.Module, name: str, found: Uses) -> fx.Graph:
 
 
 def _install(model: nn.Module, sites: list[_Site], wanted: Replacement) -> list[Replaced]:
-    """Build the activations and put them where they belong."""
+    """Build the activations and insert them into the model."""
     replaced = []
     calls: dict[str, dict[int, str]] = {}
     layers = [_build(model, site, wanted) for site in sites]  # nothing is changed yet if one fails
@@ -321,14 +325,14 @@ def _build(model: nn.Module, site: _Site, wanted: Replacement) -> nn.Module:
 
 
 def _take_hooks(layer: nn.Module, original: nn.Module, in_its_place: bool) -> None:
-    """Give a new module the hooks of what it replaces; one that comes in its place obeys their handles too."""
+    """Give a new module the original's hooks. With ``in_its_place``, the hooks' handles remove them from it too."""
     for name, held in vars(original).items():
         if "hook" in name and "state_dict" not in name and held and not vars(layer).get(name):
             vars(layer)[name] = held if in_its_place else copy.copy(held)
 
 
 def _turn_fused_evaluation_off(model: nn.Module) -> None:
-    """Torch's encoder has a path for evaluation that computes ReLU and GELU itself, whatever its layers hold."""
+    """Disable the fast path of torch's encoder, which in evaluation would bypass the new modules."""
     for module in model.modules():
         layers = [layer for layer in module.modules() if isinstance(layer, nn.TransformerEncoderLayer)]
         if any(isinstance(layer.activation, Adaptive) for layer in layers):
@@ -339,7 +343,7 @@ def _turn_fused_evaluation_off(model: nn.Module) -> None:
 
 
 def _new_name(module: nn.Module, use: Use) -> str:
-    """A name for a new submodule: ``relu``, or ``relu_2`` where there is one, …"""
+    """First unused name for a new submodule: ``relu``, ``relu_2``, …"""
     base = (use.name or use.kind).rpartition(".")[2]
     names = (base if number == 1 else f"{base}_{number}" for number in itertools.count(1))
     return next(name for name in names if not hasattr(module, name))
@@ -347,7 +351,7 @@ def _new_name(module: nn.Module, use: Use) -> str:
 
 @contextmanager
 def _plainly(model: nn.Module) -> Iterator[None]:
-    """The activations compute as the reference does, so that no kernel need be compiled."""
+    """Use the reference kernel meanwhile, so that no kernel is compiled."""
     layers = [layer for layer in model.modules() if isinstance(layer, Adaptive) and not layer.plain]
     for layer in layers:
         layer.plain = True
@@ -359,7 +363,7 @@ def _plainly(model: nn.Module) -> Iterator[None]:
 
 
 def _difference(before: Any, after: Any) -> tuple[float, float]:
-    """The largest difference between two outputs' tensors, infinite if shapes differ; the first's largest number."""
+    """Largest difference between the outputs, infinite if shapes differ; and largest magnitude in the first."""
     if isinstance(before, Tensor):
         if before.shape != after.shape:
             return math.inf, 0.0

@@ -1,7 +1,7 @@
-r"""LEAF's rivals, as cells of the same grid.
+r"""Other learnable activations to compare LEAF with, as cells of the same grid.
 
-What a parameter belongs to differs between them, as their sources have it: PReLU has one for each channel; Swish and
-the rational function have one set for each layer; LEAF and AHAF one for each element.
+They share parameters as their sources do: PReLU has one per channel, Swish and the rational function have one set per
+layer, LEAF and AHAF one set per element.
 """
 
 from torch import Tensor, ones_like
@@ -12,12 +12,12 @@ from leaf.names import PReLUFamily, RationalFamily, SwishFamily
 
 
 class PReLU(PReLUFamily, Adaptive):
-    r"""Parametric rectified linear unit, :math:`\max(u, 0) + a \min(u, 0)`, which starts with a = 0.25.
+    r"""Parametric rectified linear unit, :math:`\max(u, 0) + a \min(u, 0)`, initially with a = 0.25.
 
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
-        form: ``"relu"``, which it is compared with; it starts as a leaky one.
-        sharing: the source has one parameter for each ``"channel"``, a linear layer's features counting as such.
+        form: ``"relu"``, the function it is compared with; initially it is a leaky ReLU.
+        sharing: as in the source, one parameter per ``"channel"``; a feature of a linear layer is a channel.
 
     Shape: input and output ``(N, *shape)``.
     Source: He, Zhang, Ren & Sun, "Delving Deep into Rectifiers", 2015, Eq. 1.
@@ -28,12 +28,12 @@ class PReLU(PReLUFamily, Adaptive):
 
 
 class Swish(SwishFamily, GatedLine):
-    r"""Swish with a slope that learns, :math:`u\,\sigma(\beta u)`.
+    r"""Swish with a learnable slope, :math:`u\,\sigma(\beta u)`.
 
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
-        form: ``"silu"``, which it starts as.
-        sharing: the source leaves open what owns a β; here, as is common, each layer has one, ``"layer"``.
+        form: ``"silu"``, its initial function.
+        sharing: the source does not specify it; commonly, and by default, one β per ``"layer"``.
 
     Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
     Source: Ramachandran, Zoph & Le, "Searching for Activation Functions", 2017.
@@ -47,15 +47,15 @@ class Swish(SwishFamily, GatedLine):
 class Rational(RationalFamily, Adaptive):
     r"""A rational (Padé) function of type (3, 2), :math:`(a_3 u^3 + a_2 u^2 + a_1 u + a_0) / (b_2 u^2 + b_1 u + b_0)`.
 
-    It starts as the best approximation to ReLU on [-1, 1], and nothing keeps its denominator from 0.
+    Initially it is the best approximation to ReLU on [-1, 1]. The denominator is not prevented from becoming 0.
 
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
-        form: ``"relu"``, which it nearly starts as.
-        sharing: the source has one set of parameters for each layer, ``"layer"``.
+        form: ``"relu"``, approximately its initial function.
+        sharing: as in the source, one set of parameters per ``"layer"``.
 
     Shape: input and output ``(N, *shape)``.
-    Source: Boullé, Nakatsukasa & Townsend, "Rational neural networks", 2020; the initial values are its code's.
+    Source: Boullé, Nakatsukasa & Townsend, "Rational neural networks", 2020; initial values from its code.
     """
 
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:

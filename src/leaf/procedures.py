@@ -1,8 +1,8 @@
-"""Training by P24Sl and DSPT in any training loop.
+"""The training procedures P24Sl and DSPT for any training loop.
 
-- P24Sl: the parameters ``p2`` and ``p4`` of LEAF learn more slowly than the rest: ``parameter_groups``.
-- DSPT (the published code's "2SPU-4"): two stages for every minibatch. First only the activation parameters learn;
-  then, on the same minibatch and with the activations just updated, only the others do: ``two_stage_step``.
+- P24Sl, by ``parameter_groups``: LEAF's parameters ``p2`` and ``p4`` have a lower learning rate than all others.
+- DSPT (the published code's "2SPU-4"), by ``two_stage_step``: every minibatch has two stages. The first updates only
+  the activation parameters; the second updates, on the same minibatch, only the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from leaf.activations import Adaptive
 from leaf.networks import Network
 
 SLOWDOWN = 1000
-"""By how much P24Sl slows parameters down if no rate is given: the paper's ratio with Adam."""
+"""Default ratio of the learning rate to that of slow parameters in P24Sl: the paper's with Adam."""
 
 
 class Stage:
-    """One optimizer step of a minibatch: the parameters that learn in it and, beside them, those that rest."""
+    """One optimizer step on a minibatch, with the parameters that it trains and those that are frozen meanwhile."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, resting: Sequence[nn.Parameter]) -> None:
         self.optimizer = optimizer
@@ -30,7 +30,7 @@ class Stage:
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """What an optimizer trains: of its parameters those that nobody has frozen."""
+    """The parameters of an optimizer that require a gradient."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
 
 
@@ -43,31 +43,31 @@ def parameter_groups(
     activation_weight_decay: float = 0.0,
     of: str = "all",
 ) -> list[dict[str, Any]]:
-    """A model's parameters as groups for any of torch's optimizers, LEAF's ``p2`` and ``p4`` slow as in P24Sl.
+    """Group a model's parameters for an optimizer, with a lower learning rate for LEAF's ``p2`` and ``p4`` (P24Sl).
 
     Args:
-        model: any module; what is in it of AHAF and LEAF is found, also pruned (``torch.nn.utils.prune``) or
-            parametrized (``torch.nn.utils.parametrize``).
-        learning_rate: of all parameters but ``p2`` and ``p4``.
-        slow_learning_rate: of these; a thousandth of the other if not given, as the paper has it with Adam (a tenth
-            with RMSprop). The same as ``learning_rate`` makes it the procedure Classic.
-        weight_decay: of all parameters but those of activations; the optimizer's own setting if not given.
-        activation_weight_decay: of the parameters of activations. They mean something as they are, a gate's slope of
-            2^16 that it is a ReLU's.
-        of: ``"all"`` parameters, those of ``"activations"``, or the ``"others"``.
+        model: any module. Its learnable activations are found, also with pruned (``torch.nn.utils.prune``) or
+            parametrized (``torch.nn.utils.parametrize``) parameters.
+        learning_rate: learning rate of all parameters except ``p2`` and ``p4``.
+        slow_learning_rate: learning rate of ``p2`` and ``p4``. Default: ``learning_rate / 1000``, the paper's ratio
+            with Adam (with RMSprop it is 1/10). Equal to ``learning_rate``, it gives the procedure Classic.
+        weight_decay: weight decay of all parameters except those of activations. Default: the optimizer's setting.
+        activation_weight_decay: weight decay of activation parameters. It defaults to 0 because their values have a
+            meaning: a gate's slope of 2^16, for example, makes a ReLU.
+        of: which parameters to return: ``"all"``, those of ``"activations"``, or the ``"others"``.
 
     Returns:
-        A group for each combination of settings, the parameters in the model's order.
+        One group for each combination of settings; parameters are in the model's order.
 
     Raises:
-        ValueError: if ``of`` is something else.
+        ValueError: if ``of`` has another value.
 
     Example:
         >>> groups = leaf.parameter_groups(model, learning_rate=1e-3)
         >>> optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
     """
     if of not in ("all", "activations", "others"):
-        raise ValueError(f"there are no parameters of {of!r}; there are: all, activations, others")
+        raise ValueError(f"of: unknown value {of!r}; known: all, activations, others")
     if slow_learning_rate is None:
         slow_learning_rate = learning_rate / SLOWDOWN
     layers = [layer for layer in model.modules() if isinstance(layer, Adaptive)]
@@ -86,33 +86,33 @@ def parameter_groups(
 
 
 def _behind(layer: Adaptive, name: str) -> list[nn.Parameter]:
-    """The parameters that one of a layer's values is, or is computed from if it is pruned or parametrized."""
+    """The parameter of this name, or, if it is pruned or parametrized, the parameters that it is computed from."""
     if is_parametrized(layer, name):
         return list(layer.get_submodule(f"parametrizations.{name}").parameters())
     own = dict(layer.named_parameters(recurse=False))
-    # What pruning, spectral_norm and weight_norm of torch.nn.utils call them.
+    # The suffixes are those of pruning, spectral_norm and weight_norm in torch.nn.utils.
     return [own[key] for key in (name, f"{name}_orig", f"{name}_g", f"{name}_v") if key in own]
 
 
 def two_stages(activations: torch.optim.Optimizer, others: torch.optim.Optimizer) -> list[Stage]:
-    """DSPT's stages: first the activations' parameters learn, then the others."""
+    """The stages of DSPT: the first trains the activations' parameters, the second the others."""
     return [Stage(activations, parameters_of(others)), Stage(others, parameters_of(activations))]
 
 
 def two_stage_step(
     activations: torch.optim.Optimizer, others: torch.optim.Optimizer, loss: Callable[[], Tensor]
 ) -> Tensor:
-    """Train any model on one minibatch by DSPT: its activations first, then, with these, everything else.
+    """Train a model on one minibatch by DSPT: first its activations, then, with the updated ones, everything else.
 
     Args:
         activations: optimizer of the activations' parameters.
         others: optimizer of the other parameters.
-        loss: computes the minibatch's loss, from the model's inputs on. It is called twice: dropout draws anew, and
-            batch normalization counts the minibatch twice. ``DistributedDataParallel`` needs
-            ``find_unused_parameters=True``, since in each stage a part of the parameters has no gradient.
+        loss: computes the model's output on the minibatch and returns the loss. It is called once per stage: dropout
+            draws a new mask, and batch normalization counts the minibatch twice. ``DistributedDataParallel`` needs
+            ``find_unused_parameters=True``, since in each stage some parameters have no gradient.
 
     Returns:
-        The second stage's loss before its step, a detached scalar.
+        The loss of the second stage before its step, a detached scalar.
 
     Example:
         >>> activations = torch.optim.Adam(leaf.parameter_groups(model, 1e-3, of="activations"))
@@ -134,7 +134,7 @@ def two_stage_step(
 def take(
     stages: Sequence[Stage], loss: Callable[[], Tensor], on_nonfinite: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """Take one step in each stage, down the gradient of the loss as it is then; gives the last one, detached."""
+    """Compute the loss and take an optimizer step in each stage; return the last stage's loss, detached."""
     for stage in stages:
         for parameter in stage.resting:
             parameter.requires_grad_(False)
@@ -142,7 +142,7 @@ def take(
             parameter.requires_grad_(True)
         stage.optimizer.zero_grad()
         value = loss()
-        if value.device.type == "cpu" and not value.isfinite():  # elsewhere looking would stop the device
+        if value.device.type == "cpu" and not value.isfinite():  # on a GPU the check would synchronize
             on_nonfinite()
         value.backward()
         stage.optimizer.step()
@@ -161,12 +161,12 @@ def training_step(
     Args:
         images: ``(N, C, H, W)``, floating point.
         labels: ``(N,)``, int64.
-        on_nonfinite: called on a CPU when a loss is NaN or infinite, before its gradients reach the parameters.
+        on_nonfinite: called on a CPU when a loss is NaN or infinite, before the parameters are updated.
 
     Returns:
         The cross-entropy of the last stage before its step, a detached scalar on the network's device.
     """
-    # No activation parameter reaches what lies before the first activation: computed once for both stages of DSPT.
+    # The layers before the first activation depend on no activation parameter: both stages of DSPT share their output.
     first = network.first_activation
     before = [parameter for layer in list(network)[:first] for parameter in layer.parameters()]
     for parameter in before:

@@ -1,4 +1,4 @@
-"""What takes an activation's place: a learnable one that starts as it, or whatever module the caller makes."""
+"""Replacements of activations: learnable ones that initially compute the same, or modules that the caller makes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,73 +11,73 @@ from leaf.activations import ACTIVATIONS, SHARING, Adaptive
 from leaf.uses import STANDS_IN, Input
 
 NEAREST = {"gelu": ("silu", 1.702), "hardswish": ("silu", 1.0), "hardsigmoid": ("sigmoid", 1.0)}
-"""For functions that are no form of a family: the form that comes near, and the slope of its gate.
+"""For functions without a form of their own: the closest form, and the slope of its gate.
 
-GELU(u) ≈ u·σ(1.702 u) is Hendrycks & Gimpel's (arXiv 1606.08415); the other two were made to imitate u·σ(u) and σ(u)
-(Howard et al., arXiv 1905.02244).
+GELU(u) ≈ u·σ(1.702 u) is from Hendrycks & Gimpel (arXiv 1606.08415). The other two were designed to approximate u·σ(u)
+and σ(u) (Howard et al., arXiv 1905.02244).
 """
 
 GATE_SLOPE = {"ahaf": "gamma", "leaf": "p3", "swish": "beta"}
-"""For families with a gate σ(slope · u): the parameter that is its slope."""
+"""For families with a gate σ(slope · u): the name of the slope's parameter."""
 
 EXACT = 1e-5
-"""Differences below it are rounding, and ReLU's form next to 0, which is off by 4.3e-6."""
+"""Differences below this count as equal: rounding, and the error of ReLU's form near 0, 4.3e-6."""
 
 
 class Replacement(Protocol):
-    """What ``replace_activations`` puts in place of activations."""
+    """A way to replace activations, chosen by the arguments of ``replace_activations``."""
 
     @property
     def title(self) -> str:
-        """Its name in reports."""
+        """Name in reports."""
 
     @property
     def faithful(self) -> bool:
-        """Whether it computes what it replaces, so that the model's output should not change."""
+        """Whether it computes the replaced function, so that the model's output should not change."""
 
     def check(self, kind: str) -> None:
-        """Raise a ``ValueError`` that says why not, if it cannot replace activations of that kind."""
+        """Raise a ``ValueError`` with the reason if it cannot replace activations of this kind."""
 
     def check_inputs(self, inputs: list[Input]) -> None:
-        """Raise a ``ValueError`` that says why not, if one module cannot be for all of some inputs."""
+        """Raise a ``ValueError`` with the reason if one module cannot take all these inputs."""
 
     def build(self, kind: str, given: Input) -> nn.Module:
-        """The module for an input."""
+        """Make the module for an input."""
 
     def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
-        """The largest difference between the start and the original on [-15, 15]; ``None`` if it is rounding."""
+        """Largest initial difference from the original on [-15, 15]; ``None`` below ``EXACT``, or if not applicable."""
 
 
 def families() -> dict[str, type[Adaptive]]:
-    """The families of the learnable activations that are registered."""
+    """The families of all registered learnable activations, by name."""
     return {kind.layer.family: kind.layer for kind in ACTIVATIONS.values() if kind.layer is not None}
 
 
 def replacement(with_: Any, sharing: str | None, channel_dim: int | None, nearest: bool) -> Replacement:
-    """What the arguments of ``replace_activations`` ask for.
+    """The replacement that the arguments of ``replace_activations`` describe.
 
     Raises:
-        TypeError, ValueError: if one of them is not what it should be.
+        TypeError, ValueError: if an argument has the wrong type or an unknown value.
     """
     if isinstance(with_, str):
         known = families()
         if with_ not in known:
-            raise ValueError(f"there is no family {with_!r}; there are: {', '.join(known)}")
+            raise ValueError(f"unknown family {with_!r}; known: {', '.join(known)}")
         with_ = known[with_]
     if not callable(with_) or isinstance(with_, nn.Module):
-        raise TypeError(f"with_ is a family's name, a class or a function that makes a module, not {with_!r}")
+        raise TypeError(f"with_ must be a family's name, a class or a function that makes a module, not {with_!r}")
     if not isinstance(channel_dim, int | None) or isinstance(channel_dim, bool):
-        raise TypeError(f"channel_dim is 1 or -1, or None to infer it, not {channel_dim!r}")
+        raise TypeError(f"channel_dim must be 1 or -1, or None to infer it, not {channel_dim!r}")
     if not (isinstance(with_, type) and issubclass(with_, Adaptive)):
         if (sharing, channel_dim, nearest) != (None, None, False):
-            raise ValueError("sharing, channel_dim and nearest are for the families of learnable activations alone")
+            raise ValueError("sharing, channel_dim and nearest apply only to families of learnable activations")
         return Made(with_)
     sharing = with_.usual_sharing if sharing is None else sharing
     if not isinstance(sharing, str):
-        raise TypeError(f"sharing is one of {', '.join(SHARING)}, not {sharing!r}")
+        raise TypeError(f"sharing must be one of {', '.join(SHARING)}, not {sharing!r}")
     sharing = "layer" if sharing == "shared" else sharing
     if sharing not in SHARING:
-        raise ValueError(f"there is no sharing {sharing!r}; there are: {', '.join(SHARING)}")
+        raise ValueError(f"unknown sharing {sharing!r}; known: {', '.join(SHARING)}")
     return Learnable(with_, sharing, channel_dim, nearest)
 
 
@@ -102,7 +102,7 @@ class Learnable:
         form, slope = NEAREST.get(kind, ("", 1.0))
         near = form in self.family.forms and (slope == 1 or self.family.family in GATE_SLOPE)
         if not near or not self.nearest:
-            hint = f"; nearest=True takes {form}, which comes near" if near else ""
+            hint = f"; with nearest=True it starts as {form}, which is close" if near else ""
             forms = ", ".join(self.family.forms)
             raise ValueError(f"{self.title} cannot start as {kind}; it starts as: {forms}{hint}")
 
@@ -110,12 +110,12 @@ class Learnable:
         _check_tensors(inputs)
         shapes = [one.shape for one in inputs]
         if () in shapes:
-            raise ValueError("its input has no axis but the batch's")
+            raise ValueError("its input has only the batch dimension")
         channel_dim, *others = {self._channels(one) for one in inputs}
         if channel_dim is None or others:
-            raise ValueError("cannot tell which dimension holds the channels; pass channel_dim")
+            raise ValueError("the channel dimension of its input cannot be inferred; pass channel_dim")
         if any(channel_dim not in (*range(1, len(s) + 1), *range(-len(s), 0)) for s in shapes):
-            raise ValueError(f"its input has no dimension {channel_dim} for channels after the batch")
+            raise ValueError(f"its input has no channel dimension {channel_dim} after the batch")
         same: dict[str, Callable[[tuple[int, ...]], Any]] = {
             "element": lambda shape: shape,
             "channel": lambda shape: (len(shape), (0, *shape)[channel_dim]),
@@ -144,7 +144,7 @@ class Learnable:
         return layer
 
     def _channels(self, given: Input) -> int | None:
-        """The dimension that holds an input's channels; 1 where it doesn't matter."""
+        """Dimension of an input's channels; 1 where parameters are not shared per channel."""
         if self.sharing != "channel":
             return 1
         return given.channel_dim if self.channel_dim is None else self.channel_dim
@@ -152,7 +152,7 @@ class Learnable:
 
 @dataclass(frozen=True)
 class Made:
-    """A module of any kind: of a class made without arguments, or what a function of shape and form returns."""
+    """Any module: an instance of a class without arguments, or the result of a function of shape and form."""
 
     make: Callable[..., nn.Module]
 
@@ -164,7 +164,7 @@ class Made:
 
     def check(self, kind: str) -> None:
         if kind == "glu":
-            raise ValueError("its output is half as large as its input")
+            raise ValueError("its output has half the size of its input")
 
     def check_inputs(self, inputs: list[Input]) -> None:
         _check_tensors(inputs)
@@ -173,7 +173,7 @@ class Made:
     def build(self, kind: str, given: Input) -> nn.Module:
         made: Any = self._made_of_class() if isinstance(self.make, type) else self.make(given.shape, kind)
         if not isinstance(made, nn.Module):
-            raise TypeError(f"with_ made {made!r} in place of {kind}, which is no torch module")
+            raise TypeError(f"with_ must make a torch module; for {kind} it made {made!r}")
         vars(made)[STANDS_IN] = kind
         return made.to(given.device, given.dtype)
 

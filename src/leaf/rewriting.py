@@ -1,7 +1,7 @@
-"""A module whose ``forward`` calls activations of its own where it was written to apply others.
+"""Rewrite a module's ``forward`` to call submodules in place of the activations in its code.
 
-Torch's tracer writes down what the module's own ``forward`` does, and nothing of the modules below it. The module stays
-the object it is, and of its class: it becomes an instance of a subclass that differs in ``forward`` alone.
+``torch.fx`` traces the module's own ``forward`` but not those of its submodules. The module remains the same object;
+its class becomes a subclass that only overrides ``forward``.
 """
 
 import copy
@@ -22,7 +22,7 @@ Forward = Callable[..., Any]
 
 
 class _Tracer(fx.Tracer):
-    """Sees one module's own forward; the modules that it calls are calls, and its buffers are looked up."""
+    """Traces one module's own forward: submodules are leaf calls, and buffers are attribute look-ups."""
 
     proxy_buffer_attributes = True
 
@@ -41,18 +41,18 @@ class _Tracer(fx.Tracer):
 
 
 def _modes() -> tuple[bool, ...]:
-    """What blocks such as ``torch.no_grad()`` change, of which a graph holds nothing."""
+    """The modes that blocks such as ``torch.no_grad()`` set; a graph does not record them."""
     autocast = (torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *autocast
 
 
 def _chance() -> tuple[Any, ...]:
-    """The states of the generators that a forward may draw from unseen."""
+    """States of the generators that a forward may draw from without the tracer's notice."""
     return random.getstate(), torch.get_rng_state(), np.random.get_state()
 
 
 def _drawn_since(chance: tuple[Any, ...]) -> bool:
-    """Whether one of them has been drawn from; all are set back."""
+    """Whether a generator has been used since ``chance`` was taken; all are reset to it."""
     python, of_torch, numpy = chance
     drawn = python != random.getstate() or not torch.equal(of_torch, torch.get_rng_state())
     drawn |= any(not np.array_equal(*pair) for pair in zip(numpy, np.random.get_state(), strict=True))
@@ -63,10 +63,10 @@ def _drawn_since(chance: tuple[Any, ...]) -> bool:
 
 
 def trace(module: nn.Module, training: bool) -> fx.Graph:
-    """What a module's ``forward`` does in training or in evaluation.
+    """Graph of a module's ``forward`` in training or evaluation mode.
 
     Raises:
-        ValueError: if that cannot be told without running it.
+        ValueError: if the forward cannot be traced; the message says why.
     """
     if isinstance(module, fx.GraphModule):
         return copy.deepcopy(module.graph)
@@ -76,7 +76,8 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
     chance = _chance()
     calls: dict[int, str] = attributes.get("_calls", {})
     attributes_then = attributes | {
-        "training": training,  # and a forward that goes through its children was not written for those that were added
+        "training": training,
+        # A forward that iterates over its children must not see the inserted activations.
         "_modules": {name: child for name, child in module._modules.items() if name not in calls.values()},
     }
     try:
@@ -102,19 +103,19 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
 
 
 def _optional(module: nn.Module) -> list[str]:
-    """The arguments of a module's ``forward`` that are ``None`` if they are not given."""
+    """Names of the arguments of a module's ``forward`` that default to ``None``."""
     parameters = inspect.signature(type(module).forward).parameters.values()
     return [parameter.name for parameter in parameters if parameter.default is None]
 
 
 def _asks_for(name: str, graph: fx.Graph, module: nn.Module) -> bool:
-    """Whether a ``forward`` does something else if an optional argument is not given."""
+    """Whether a ``forward`` has a different graph without an optional argument."""
     without = _Tracer().trace(module, concrete_args={name: None})
     return _steps(without, name) != _steps(graph, name)
 
 
 def _steps(graph: fx.Graph, absent: str) -> list[tuple[Any, ...]]:
-    """What a graph does, as values that compare, with ``None`` for one of its arguments."""
+    """Operations of a graph as comparable values, with ``None`` in place of the argument ``absent``."""
 
     def described(argument: Any) -> str:
         return repr(fx.map_arg(argument, lambda node: None if node.target == absent else node.name))
@@ -134,7 +135,7 @@ def _redirect(module: nn.Module, graph: fx.Graph, calls: Mapping[int, str]) -> N
 
 
 def activation_nodes(module: nn.Module, graph: fx.Graph) -> list[tuple[str, fx.Node]]:
-    """The activations that a traced forward applies, in order: a name in ``KINDS``, ``""`` for one that was put in."""
+    """The activations in a graph, in order: a name in ``KINDS`` (``""`` for an inserted module) and the node."""
     found: list[tuple[str, fx.Node]] = []
     for node in graph.nodes:
         target = str(node.target)
@@ -150,18 +151,18 @@ def activation_nodes(module: nn.Module, graph: fx.Graph) -> list[tuple[str, fx.N
 
 
 def compiled(module: nn.Module, graph: fx.Graph) -> Forward:
-    """A graph as a function of the module and of the arguments of its ``forward``."""
+    """Compile a graph to a function of the module and the arguments of its ``forward``."""
     return type(fx.GraphModule(module, graph)).forward
 
 
 def misread(model: nn.Module, example: Any, graphs: Mapping[nn.Module, fx.Graph]) -> set[nn.Module]:
-    """Those modules whose traced forward gives something else than their own, when the model runs on an example.
+    """Modules whose graph and ``forward`` have different outputs when the model runs on an example.
 
-    The tracer takes one of the ways through a forward, and not always that which real tensors take.
+    The tracer follows one path through a forward, which may differ from the path that real tensors follow.
     """
     expected: list[Any] = []
     wrong: set[nn.Module] = set()
-    busy = False  # what a traced forward calls need not be looked at again
+    busy = False  # modules that are called by a graph are not compared again
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal busy
@@ -191,7 +192,7 @@ def misread(model: nn.Module, example: Any, graphs: Mapping[nn.Module, fx.Graph]
 
 
 def _alike(found: Any, expected: Any) -> bool:
-    """Whether two outputs hold the same numbers; on a GPU, the same but for rounding."""
+    """Whether two outputs are equal up to rounding."""
     if type(found) is not type(expected):
         return False
     if isinstance(expected, Tensor):
@@ -207,10 +208,10 @@ def _alike(found: Any, expected: Any) -> bool:
 
 
 def rewrite(module: nn.Module, calls: Mapping[int, str]) -> None:
-    """Let a module's ``forward`` call its submodules in place of activations.
+    """Make a module's ``forward`` call submodules in place of activations.
 
     Args:
-        calls: for the place of an activation, counted as in ``Use``, the submodule to call there.
+        calls: for each place of an activation, counted as in ``Use``, the name of the submodule to call there.
 
     Raises:
         ValueError: if the forward cannot be traced.
@@ -225,13 +226,13 @@ def rewrite(module: nn.Module, calls: Mapping[int, str]) -> None:
 
 
 def _written_class(module: nn.Module) -> Any:
-    """The class that a module was written as."""
+    """The original class of a module."""
     return vars(type(module)).get("written", type(module))
 
 
 @functools.cache
 def _rewritten(original: Any) -> Any:
-    """The subclass of a class whose instances keep their forwards, one for training and one for evaluation."""
+    """Subclass of a class whose instances hold two compiled forwards, for training and for evaluation."""
 
     class Rewritten(original):  # type: ignore[misc]
         written = original
@@ -241,7 +242,7 @@ def _rewritten(original: Any) -> Any:
             return self._forwards[self.training](self, *args, **kwargs)
 
         def __reduce_ex__(self, protocol: Any) -> Any:
-            # Files and copies hold which places call what; the forwards are made anew from that.
+            # Pickles and copies hold only ``_calls``; the forwards are compiled again from it.
             kept: Any = self.__getstate__()
             state = {name: value for name, value in kept.items() if name != "_forwards"}
             return _blank, (original,), state

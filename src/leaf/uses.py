@@ -1,4 +1,4 @@
-"""Where a model applies activation functions: found by running it."""
+"""Find the uses of activation functions in a model by running it."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,10 +21,10 @@ KINDS: dict[str, type[nn.Module]] = BASE_FUNCTIONS | {
     "selu": nn.SELU, "softplus": nn.Softplus, "softshrink": nn.Softshrink, "softsign": nn.Softsign,
     "tanhshrink": nn.Tanhshrink, "threshold": nn.Threshold,
 }  # fmt: skip
-"""Torch's activation functions: for the name of the function its module."""
+"""Torch's activation functions: the module for each function name."""
 
 KIND_OF_MODULE = {module: kind for kind, module in KINDS.items()}
-"""Exact types: a subclass may compute something else, and is looked into."""
+"""Function names by exact type. A subclass may compute something else, so that its ``forward`` is examined."""
 
 KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
     getattr(place, name): (kind, f"{title}.{name}")
@@ -33,22 +33,27 @@ KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
     for name in (kind, f"{kind}_")
     if hasattr(place, name)
 }
-"""For each function what it computes, and how it is written."""
+"""For each function its name in ``KINDS`` and how it is written in code, such as ``F.relu``."""
 
 
 STANDS_IN = "_stands_in_for"
-"""Attribute of modules of other classes than ``Adaptive`` that were put in place of an activation."""
+"""Attribute that marks modules which replaced an activation but are not ``Adaptive``."""
 
 
 def stands_in(module: nn.Module) -> bool:
-    """Whether a module is a learnable activation, or was put in place of an activation."""
+    """Whether a module is a learnable activation or has replaced an activation."""
     return isinstance(module, Adaptive) or STANDS_IN in vars(module)
 
 
 class Input(NamedTuple):
-    """What an activation got: the shape of one sample, and what kind of tensor it was.
+    """Input of an activation.
 
-    ``channel_dim`` is the dimension that holds the channels, 1 or -1; ``None`` if it cannot be inferred.
+    Attributes:
+        shape: shape of one sample, without the batch.
+        dtype, device: those of the tensor.
+        channel_dim: dimension of the channels, 1 or -1; ``None`` if it cannot be inferred.
+        channels_last: whether the tensor is in channels-last memory format.
+        parameter: whether it is a parameter of the model.
     """
 
     shape: tuple[int, ...]
@@ -61,16 +66,17 @@ class Input(NamedTuple):
 
 @dataclass
 class Use:
-    """A place in a module's ``forward`` where an activation is applied.
+    """A use of an activation in a module's ``forward``.
 
     Attributes:
         kind: a name in ``KINDS``.
-        caller: name of the module whose ``forward`` it is.
-        place: which of the activations it is that one call of ``forward`` applies, from 0.
-        name: of the activation module, or of the attribute that holds the function; ``None`` if the code names one.
-        original: as a person would write it, such as ``ReLU`` or ``F.relu``.
-        function: what is applied, as a function of the input alone.
-        inputs: what it got, once for each time.
+        caller: name of the module whose ``forward`` applies it.
+        place: index among the activations that one call of ``forward`` applies, from 0.
+        name: name of the activation module, or of the attribute that holds the function; ``None`` if the code calls the
+            function directly.
+        original: the activation as written in code, such as ``ReLU`` or ``F.relu``.
+        function: the activation as a function of its input alone.
+        inputs: its inputs, one for each call.
     """
 
     kind: str
@@ -84,13 +90,13 @@ class Use:
 
 @dataclass
 class Uses:
-    """What a run of a model showed.
+    """Observations from one run of a model.
 
     Attributes:
-        uses: in the order in which they were first met.
-        applied: for the name of each module, how many activations one call of its ``forward`` applies, learnable ones
-            included; -1 if one call applies more than another.
-        output: what the model gave.
+        uses: the uses, in the order of their first calls.
+        applied: for each module's name, the number of activations that one call of its ``forward`` applies, learnable
+            ones included; -1 if the number differs between calls.
+        output: the model's output.
     """
 
     uses: list[Use]
@@ -99,7 +105,7 @@ class Uses:
 
 
 def run(model: nn.Module, example: Any) -> Any:
-    """What a model gives for an example: a tensor, a tuple of arguments, or a mapping of named ones."""
+    """Run a model on an example: a tensor, a tuple of arguments, or a mapping of keyword arguments."""
     if isinstance(example, Mapping):
         return model(**example)
     return model(*example) if isinstance(example, tuple) else model(example)
@@ -107,10 +113,10 @@ def run(model: nn.Module, example: Any) -> Any:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation and without gradients, and afterwards as it was.
+    """Put every module in evaluation mode without gradients, and restore the modes afterwards.
 
-    The flags alone are set: ``train`` and ``eval`` may be a model's own and do more. Torch's fused encoder layer, which
-    applies its activation out of sight, is off meanwhile.
+    Sets only the ``training`` flags, since a model may override ``train`` and ``eval`` to do more. Disables torch's
+    fused encoder layer meanwhile, whose activation cannot be observed.
     """
     training = {module: module.training for module in model.modules()}
     fused = torch.backends.mha.get_fastpath_enabled()
@@ -127,10 +133,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def find_uses(model: nn.Module, example: Any) -> Uses:
-    """Run a model on an example and note every activation on the way.
+    """Run a model on an example and record every use of an activation.
 
     Raises:
-        ValueError: if the model doesn't run on the example.
+        ValueError: if the model does not run on the example.
     """
     watch = _Watch(model)
     with ExitStack() as stack:
@@ -152,21 +158,21 @@ def find_uses(model: nn.Module, example: Any) -> Uses:
 
 
 class _Watch(TorchFunctionMode):
-    """Sees modules begin and end by their hooks, and functions by torch's own dispatch of them."""
+    """Observes modules by forward hooks, and functions by ``__torch_function__``."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.names = {module: name for name, module in model.named_modules()}
-        self.calls: list[tuple[nn.Module, int]] = []  # modules at work, and how many activations each has applied
+        self.calls: list[tuple[nn.Module, int]] = []  # modules that are running, with their activations so far
         self.uses: dict[tuple[str, int, str, str | None], Use] = {}
         self.applied: dict[str, int] = {}
         self.channels = Channels()
-        self.held: str | None = None  # attribute whose function is at work
+        self.held: str | None = None  # attribute whose function is running
 
     def mark(self, module: nn.Module) -> dict[str, Any]:
-        """Let a module's attributes that hold activation functions say so when they are called; returns the old ones.
+        """Wrap the activation functions in a module's attributes, and return the originals.
 
-        The code of a module may call such a function by its own name too.
+        This distinguishes calls of the attribute from calls of the function by its own name.
         """
         held = {name: value for name, value in vars(module).items() if _is_activation(value)}
         for name, function in held.items():
@@ -192,7 +198,7 @@ class _Watch(TorchFunctionMode):
         name, applied = self.names[module], self.calls.pop()[1]
         if self.applied.setdefault(name, applied) != applied:
             self.applied[name] = -1
-        if isinstance(module, Adaptive):  # its kernels are no functions of torch
+        if isinstance(module, Adaptive):  # its kernels are not torch functions
             self.channels.keep(args, output)
 
     def __torch_function__(
@@ -228,5 +234,5 @@ def _is_activation(value: Any) -> bool:
 
 
 def join(module: str, name: str) -> str:
-    """The name in the model of what has a name in one of its modules."""
+    """Full name of a submodule or attribute of a module."""
     return f"{module}.{name}" if module else name

@@ -1,4 +1,4 @@
-"""The state of a cell in training, on disk: what a killed job, a longer run or lost outputs go on from."""
+"""A cell's checkpoint ("state"): training resumes from it when interrupted, extended, or if outputs are lost."""
 
 import io
 import zipfile
@@ -14,10 +14,10 @@ from leaf.experiment.identity import Identity
 
 
 def save_state(directory: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state.pt``, keeping the one before as ``state.previous.pt``."""
+    """Write ``state.pt``, and keep the previous one as ``state.previous.pt``."""
     file = directory / STATE
 
-    # torch.save on a full disk raises whatever its destructors run into; a plain write says what is wrong.
+    # On a full disk torch.save raises unrelated errors from its destructors; a plain write raises the cause.
     content = io.BytesIO()
     torch.save(dict(state), content)
 
@@ -30,14 +30,14 @@ def save_state(directory: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(directory: Path, wanted: Identity) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest state of a cell that training can go on from.
+    """Load the newest state of a cell that training can resume from.
 
     Args:
-        directory: the cell's.
-        wanted: the identity of the results that are to be made.
+        directory: the cell's directory.
+        wanted: the identity of the results to make.
 
     Returns:
-        The state, or ``None``; and a line for each state that cannot be used, with the reason.
+        The state, or ``None`` if there is none that fits; and one line for each rejected state, with the reason.
     """
     refused = []
     for file in (directory / STATE, directory / PREVIOUS):
@@ -47,7 +47,7 @@ def load_state(directory: Path, wanted: Identity) -> tuple[dict[str, Any] | None
             _check_intact(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
             obstacles = wanted.obstacles(_identity(state["identity"]), len(state["training"]["records"]))
-        except Exception:  # a broken file can make its readers raise anything
+        except Exception:  # the readers of a damaged file may raise any error
             refused.append(f"{file}: damaged, passed over")
             continue
         if not obstacles:
@@ -57,17 +57,17 @@ def load_state(directory: Path, wanted: Identity) -> tuple[dict[str, Any] | None
 
 
 def _identity(values: dict[str, Any]) -> Identity:
-    """The identity in a state, also in the layout of commit 2790cbb: without epochs, guests as digests."""
+    """The identity in a state. Also reads the layout of commit 2790cbb: without epochs, guests as a list of digests."""
     if "epochs" not in values["settings"]:
         values = {**values, "guests": {digest: digest for digest in values.get("guests", [])}}
     return Identity(**values)
 
 
 def _check_intact(file: Path) -> None:
-    """Compare all of a state's bytes with their checksums, which torch.load doesn't.
+    """Verify the checksums of all parts of a state, which ``torch.load`` does not.
 
     Raises:
-        ValueError: if one differs.
+        ValueError: if a part is damaged.
     """
     with zipfile.ZipFile(file) as archive:
         if damaged := archive.testzip():
@@ -75,5 +75,5 @@ def _check_intact(file: Path) -> None:
 
 
 def drop_previous(directory: Path) -> None:
-    """Remove the state before the last, of a cell that is finished."""
+    """Remove the previous state of a finished cell."""
     (directory / PREVIOUS).unlink(missing_ok=True)

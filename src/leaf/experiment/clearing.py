@@ -1,4 +1,4 @@
-"""Removing what cells left: all of it, so that they train anew, or the states, which only longer runs need."""
+"""Remove files of cells: all of them (``leaf forget``), or only the states of finished cells (``leaf prune``)."""
 
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -14,10 +14,13 @@ from leaf.experiment.scales import Settings
 
 
 def forget(cells: Iterable[Cell], scale: str) -> dict[Cell, int]:
-    """Remove the outputs and states of cells; gives the bytes that each took.
+    """Remove the outputs and states of cells, so that they will be trained again.
+
+    Returns:
+        The bytes freed for each cell.
 
     Raises:
-        UserError: if one of them is being trained, and then nothing is removed; or if a file cannot be removed.
+        UserError: if one of the cells is being trained (then nothing is removed), or a file cannot be removed.
     """
     directories = {cell: cell.directory(scale) for cell in cells}
     with ExitStack() as locks:
@@ -26,13 +29,16 @@ def forget(cells: Iterable[Cell], scale: str) -> dict[Cell, int]:
             if progress and is_training(directory, progress):
                 raise UserError(f"{directory}: is being trained on {progress.host}; end it, or wait for it")
             locks.enter_context(hold(directory))
-        # The lock stays: someone may be waiting for it.
+        # The lock file stays: another process may be waiting for it.
         names = (*OUTPUTS, STATE, PREVIOUS, STATUS)
         return {cell: _remove(directory / name for name in names) for cell, directory in directories.items()}
 
 
 def prune(cells: Iterable[Cell], scale: str, settings: Settings) -> dict[Cell, int]:
-    """Remove the states of those cells that are finished with these settings; gives the bytes that each took.
+    """Remove the states of cells that are finished with these settings; only training for more epochs needs them.
+
+    Returns:
+        The bytes freed for each such cell.
 
     Raises:
         UserError: if a file cannot be removed.
@@ -44,7 +50,7 @@ def prune(cells: Iterable[Cell], scale: str, settings: Settings) -> dict[Cell, i
             with hold(directory):
                 try:
                     run = read_run(directory)
-                except DamagedError:  # its outputs can be made again from the state
+                except DamagedError:  # its outputs can be restored from the state
                     continue
                 if run and not Identity.of(cell, scale, settings).differences(run.identity):
                     freed[cell] = _remove([directory / STATE, directory / PREVIOUS])
@@ -52,7 +58,7 @@ def prune(cells: Iterable[Cell], scale: str, settings: Settings) -> dict[Cell, i
 
 
 def _remove(files: Iterable[Path]) -> int:
-    """Remove files that may exist; gives their bytes."""
+    """Remove the files that exist, and return their total size in bytes."""
     size = 0
     for file in files:
         try:

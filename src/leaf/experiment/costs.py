@@ -1,8 +1,8 @@
-"""What a cell's job asks for of a cluster: time and memory, reckoned from cells that trained with one thread each.
+"""Time and memory that a cell's job requests from a cluster, estimated from cells that trained with one thread each.
 
-A job that asked for too little is ended, and goes on from its state when it is started again; one that asked for far
-too much waits longer in the queue. So the times are five times what was measured: cores that took 2.8 times as long
-were met since, and a cell beside other work on them took 4.6 times as long.
+A job that requests too little time is killed and resumes from its state when it is started again; one that requests far
+too much waits longer in the queue. The times are therefore five times the measured ones: on slower cores cells took up
+to 2.8 times as long, and with other work on the same cores up to 4.6 times.
 """
 
 from leaf.experiment.cells import Cell
@@ -12,17 +12,17 @@ from leaf.experiment.scales import Settings
 from leaf.names import NETWORKS
 
 START_MINUTES = 10
-"""For Snakemake, Python and the data set to load from a file system that is shared with others."""
+"""Time to load Snakemake, Python and the data set from a busy shared file system."""
 
 TWO_STAGES, TESTING = 1.6, 0.35
-"""What a step of two stages takes of one of one stage (measured: 1.4 to 1.6), and testing an image of training on it
-(not measured by itself: the forward pass is about a third of a step)."""
+"""Cost of a two-stage step relative to a one-stage step (measured: 1.4 to 1.6), and of testing on an image relative to
+training on it (not measured separately: the forward pass is about a third of a step)."""
 
 SLACK = 5
 
 
 def minutes(cell: Cell, settings: Settings) -> int:
-    """How long a cell's job may take, in minutes."""
+    """Time limit of a cell's job, in minutes."""
     images = DATASETS[cell.dataset].images
     train_images = settings.train_images or images["train"]
     test_images = (settings.test_images or images["test"]) + settings.validation_images
@@ -32,9 +32,9 @@ def minutes(cell: Cell, settings: Settings) -> int:
 
 
 def memory_mb(settings: Settings) -> int:
-    """How much memory a cell's job may take, in MB.
+    """Memory limit of a cell's job, in MB.
 
-    At minibatches of 128 images training was seen to take up to 1.2 GB, and each of the two processes of Snakemake that
-    are in a SLURM job 0.6 GB, most of it libraries that they share.
+    With minibatches of 128 images, training used up to 1.2 GB. Each of the two Snakemake processes in a SLURM job used
+    0.6 GB, most of it for libraries that they share.
     """
     return 2000 + 8 * settings.batch_size

@@ -1,4 +1,4 @@
-"""Which device a cell trains on, and how cells that train at the same time share a machine's GPUs."""
+"""Choose the device that a cell trains on, and distribute concurrent cells over a machine's GPUs."""
 
 import fcntl
 import itertools
@@ -28,13 +28,13 @@ NO_MPS = (
 
 @contextmanager
 def training_device(name: str) -> Iterator[torch.device]:
-    """The device of a configuration's ``device``, to be used while the context lasts.
+    """Choose the device for the configuration's ``device``, to be used within the context.
 
-    Of several GPUs it is the one that the fewest cells train on. How many may train there at a time is Snakemake's
-    matter (the resource ``gpu_cells``); only CUDA_VISIBLE_DEVICES, as SLURM sets it, keeps a GPU out of the choice.
+    Of several GPUs, the one with the fewest cells is chosen. The Snakemake resource ``gpu_cells`` limits the number of
+    cells; only CUDA_VISIBLE_DEVICES, as set by SLURM, excludes a GPU.
 
     Raises:
-        UserError: if there is no such device, or a GPU is demanded and there is none.
+        UserError: if the name is unknown, or ``"cuda"`` is requested and there is no GPU.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"unknown device {name!r}; known: auto, cpu, cuda")
@@ -44,31 +44,34 @@ def training_device(name: str) -> Iterator[torch.device]:
         yield torch.device("cpu")
         return
     gpus = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
-    with gpu_slot(gpus) as (index, others), torch.cuda.device(index):  # whose generator is the one that a state holds
+    with gpu_slot(gpus) as (index, others), torch.cuda.device(index):  # a state holds the current device's generator
         if others and not mps_runs():
             warnings.warn(NO_MPS, stacklevel=3)
         yield torch.device("cuda", index)
 
 
 def mps_runs() -> bool:
-    """Whether the control daemon of NVIDIA's multi-process service (MPS) runs: its clients' pipe exists."""
+    """Whether the control daemon of NVIDIA's multi-process service (MPS) runs, judging by its clients' pipe."""
     return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    """For ``open``, where others may have put something: never what a symbolic link points to."""
+    """Opener for ``open`` that follows no symbolic link, since other users may create files in the directory."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 @contextmanager
 def gpu_slot(gpus: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Hold a slot on the GPU where the fewest slots are taken: its index, and how many it had before this one.
+    """Hold a slot on the GPU with the fewest taken slots.
 
-    A slot is a locked file in the machine's directory for temporary files. The kernel releases the lock when its holder
-    dies, so that a killed job takes up no slot.
+    A slot is a locked file in the machine's directory for temporary files. The operating system releases the lock when
+    its holder dies, so that a killed job occupies no slot.
 
     Args:
-        gpus: names that every process on this machine knows the GPUs by.
+        gpus: names of the GPUs, the same in every process on this machine.
+
+    Yields:
+        The index of the GPU, and the number of slots on it that were taken before.
     """
     directory = Path(tempfile.gettempdir(), f"leaf-gpu-slots-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)

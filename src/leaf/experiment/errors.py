@@ -4,4 +4,4 @@ from leaf.errors import UserError as UserError
 
 
 class DamagedError(UserError):
-    """A finished cell's files are not as its run left them; the message names the file."""
+    """A file of a finished cell was changed or damaged after its run; the message names the file."""

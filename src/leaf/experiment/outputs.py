@@ -1,4 +1,4 @@
-"""Writes the outputs of a finished training."""
+"""Write the outputs of a finished training."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def write_outputs(
     execution: Execution,
     sessions: list[Session],
 ) -> None:
-    """Write the files of a finished cell, ``run.json`` last."""
+    """Write the output files of a finished cell; ``run.json``, which marks them complete, last."""
     write_metrics(directory / "metrics.csv", training.records)
     write_tensors(directory / "model.safetensors", training.network.state_dict())
     write_tensors(directory / "forms.safetensors", _forms(training), _about_forms(cell, training))

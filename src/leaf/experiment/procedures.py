@@ -1,10 +1,10 @@
 """The training procedures and optimizers of the grid, by name.
 
-- Classic: one optimizer over all parameters.
+- Classic: one optimizer for all parameters.
 - P24Sl and DSPT: see ``leaf.procedures``.
-- Tuning: only the activation parameters learn.
+- Tuning: only the activation parameters are trained.
 
-Each procedure can also take over a base network that was trained up to some epoch (the published code's "patch base").
+Each procedure can also start from a base network after some epochs of training (the published code's "patch base").
 """
 
 import re
@@ -19,12 +19,12 @@ class Procedure:
     """A training procedure.
 
     Attributes:
-        title: its name in tables.
-        two_stage: whether activation parameters learn in a stage of their own.
-        slow: whether ``p2`` and ``p4`` are slow.
-        weights_rest: whether only activation parameters learn.
-        start: the epochs that a base network has behind it when the procedure takes it over; 0 for a new network.
-        stop: the epochs after which it ends, if that isn't with the scale's last.
+        title: name in tables.
+        two_stage: whether activation parameters are trained in a separate stage.
+        slow: whether ``p2`` and ``p4`` have a lower learning rate.
+        weights_rest: whether all parameters except those of activations are frozen.
+        start: number of epochs that the base network was trained for; 0 for a new network.
+        stop: epoch after which training ends; ``None`` for the scale's last.
     """
 
     title: str
@@ -36,15 +36,16 @@ class Procedure:
 
 
 class Procedures(dict[str, Procedure]):
-    """Procedures by name. Two more of each are there when asked for, for any epoch: ``first50-…``, which ends after its
-    first 50 epochs, and ``patch50-…``, which takes over a base network with 50 epochs behind it.
+    """Procedures by name, including two derived ones of each for any epoch, such as 50.
+
+    ``first50-…`` ends after 50 epochs; ``patch50-…`` starts from a base network that was trained for 50 epochs.
     """
 
     PREFIX = r"(?:(?:first|patch)[1-9]\d*-)?"
     NOTE = "; and of each firstK-… and patchK-…, K an epoch"
 
     def plain_name(self, name: str) -> str:
-        """A procedure's name without the epoch at which it stops or starts."""
+        """Remove the prefix ``firstK-`` or ``patchK-`` from a procedure's name."""
         return re.sub(f"^{self.PREFIX}", "", name)
 
     def __missing__(self, name: str) -> Procedure:

@@ -1,7 +1,7 @@
-"""What a cell tells of itself until it has its outputs: ``status.json``, for whoever watches files.
+"""Progress of a cell's training in ``status.json``, for ``leaf status``.
 
-A cell in training writes it anew every ``BEAT`` seconds, so that another machine can tell from its age whether the cell
-still trains; it stays when training ends early, with the reason, and goes when the outputs are there.
+The file is rewritten every ``BEAT`` seconds, so that its age shows on other machines whether training is still running.
+When training ends early, it remains and holds the reason. It is removed when the outputs are complete.
 """
 
 import contextlib
@@ -22,27 +22,27 @@ from leaf.experiment.provenance import timestamp
 STATUS = "status.json"
 
 BEAT = 30
-"""Seconds after which a cell in training writes its status again, at the next minibatch."""
+"""Seconds after which a running training rewrites its status, at the end of a minibatch."""
 
 SILENCE = 300
-"""Seconds without a word after which a cell on another machine is taken to have ended."""
+"""Seconds without an update after which training on another machine counts as ended."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a cell's training is, or how it ended early.
+    """Progress of a cell's training, and the reason if it ended early.
 
     Attributes:
-        epoch: epochs done.
-        minibatch, minibatches: those done in the epoch under way, and in an epoch.
-        test_accuracy: after the last epoch, a share in [0, 1]; ``None`` before the first.
-        seconds_per_epoch: wall time so far, over all sessions; ``None`` if nothing was trained.
-        saved: where its state on disk goes on from, in words; ``None`` if there is none.
-        identity: what makes the results that it trains for.
-        stopped: the name of the signal that ended it.
-        failure: why it failed, in a line.
-        host: the machine it is on.
-        updated: when this was written, in UTC.
+        epoch: number of finished epochs.
+        minibatch, minibatches: number of finished minibatches in the current epoch, and of all in an epoch.
+        test_accuracy: test accuracy after the last finished epoch, in [0, 1]; ``None`` before the first.
+        seconds_per_epoch: mean wall time per epoch over all sessions; ``None`` if nothing was trained.
+        saved: position of the state on disk, such as ``after epoch 3``; ``None`` if there is none.
+        identity: identity of the results in training.
+        stopped: name of the signal that stopped it, if any.
+        failure: reason of its failure in one line, if any.
+        host: name of the machine.
+        updated: time of this update, in UTC.
     """
 
     epoch: int = 0
@@ -69,7 +69,7 @@ class Progress:
 
 
 def write_progress(directory: Path, progress: Progress) -> None:
-    """Write a cell's ``status.json``, with the present machine and time.
+    """Write a cell's ``status.json``, with the current machine and time.
 
     Raises:
         UserError: if it cannot be written.
@@ -79,7 +79,7 @@ def write_progress(directory: Path, progress: Progress) -> None:
 
 
 def read_progress(directory: Path) -> Progress | None:
-    """What a cell's ``status.json`` tells; ``None`` if there is none that can be read."""
+    """Read a cell's ``status.json``; ``None`` if it is missing or unreadable."""
     try:
         values = json.loads((directory / STATUS).read_text(encoding="utf-8"))
         identity = _identity(values)
@@ -91,7 +91,7 @@ def read_progress(directory: Path) -> Progress | None:
 
 
 def _identity(values: dict[str, Any]) -> Identity | None:
-    """The identity in a ``status.json``; commit 2790cbb wrote settings and training version only."""
+    """The identity in a ``status.json``. Commit 2790cbb wrote only the settings and the training version."""
     settings, version = values.pop("settings", None), values.pop("training_version", None)
     if settings:
         return Identity(None, settings, version)
@@ -99,7 +99,7 @@ def _identity(values: dict[str, Any]) -> Identity | None:
 
 
 def note_failure(directory: Path, error: Exception) -> None:
-    """Leave the reason beside a cell's files, with how far it was, if the disk still takes it."""
+    """Add the reason of a failure to ``status.json``; if the disk is full, do nothing."""
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".rstrip(": ")
     progress = read_progress(directory) or Progress()
     with contextlib.suppress(UserError):
@@ -107,18 +107,18 @@ def note_failure(directory: Path, error: Exception) -> None:
 
 
 def drop_progress(directory: Path) -> None:
-    """Remove the status of a cell that is finished."""
+    """Remove the status of a finished cell."""
     (directory / STATUS).unlink(missing_ok=True)
 
 
 def is_training(directory: Path, progress: Progress | None) -> bool:
-    """Whether someone trains the cell now, as far as files can tell.
+    """Whether the cell is being trained now, judging by its files.
 
-    On this machine the cell's lock tells. Of another machine the lock may not be seen, nor its processes: what it wrote
-    lately tells.
+    On this machine the cell's lock decides. Locks held on another machine may be invisible; there, a recent update of
+    the status decides.
 
     Args:
-        progress: what ``read_progress`` gave.
+        progress: the result of ``read_progress``.
     """
     held = is_held(directory)
     if held or progress is None or (held is False and progress.host == socket.gethostname()):

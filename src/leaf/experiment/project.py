@@ -1,12 +1,12 @@
-"""Where the project's own files are, wherever a run works: results, data sets and logs go to the working directory."""
+"""Paths of the project's own files. Results, data sets and logs are relative to the working directory instead."""
 
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[3]
-"""The checkout that this package is a part of."""
+"""The checkout that contains this package."""
 
 CONFIG = PROJECT / "config.yaml"
 """The default configuration."""
 
 SHIPPED = PROJECT / "reports/shipped"
-"""The collected records that the project comes with."""
+"""The collected records that are shipped with the project."""

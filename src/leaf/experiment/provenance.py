@@ -1,4 +1,4 @@
-"""How, where and by which code a cell is trained: recorded, but no part of what makes a result."""
+"""Provenance of a training: execution, machine and code. It is recorded, but is not part of a result's identity."""
 
 import platform
 import resource
@@ -17,11 +17,11 @@ from leaf.experiment.errors import UserError
 
 @dataclass(frozen=True)
 class Execution:
-    """How a cell computes. This changes rounding only; a resumed training keeps it.
+    """Settings of the computation that affect rounding only. A resumed training keeps them.
 
     Attributes:
-        threads: threads of every operation, on a CPU.
-        kernel: what computes AHAF and LEAF, see ``leaf.kernels``; ``"plain"`` for other functions.
+        threads: number of CPU threads of each operation.
+        kernel: name of the kernel of AHAF and LEAF, see ``leaf.kernels``; ``"plain"`` for other activations.
         precision: a name in ``PRECISIONS``.
     """
 
@@ -32,16 +32,16 @@ class Execution:
 
 @dataclass
 class Session:
-    """One start of a cell's training. Values that older versions did not record keep their defaults.
+    """One run of a cell's training process. Values that older versions did not record have their defaults.
 
     Attributes:
-        started: date and time in UTC.
+        started: start date and time in UTC.
         host: name of the machine.
-        device: make of the device.
-        commit: the commit of the code; ``None`` outside a git checkout.
-        clean: whether the checkout had no uncommitted changes.
-        versions: of Python and the packages that results depend on.
-        seconds: wall time until the last state was written.
+        device: model of the device.
+        commit: git commit of the code; ``None`` outside a git checkout.
+        clean: whether the checkout had no uncommitted changes; ``None`` outside one.
+        versions: versions of Python and the packages that results depend on.
+        seconds: wall time until the last state was written, in seconds.
     """
 
     started: str
@@ -54,10 +54,10 @@ class Session:
 
     @classmethod
     def start(cls, device: str) -> "Session":
-        """A session that starts now, with the code as it is now.
+        """Start a session with the current time and code.
 
         Args:
-            device: make of the device.
+            device: model name of the device.
 
         Raises:
             UserError: if the version of a package cannot be found.
@@ -66,12 +66,12 @@ class Session:
 
 
 def timestamp(seconds: float) -> str:
-    """Seconds since 1970 as a date and time in UTC."""
+    """Format seconds since 1970 as an ISO 8601 date and time in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def cpu_name() -> str:
-    """The make of the CPU."""
+    """Model name of the CPU."""
     models = [
         line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")
     ]
@@ -79,8 +79,8 @@ def cpu_name() -> str:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
-    # Not getrusage where this is known: its figure includes the process that started this one.
+    """Peak resident memory of this process so far, in bytes."""
+    # getrusage is only a fallback: its figure includes the process that started this one.
     peaks = [int(line.split()[1]) for line in _read("/proc/self/status").splitlines() if line.startswith("VmHWM")]
     return 1024 * (peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
@@ -93,14 +93,14 @@ def _read(file: str) -> str:
 
 
 def git() -> dict[str, Any]:
-    """The commit that the code stands at and whether nothing was changed since; empty outside a git checkout."""
+    """The ``commit`` of the code and whether the checkout is ``clean``; empty outside a git checkout."""
 
     def call(*arguments: str) -> str:
         here = Path(__file__).parent
         return subprocess.run(["git", *arguments], cwd=here, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        # It fails where another project's checkout is merely what this is installed in.
+        # This fails if the package is installed inside the checkout of another project.
         call("ls-files", "--error-unmatch", __file__)
         return {"commit": call("rev-parse", "HEAD"), "clean": not call("status", "--porcelain", "--untracked-files=no")}
     except (OSError, subprocess.CalledProcessError):

@@ -1,12 +1,12 @@
-"""Every random number of the experiment, made from a cell's seed as the published implementation makes it.
+"""All random numbers of a cell, derived from its seed as in the published implementation.
 
-One seed gives three streams, which don't disturb each other:
+A seed gives three independent streams:
 
 - the network's initial weights, drawn from torch's default generator;
 - the loader seeds, one per epoch, from which the epoch's augmentation is drawn;
 - dropout, drawn from the default generator of the network's device.
 
-Nothing else in the project draws for a cell.
+No other code draws random numbers for a cell.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 LOADER_STREAMS = 4
-"""The published loader has four worker processes; minibatch i is made by worker i mod 4, from a stream of its own."""
+"""Number of workers of the published loader; worker i mod 4 makes minibatch i, and each worker has its own stream."""
 
 DROPOUT_OFFSET = 2**31
-"""On a CPU dropout shares torch's default generator with nothing: it is seeded this far from the cell's seed."""
+"""Offset from a cell's seed to the seed of dropout on a CPU, so that dropout does not share the weights' stream."""
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
@@ -28,8 +28,8 @@ class EpochDraws(NamedTuple):
     """One epoch's augmentation.
 
     Attributes:
-        flip: bool ``(N,)``, whether an image is mirrored left to right.
-        shift_x, shift_y: int64 ``(N,)``, pixels by which it then moves to the right and down.
+        flip: bool ``(N,)``, whether an image is flipped horizontally.
+        shift_x, shift_y: int64 ``(N,)``, translation to the right and down in pixels, after the flip.
     """
 
     flip: Tensor
@@ -40,35 +40,35 @@ class EpochDraws(NamedTuple):
 def initial_network(
     seed: int, build: Callable[[], NetworkType], minibatch_shape: tuple[int, int, int, int]
 ) -> tuple[NetworkType, "RandomStreams"]:
-    """Build a network with the published initial weights, and the streams that its training goes on with.
+    """Build a network with the published initial weights, and the random streams of its training.
 
-    Uses torch's default CPU generator, since that is where ``torch.nn`` draws weights from.
+    Seeds torch's default CPU generator, from which ``torch.nn`` draws weights.
 
     Args:
         seed: the cell's seed.
-        build: makes the network, its layers in order.
+        build: creates the network, its layers in order.
         minibatch_shape: ``(N, C, H, W)`` of one minibatch.
     """
     torch.manual_seed(seed)
-    torch.rand(4)  # the published code looks at one augmented image to learn its shape
+    torch.rand(4)  # the published code augments one image to determine its shape
     network = build()
-    torch.rand(minibatch_shape)  # and sends a random minibatch through the network to learn the layers' shapes
+    torch.rand(minibatch_shape)  # and runs the network on a random minibatch to determine the layers' shapes
     loader_seeds = torch.Generator()
     loader_seeds.set_state(torch.get_rng_state())
     torch.default_generator.manual_seed(seed + DROPOUT_OFFSET)
     if torch.cuda.is_available():
-        torch.cuda.manual_seed(seed)  # as published: on a GPU dropout has the device's generator, with the same seed
+        torch.cuda.manual_seed(seed)  # as published: on a GPU, dropout draws from the device's generator
     return network, RandomStreams(loader_seeds)
 
 
 class RandomStreams:
-    """The streams that training draws from: loader seeds here, dropout in the devices' default generators."""
+    """Random streams of a training: loader seeds here, dropout in the devices' default generators."""
 
     def __init__(self, loader_seeds: torch.Generator) -> None:
         self._loader_seeds = loader_seeds
 
     def next_loader_seed(self) -> int:
-        """The coming epoch's loader seed."""
+        """Draw the loader seed of the next epoch."""
         seed, _test_loaders = (self._draw_int64() for _ in range(2))
         return seed
 
@@ -76,12 +76,12 @@ class RandomStreams:
         return int(torch.empty((), dtype=torch.int64).random_(generator=self._loader_seeds))
 
     def state_dict(self) -> dict[str, Any]:
-        """The streams' states, as tensors."""
+        """States of all streams, as tensors."""
         cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
         return {"loader_seeds": self._loader_seeds.get_state(), "cpu": torch.get_rng_state(), "cuda": cuda}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where ``state_dict`` was called."""
+        """Restore the states of a ``state_dict``."""
         self._loader_seeds.set_state(state["loader_seeds"])
         torch.set_rng_state(state["cpu"])
         for cuda in state["cuda"]:
@@ -89,9 +89,9 @@ class RandomStreams:
 
 
 def epoch_draws(loader_seed: int, images: int, batch_size: int, height: int, width: int) -> EpochDraws:
-    """The augmentation of one epoch over ``images`` images of ``height`` × ``width`` pixels, in their stored order.
+    """Draw one epoch's augmentation of ``images`` images of ``height`` × ``width`` pixels, in their stored order.
 
-    Every image takes four consecutive uniform draws: flip, angle (unused: no rotation), shift in x, shift in y.
+    Each image uses four consecutive uniform numbers: flip, angle (unused: no rotation), shift in x, shift in y.
     """
     stream = torch.arange(images) // batch_size % LOADER_STREAMS
     draws = torch.empty(images, 4)
@@ -104,14 +104,14 @@ def epoch_draws(loader_seed: int, images: int, batch_size: int, height: int, wid
 
 
 def epoch_order(loader_seed: int, images: int) -> Tensor:
-    """An order to take the training images in, int64 ``(images,)``, for protocols that shuffle; the published doesn't.
+    """Draw a permutation of the training images, int64 ``(images,)``. The published protocol does not shuffle.
 
-    Its stream is the loader's next after those of ``epoch_draws``.
+    Its stream follows those of ``epoch_draws``.
     """
     return torch.randperm(images, generator=torch.Generator().manual_seed(loader_seed + LOADER_STREAMS))
 
 
 def _shift(draws: Tensor, size: int) -> Tensor:
-    """Uniform draws from [0, 1) as whole pixels in ±10% of ``size``, rounded half to even, in float32 throughout."""
+    """Map uniform numbers in [0, 1) to whole pixels in ±10% of ``size``, in float32, rounded half to even."""
     low, high = (torch.tensor(sign * 0.1 * size, dtype=torch.float32) for sign in (-1, 1))
     return (draws * (high - low) + low).round().long()

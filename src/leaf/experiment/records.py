@@ -1,11 +1,10 @@
-"""The files that a finished cell leaves next to ``run.json``, and the version of the training that wrote them.
+"""The output files of a finished cell other than ``run.json``, and the training version.
 
-- ``metrics.csv``: a row per epoch, the columns of ``EpochRecord``.
-- ``model.safetensors``: the final weights, activation parameters included.
-- ``forms.safetensors``: what the learned curves are drawn from: ``parameters/L.P`` (the final activation parameters),
-  ``quantiles/L.P`` (per epoch from 0, over the layer's elements), ``inputs/L`` and ``input_edges/L`` (a histogram of
-  all inputs that a layer sees on the test images), ``gradient_norms/start`` and ``gradient_norms/end`` (per layer with
-  weights).
+- ``metrics.csv``: one row per epoch, with the columns of ``EpochRecord``.
+- ``model.safetensors``: the final weights, including activation parameters.
+- ``forms.safetensors``: data for the learned curves: ``parameters/L.P`` (the final activation parameters),
+  ``quantiles/L.P`` (per epoch from 0, over the layer's elements), ``inputs/L`` and ``input_edges/L`` (histogram of all
+  inputs of the layer on the test images), ``gradient_norms/start`` and ``gradient_norms/end`` (per layer with weights).
 """
 
 import csv
@@ -18,9 +17,9 @@ from pathlib import Path
 from leaf.experiment.files import write_text
 
 TRAINING_VERSION = 1
-"""Raised when a change of the code changes results; the golden test checks that. History:
+"""Incremented when a code change changes results, as checked by the golden test. History:
 
-1. The first one.
+1. First version.
 """
 
 
@@ -30,14 +29,14 @@ class EpochRecord:
 
     Attributes:
         epoch: counted from 1.
-        train_loss: mean of the minibatches' losses; each weighs the same, the short last one too.
-        train_loss_variance: their unbiased variance; NaN if there is but one.
+        train_loss: mean of the minibatches' losses, all with equal weight, including the smaller last one.
+        train_loss_variance: their unbiased variance; NaN if there is only one.
         test_loss: mean cross-entropy over the test images.
-        test_accuracy: share of test images classified correctly, in [0, 1].
-        validation_accuracy: the same of the validation images; ``None`` if there are none.
-        learning_rate: of all parameters but the slow ones.
-        slow_learning_rate: of the parameters that P24Sl slows down; ``None`` without it.
-        train_seconds: wall time of the epoch's training, without testing.
+        test_accuracy: fraction of test images classified correctly, in [0, 1].
+        validation_accuracy: the same on the validation images; ``None`` if there are none.
+        learning_rate: learning rate of all parameters except the slow ones.
+        slow_learning_rate: learning rate of the slow parameters of P24Sl; ``None`` in other procedures.
+        train_seconds: wall time of the epoch's training without testing, in seconds.
     """
 
     epoch: int
@@ -57,7 +56,7 @@ class EpochRecord:
 
 
 def write_metrics(file: Path, records: Iterable[EpochRecord]) -> None:
-    """Write ``metrics.csv``; numbers as the shortest decimals that read back exactly."""
+    """Write ``metrics.csv``, with numbers as the shortest decimals that are read back exactly."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
     writer.writeheader()

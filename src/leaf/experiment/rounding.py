@@ -1,7 +1,7 @@
-"""How far rounding alone takes a training: the same epochs, computed in ways that differ in nothing else.
+"""Numerical tolerance of a training, measured by training the same epochs in ways that differ only in rounding.
 
-Training amplifies rounding, the more the rougher the network's functions are. Another machine is another rounding, so
-that this is what two honest runs of one cell may differ by.
+Training amplifies rounding errors, the more so the less smooth the network's functions are. Other machines round
+differently, so that two correct runs of one cell may differ by this much.
 """
 
 import warnings
@@ -21,21 +21,21 @@ ROUNDINGS: tuple[dict[str, Any], ...] = (
     {"threads": 3},
     {"threads": 2, "own_convolutions": False},
 )
-"""Ways to compute the same, as arguments of ``train_epochs``."""
+"""Equivalent ways to compute, as arguments of ``train_epochs``."""
 
 SPREADS = 4
-"""How many times the largest measured difference two runs may differ by.
+"""Tolerance as a multiple of the largest measured difference.
 
-If differences are normal, a fifth is more than four times the largest of four once in some 400 times; more than three
-times the larger of two it is once in 20.
+For normally distributed differences, a fifth one exceeds four times the largest of four about once in 400 times. It
+would exceed three times the larger of two once in 20.
 """
 
 LEAST_LOSS, LEAST_ACCURACY = 3e-4, 0.005
-"""What they may differ by in any case: a spread of a few runs can be small by chance."""
+"""Minimum tolerances, since the measured differences of a few runs can be small by chance."""
 
 
 class Bounds(NamedTuple):
-    """By how much the mean training loss and the test accuracy of an epoch may differ."""
+    """Tolerances of an epoch's mean training loss and test accuracy."""
 
     loss: float
     accuracy: float
@@ -50,23 +50,23 @@ def train_epochs(
     own_convolutions: bool = True,
     memory_format: torch.memory_format = torch.channels_last,
 ) -> list[EpochRecord]:
-    """The first epochs of a cell.
+    """Train the first epochs of a cell.
 
     Args:
-        threads: of every operation.
+        threads: number of threads of each operation.
         kernel, memory_format: as in ``Training``.
-        own_convolutions: whether convolutions are oneDNN's; else they are made of plain matrix products.
+        own_convolutions: whether convolutions use oneDNN; otherwise they use matrix products.
     """
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # which nobody asked for
+        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # not used here
         with torch.backends.mkldnn.flags(enabled=own_convolutions):
             training = Training(cell, Settings(epochs=epochs), data, kernel=kernel, memory_format=memory_format)
             return [training.run_epoch() for _ in range(epochs)]
 
 
 def reach_of_rounding(cell: Cell, data: Data, reference: list[EpochRecord]) -> list[Bounds]:
-    """For each epoch of ``reference``, which one thread computed, what another rounding may change."""
+    """Measure the tolerances for each epoch of ``reference``, which was trained with one thread."""
     others = [train_epochs(cell, data, len(reference), **rounding) for rounding in ROUNDINGS]
     return [
         Bounds(

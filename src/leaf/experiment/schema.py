@@ -1,11 +1,11 @@
-"""What the configuration may say: keys, types, choices, limits, defaults and descriptions.
+"""Models of the configuration: keys, types, choices, limits, defaults and descriptions.
 
-Editors complete and check ``config.yaml`` with the JSON schema. It and the table of the documentation's page on the
-configuration are made of the models here: ``python -m leaf.experiment.schema`` prints how the files differ from the
-models and fails if they do; with ``--fix`` it writes them.
+Editors complete and check ``config.yaml`` with the JSON schema. The schema and the table in the documentation are
+generated from these models. ``python -m leaf.experiment.schema`` prints the differences between the files and the
+models and fails if there are any; with ``--fix`` it writes the files.
 
-Only ``leaf.experiment.config`` imports this module, when a configuration is read: a job that Snakemake starts has all
-its settings on its command line, and importing pydantic would only delay it.
+Only ``leaf.experiment.config`` imports this module, when it reads a configuration. A job that Snakemake starts has all
+settings on its command line, and importing pydantic would only delay it.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Required, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
-from typing_extensions import TypedDict  # pydantic asks for this one below Python 3.12
+from typing_extensions import TypedDict  # required by pydantic below Python 3.12
 
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
@@ -53,12 +53,12 @@ class Model(BaseModel):
 OwnScale = TypedDict(
     "OwnScale",
     {
-        "extends": Required[Annotated[str, Field(description="The scale that it starts from.")]],
+        "extends": Required[Annotated[str, Field(description="The scale whose settings are the defaults.")]],
         **{  # type: ignore[misc]  # mypy wants keys as literals
             setting.name: Annotated[setting.type, Field(**setting.metadata)] for setting in fields(Settings)
         },
         "seeds": Annotated[
-            int | None, Field(ge=1, description="Use only the first N of an experiment's seeds; null for all.")
+            int | None, Field(ge=1, description="Use only the first N seeds of each experiment; null for all.")
         ],
     },
     total=False,
@@ -67,11 +67,11 @@ OwnScale.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
 
 
 class Block(TypedDict, total=False):
-    """Stands for the product of its lists; a list that it lacks is the experiment's."""
+    """The product of its lists; a missing list is that of the experiment."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
-    # Not docstrings, which pydantic does not find for inherited keys.
+    # Not docstrings, since pydantic does not find them for inherited keys.
     networks: Annotated[Names, Field(description="Names of networks.")]
     datasets: Annotated[Names, Field(description="Names of data sets.")]
     activations: Annotated[Names, Field(description="Names of activations.")]
@@ -81,40 +81,39 @@ class Block(TypedDict, total=False):
 
 
 class Experiment(Block, total=False):
-    """A set of cells, which is also a target."""
+    """A set of cells; its name is a target."""
 
     title: Required[str]
-    """Its name in tables, figures and the report."""
+    """Name in tables, figures and the report."""
     in_all: bool
-    """Whether the target `all` makes it; false if not given."""
+    """Whether the target `all` includes it; false by default."""
     cells: Required[Annotated[list[Block], Field(min_length=1)]]
-    """Items that each stand for the product of their lists; a list that an item lacks is the experiment's."""
+    """Items that each stand for the product of their lists; a missing list is that of the experiment."""
 
 
 class Checkpoint(Model):
     epochs: int = Field(default=1, ge=1, le=100_000)
     """Write the state after every N epochs."""
     minutes: float = Field(default=10, gt=0, le=10_080, allow_inf_nan=False)
-    """Write it also when N minutes have passed since the last time; a week is the most."""
+    """Write it also N minutes after the last time; at most a week."""
 
 
 class Tracking(Model):
     trackers: Distinct[Literal["tensorboard", "wandb"]] = []
     """Trackers that receive the metrics of every epoch."""
     directory: Text = "tracking"
-    """Directory that they write to."""
+    """Directory for their files."""
     wandb_mode: Literal["offline", "online"] = "offline"
-    """Whether runs of Weights & Biases stay in files or are sent."""
+    """Whether Weights & Biases stores runs in files or uploads them."""
     wandb_project: Text = "leaf"
-    """Project of Weights & Biases that runs belong to."""
+    """Project of the runs in Weights & Biases."""
 
 
 class Statistics(Model):
     metric: Literal["auto", "best_accuracy", "final_accuracy", "last_epochs_accuracy", "chosen_accuracy"] = "auto"
-    """Metric that activations are compared by; `auto` is `chosen_accuracy` with validation images, else
-    `best_accuracy`."""
+    """Metric for comparing activations; `auto` is `chosen_accuracy` with validation images, else `best_accuracy`."""
     confidence: float = Field(default=0.95, gt=0, lt=1, allow_inf_nan=False)
-    """Confidence of the intervals; 1 - confidence is the level of the tests."""
+    """Confidence level of the intervals; the significance level of the tests is 1 - confidence."""
 
 
 class Configuration(Model):
@@ -123,21 +122,21 @@ class Configuration(Model):
     scale: str = "quick"
     """How long and on how much data each cell trains: `quick`, `paper`, `sound`, or a key of `scales`."""
     scales: Annotated[dict[Name, OwnScale], ONLY_NAMES] = {}
-    """Scales of your own; what one does not set it has from the scale that it extends."""
+    """Additional scales; settings that are not given are those of the scale that is extended."""
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1), ONLY_NAMES]
-    """Sets of cells; each is a target."""
+    """Sets of cells; the name of each is a target."""
     guests: Distinct[str] = []
-    """Python files that register activations, networks or data sets of your own."""
+    """Python files that register additional activations, networks or data sets."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; `auto` takes a GPU if there is one."""
+    """Device to train on; `auto` uses a GPU if there is one."""
     precision: Literal["float32", "tf32", "tf32-convolutions", "bfloat16"] = "float32"
-    """What to compute in."""
+    """Number format of the computation."""
     checkpoint: Checkpoint = Checkpoint()
-    """How often a cell in training writes the state that it can be resumed from."""
+    """How often to write the state that an interrupted cell resumes from."""
     tracking: Tracking = Tracking()
-    """Where training can be watched from outside."""
+    """Logging of the training to trackers."""
     statistics: Statistics = Statistics()
-    """How activations are compared."""
+    """Comparison of activations."""
     figure_format: Literal["svg", "pdf", "png"] = "svg"
     """File format of the figures."""
     datasets_directory: str | None = None
@@ -145,10 +144,10 @@ class Configuration(Model):
 
 
 def validated(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as a configuration, with the defaults of keys that they lack.
+    """Validate values as a configuration, and add the defaults of missing keys.
 
     Raises:
-        UserError: with one line on the first key that is wrong.
+        UserError: with one line about the first wrong key.
     """
     try:
         return Configuration.model_validate(values).model_dump()
@@ -163,7 +162,7 @@ LIMITS = {
     "less_than_equal": "greater than the maximum",
     "less_than": "greater than or equal to the maximum",
 }
-"""What breaks a limit, by pydantic's name for the limit."""
+"""Description of a value that violates a limit, by pydantic's name for the limit."""
 
 
 def _place(error: ErrorDetails) -> tuple[list[str], bool]:
@@ -173,7 +172,7 @@ def _place(error: ErrorDetails) -> tuple[list[str], bool]:
 
 
 def _explain(error: ErrorDetails) -> str:
-    """What is wrong with a key and what would be right."""
+    """Explain what is wrong with a key and what would be right."""
     kind, path, value, limits = error["type"], list(error["loc"]), error["input"], error.get("ctx", {})
     about_key = path[-1:] == ["[key]"] and kind not in UNKNOWN_KEY
     if about_key:
@@ -200,7 +199,7 @@ def _explain(error: ErrorDetails) -> str:
     return f"{where}: {reasons.get(kind, f'expected {expected}, found {value!r}')}"
 
 
-# --- files that are made of the models --------------------------------------------------------------------------------
+# --- files that are generated from the models -------------------------------------------------------------------------
 
 COMMAND = "python -m leaf.experiment.schema --fix"
 SCHEMA = Path("workflow/schemas/config.schema.yaml")
@@ -210,7 +209,7 @@ MARK = f"<!-- The rest of the page is made of the models: {COMMAND} -->\n"
 
 @cache
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of the configuration, its definitions in the places where they are used."""
+    """The JSON schema of the configuration, with all definitions inlined."""
     schema = Configuration.model_json_schema()
     definitions = schema.pop("$defs")
 
@@ -220,7 +219,7 @@ def json_schema() -> dict[str, Any]:
         if not isinstance(node, dict):
             return node
         whole = definitions.get(node.get("$ref", "").split("/")[-1], {}) | node
-        # pydantic makes a title of each key's name; what is named title and is no text is a key of ours
+        # pydantic adds a title made from each key's name; a title that is not a string is a key of the configuration
         drop = [key for key, value in whole.items() if key == "$ref" or (key == "title" and isinstance(value, str))]
         return {key: inlined(value) for key, value in whole.items() if key not in drop}
 
@@ -228,7 +227,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _node(path: Sequence[int | str]) -> dict[str, Any]:
-    """The part of the JSON schema about one place of a configuration."""
+    """The part of the JSON schema for a path in a configuration."""
     node = json_schema()
     for part in path:
         named = node.get("properties", {}) | ({part: node["items"]} if "items" in node else {})
@@ -237,7 +236,7 @@ def _node(path: Sequence[int | str]) -> dict[str, Any]:
 
 
 def _rows(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The rows of the page's table for one mapping of the schema and those below it."""
+    """Rows of the documentation's table for one mapping of the schema and the mappings below it."""
     for key, child in node["properties"].items():
         given = f"`{json.dumps(child['default'])}`" if "default" in child and "properties" not in child else ""
         default = "required" if key in node.get("required", ()) else given
@@ -264,8 +263,8 @@ def _type(node: Mapping[str, Any]) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """The files that are made of the models, with what they should hold. The page keeps what stands above the mark."""
-    schema = f"# Made of the models in leaf.experiment.schema: {COMMAND}\n" + yaml.safe_dump(
+    """The files generated from the models, with their contents. The page's text above the mark is kept."""
+    schema = f"# Generated from the models in leaf.experiment.schema: {COMMAND}\n" + yaml.safe_dump(
         json_schema(), sort_keys=False, allow_unicode=True, width=120
     )
     table = ["| key | type | default | meaning |", "|---|---|---|---|", *_rows(json_schema())]
@@ -274,7 +273,7 @@ def generated() -> dict[Path, str]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compare the generated files of the project in the working directory with the models, or write them: ``--fix``."""
+    """Compare the generated files in the working directory with the models, or write them with ``--fix``."""
     stale = False
     for file, right in generated().items():
         found = file.read_text(encoding="utf-8") if file.exists() else ""

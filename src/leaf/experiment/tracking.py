@@ -1,7 +1,7 @@
-"""Watching a cell train from outside: every epoch's numbers and histograms, told to TensorBoard and Weights & Biases.
+"""Log every epoch's metrics and histograms to TensorBoard and Weights & Biases.
 
-Nothing here reaches back into training. The trackers' packages are the extra ``tracking`` of this one; none of them is
-imported unless it is asked for.
+Tracking does not affect training. The trackers' packages are the optional dependencies ``tracking``; each is imported
+only if it is configured.
 """
 
 import json
@@ -21,21 +21,22 @@ from leaf.experiment.errors import UserError
 from leaf.experiment.records import EpochRecord
 
 BINS = 64
-"""Bins of every histogram, between the smallest and the largest value."""
+"""Number of bins of a histogram, between the smallest and the largest value."""
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """Which trackers watch, and where they write.
+    """Configuration of the trackers.
 
     Attributes:
         trackers: names in ``TRACKERS``.
-        directory: what they write below: ``tensorboard/{scale}/{cell}``, ``wandb``.
-        wandb_mode: ``"offline"`` keeps a run in files (``wandb sync`` sends it later); ``"online"`` sends it at once.
-        wandb_project: the project of Weights & Biases that runs belong to.
+        directory: directory for their files: ``tensorboard/{scale}/{cell}`` and ``wandb`` below it.
+        wandb_mode: ``"offline"`` stores a run in files (``wandb sync`` uploads it later); ``"online"`` uploads it
+            during training.
+        wandb_project: project of the runs in Weights & Biases.
 
     Raises:
-        UserError: if there is no such tracker or mode.
+        UserError: if a tracker or the mode is unknown.
     """
 
     trackers: tuple[str, ...] = ()
@@ -52,15 +53,15 @@ class Tracking:
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> "Tracking":
-        """The configuration's ``tracking``."""
+        """Convert the configuration's ``tracking``."""
         return cls(**{**values, "trackers": tuple(values["trackers"])})
 
     @classmethod
     def from_json(cls, text: str) -> "Tracking":
-        """The same as JSON.
+        """Parse the configuration's ``tracking`` from JSON.
 
         Raises:
-            UserError: if the text is not such JSON.
+            UserError: if the text is not JSON of this form.
         """
         try:
             return cls.from_config(json.loads(text))
@@ -70,7 +71,7 @@ class Tracking:
 
 
 class Run(NamedTuple):
-    """What a tracker is told of a training when it starts: of which cell, at which scale, with what, from where on."""
+    """Description of a training for a tracker: its cell, its scale, its settings (``about``) and its first epoch."""
 
     cell: Cell
     scale: str
@@ -79,7 +80,7 @@ class Run(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """How often values lie where: int64 counts ``(BINS,)`` between float64 edges ``(BINS + 1,)``; and two sums."""
+    """Int64 counts ``(BINS,)`` between float64 edges ``(BINS + 1,)``, with the sums of the values and their squares."""
 
     counts: np.ndarray
     edges: np.ndarray
@@ -88,9 +89,10 @@ class Histogram(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """What a tracker is told of an epoch: its number, from 1; its record; and histograms by name.
+    """Data of one epoch for a tracker: its number (from 1), its metrics, and histograms by name.
 
-    ``parameters/…`` are of every parameter at the end of the epoch, ``gradients/…`` of its last minibatch's gradients.
+    ``parameters/…`` are histograms of the parameters at the end of the epoch, ``gradients/…`` those of the last
+    minibatch's gradients.
     """
 
     number: int
@@ -99,19 +101,19 @@ class Epoch(NamedTuple):
 
 
 def observe(record: EpochRecord, network: nn.Module) -> Epoch:
-    """What there is to tell of the epoch that a network has just been trained and tested in."""
+    """Collect the data of the epoch that has just ended."""
     numbers = {name: value for name, value in asdict(record).items() if name != "epoch" and value is not None}
     tensors: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
         tensors[f"parameters/{name}"] = parameter.detach()
-        if parameter.grad is not None:  # a training that went on after its epoch's last minibatch has none
+        if parameter.grad is not None:  # it is None if training resumed after the epoch's last minibatch
             tensors[f"gradients/{name}"] = parameter.grad
     histograms = {name: histogram(values) for name, values in tensors.items() if values.isfinite().any()}
     return Epoch(record.epoch, numbers, histograms)
 
 
 def histogram(values: Tensor) -> Histogram:
-    """The histogram of the finite ones among ``values``, of which there must be one."""
+    """Histogram of the finite values, of which there must be at least one."""
     flat = values.cpu().double().numpy().ravel()
     flat = flat[np.isfinite(flat)]
     counts, edges = np.histogram(flat, BINS)
@@ -119,25 +121,25 @@ def histogram(values: Tensor) -> Histogram:
 
 
 class Tracker(Protocol):
-    """One way to watch. Whatever its methods raise is told; after the start, training goes on without it."""
+    """A tracker. If it raises an error after its start, the error is reported and training continues without it."""
 
     def __init__(self, tracking: Tracking, run: Run) -> None: ...
 
     def tell(self, epoch: Epoch) -> None:
-        """Note one epoch."""
+        """Log one epoch."""
 
     def close(self) -> None:
-        """Note that the training ended, or was stopped and may go on later."""
+        """Close the log: training has ended, or was stopped and may resume later."""
 
 
 class TensorBoard:
-    """An event file below ``tensorboard/{scale}/{cell}`` for each start of a training."""
+    """Writes one event file below ``tensorboard/{scale}/{cell}`` for each session of a training."""
 
     def __init__(self, tracking: Tracking, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         directory = Path(tracking.directory, "tensorboard", run.scale, run.cell.name)
-        self.writer = SummaryWriter(directory, purge_step=run.first_epoch)  # hides what an earlier training left
+        self.writer = SummaryWriter(directory, purge_step=run.first_epoch)  # hides epochs of earlier sessions
 
     def tell(self, epoch: Epoch) -> None:
         for name, number in epoch.numbers.items():
@@ -154,23 +156,23 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run whose id tells the scale and the cell: a training that goes on goes on in it."""
+    """Logs to a run with the id ``{scale}.{cell}``; a resumed training resumes this run."""
 
     def __init__(self, tracking: Tracking, run: Run) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it is to tell of training, not of itself
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no reports about wandb itself
         import wandb
 
         online = tracking.wandb_mode == "online"
         settings = wandb.Settings(
             console="off", silent=True, x_disable_stats=True,
-            finish_timeout=60, finish_timeout_raises=True,  # for ever otherwise, when the network is gone
+            finish_timeout=60, finish_timeout_raises=True,  # otherwise it waits for ever without a network
             x_transaction_log_flush_interval=1,
         )  # fmt: skip
         self.run = wandb.init(
             project=tracking.wandb_project, dir=tracking.directory, mode=tracking.wandb_mode,
             id=f"{run.scale}.{run.cell.name.replace('/', '.')}", name=run.cell.name, group=run.scale,
             config=dict(run.about),
-            resume="allow" if online and run.first_epoch > 1 else None,  # else replaces what an earlier training left
+            resume="allow" if online and run.first_epoch > 1 else None,  # None replaces an earlier run
             settings=settings,
         )  # fmt: skip
 
@@ -181,7 +183,7 @@ class WeightsAndBiases:
             name: wandb.Histogram(np_histogram=(counts, edges))
             for name, (counts, edges, *_) in epoch.histograms.items()
         }
-        # Committed, else an epoch is not written until the next one comes.
+        # Without commit, an epoch is not written before the next one is logged.
         self.run.log({**epoch.numbers, **histograms}, step=epoch.number, commit=True)
 
     def close(self) -> None:
@@ -190,21 +192,21 @@ class WeightsAndBiases:
         try:
             self.run.finish()
         finally:
-            wandb.teardown()  # else its exit handler has its own say where its service died
+            wandb.teardown()  # otherwise its exit handler prints errors if its service died
 
 
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
-"""Every tracker, by name."""
+"""Trackers by name."""
 
 
 class Watch:
     """The trackers of one training.
 
-    An epoch is told once the state that holds it is written: a training that is killed and goes on from its state
-    tells none twice.
+    An epoch is logged when the state that includes it has been written, so that a training that is killed and resumed
+    logs no epoch twice.
 
     Args:
-        say: told in a line when a tracker fails while training goes on.
+        say: called with one line when a tracker fails and training continues.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -216,13 +218,13 @@ class Watch:
         """Start trackers.
 
         Raises:
-            UserError: if one of them doesn't start.
+            UserError: if one of them does not start.
         """
         for name in tracking.trackers:
             try:
                 Path(tracking.directory).mkdir(parents=True, exist_ok=True)
                 self.trackers[name] = TRACKERS[name](tracking, run)
-            except Exception as error:  # whatever a tracker may raise
+            except Exception as error:  # trackers may raise any error
                 self.close()
                 if isinstance(error, ImportError):
                     reason = f"{error}; 'pip install leaf-activations[tracking]' installs what it needs"
@@ -231,18 +233,18 @@ class Watch:
                 raise UserError(f"tracking: {name} doesn't start: {reason}") from None
 
     def observe(self, record: EpochRecord, network: nn.Module) -> None:
-        """Take note of an epoch that has just ended."""
+        """Keep the data of the epoch that has just ended for ``tell``."""
         if self.trackers:
             self.untold.append(observe(record, network))
 
     def tell(self) -> None:
-        """Tell the epochs noted since the last time."""
+        """Log the epochs observed since the last call."""
         for epoch in self.untold:
             self._each(methodcaller("tell", epoch))
         self.untold.clear()
 
     def close(self) -> None:
-        """Part from the trackers."""
+        """Close the trackers."""
         self._each(methodcaller("close"))
         self.trackers.clear()
 
@@ -251,7 +253,7 @@ class Watch:
             try:
                 call(tracker)
             except Exception as error:
-                self.say(f"tracking: {name} failed, training goes on without it: {type(error).__name__}: {error}")
+                self.say(f"tracking: {name} failed, training continues without it: {type(error).__name__}: {error}")
                 del self.trackers[name]
                 with suppress(Exception):
                     tracker.close()
