@@ -8,41 +8,20 @@ from leaf.analysis.layout import BENCHMARK
 from leaf.analysis.product import PAIRS, RANGES, ROUNDING, Figure, Group, Product, Table
 from leaf.experiment.cells import CELL_PATTERN
 
-REPORT_TABLES = Group("claims", "{name}", "Overview")
-"""Of all cells."""
-
-NETWORK_TABLES = Group(
-    "network_tables",
-    "tables/{experiment}/{network}/{name}",
-    subcategory="Tables",
-    labels={"network": "{network}", "data set": "all"},
-)
-DATASET_TABLES = Group(
-    "summary_table",
-    "tables/{experiment}/{network}/{dataset}",
-    subcategory="Tables",
-    labels={"network": "{network}", "data set": "{dataset}"},
-)
-FORM_FIGURES = Group(
-    "progress_chart",
-    "figures/{experiment}/{network}/{dataset}/{form}",
-    subcategory="Progress",
-    labels={"network": "{network}", "data set": "{dataset}", "initial form": "{form}"},
-)
-CELL_FIGURES = Group(
-    "forms_charts",
-    f"figures/{{name}}/{CELL_PATTERN}",
-    subcategory="{network}, {dataset}",
-    labels={"activation": "{activation}", "procedure": "{procedure}", "optimizer": "{optimizer}", "seed": "{seed}"},
-)
-REPORT_FIGURES = Group("differences_chart", "figures/{name}", "Overview")
-"""Of all cells."""
-
-FIGURES_WITHOUT_CELLS = Group(
-    "initial_forms_chart", "figures/{name}", "Activation forms", "Initial forms", of_cells=False
-)
-
 # fmt: off
+REPORT_TABLES = Group("claims", "{name}", "Overview")
+NETWORK_TABLES = Group("network_tables", "tables/{experiment}/{network}/{name}", subcategory="Tables",
+                       labels={"network": "{network}", "data set": "all"})
+DATASET_TABLES = Group("summary_table", "tables/{experiment}/{network}/{dataset}", subcategory="Tables",
+                       labels={"network": "{network}", "data set": "{dataset}"})
+FORM_FIGURES = Group("progress_chart", "figures/{experiment}/{network}/{dataset}/{form}", subcategory="Progress",
+                     labels={"network": "{network}", "data set": "{dataset}", "initial form": "{form}"})
+CELL_FIGURES = Group("forms_charts", f"figures/{{name}}/{CELL_PATTERN}", subcategory="{network}, {dataset}",
+                     labels={name: f"{{{name}}}" for name in ("activation", "procedure", "optimizer", "seed")})
+REPORT_FIGURES = Group("differences_chart", "figures/{name}", "Overview")
+FIGURES_WITHOUT_CELLS = Group("initial_forms_chart", "figures/{name}", "Activation forms", "Initial forms",
+                              of_cells=False)
+
 PRODUCTS: tuple[Product, ...] = (
     Table("summary", DATASET_TABLES, "every cell by itself", "leaf.analysis.tables:summary_table"),
     Table("paper", NETWORK_TABLES, "best accuracies and epochs as in the paper", "leaf.analysis.tables:paper_table"),
