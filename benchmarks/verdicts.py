@@ -2,7 +2,8 @@
 
 The noise between seeds, and between epochs of one cell, is that of the shipped records. Every grid has all cells of the
 paper and of ``bounded_initialization``. For every rule and scenario the table has a row with the percentage of grids
-with each verdict, and the correct verdict. Run as ``python benchmarks/verdicts.py [GRIDS]``.
+with each verdict, and the correct verdict. Run as ``python benchmarks/verdicts.py [GRIDS [SCENARIO ...]]``, with names
+of ``SCENARIOS``; without names, all of them run.
 """
 
 import sys
@@ -152,4 +153,7 @@ def table(grids: int, names: Iterable[str] = SCENARIOS) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    print(table(int(sys.argv[1]) if len(sys.argv) > 1 else 200).to_string(index=False))
+    if unknown := [name for name in sys.argv[2:] if name not in SCENARIOS]:
+        sys.exit(f"no scenario {unknown[0]!r}; there are: {'; '.join(SCENARIOS)}")
+    grids = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    print(table(grids, sys.argv[2:] or SCENARIOS).to_markdown(index=False))
