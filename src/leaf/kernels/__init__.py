@@ -138,10 +138,11 @@ class FusedGatedLine(torch.autograd.Function):
         kernel = _fast_module(device)
         if kernel is not None and not torch.is_grad_enabled():  # else someone wants this derivative's derivative
             try:
-                grad_u, *grads = kernel.backward(Operands(u, (p1, p2, p3, None), grad_y, window), needed)
+                gradients = kernel.backward(Operands(u, (p1, p2, p3, None), grad_y, window), needed)
                 if p1.shape != u.shape[1:]:
-                    grads = [_summed(grad, p) for grad, p in zip(grads, (p1, p2, p3, p4), strict=True)]
-                return grad_u, *grads, None, None, None
+                    summed = (_summed(grad, p) for grad, p in zip(gradients[1:], (p1, p2, p3, p4), strict=True))
+                    gradients = gradients[0], *summed
+                return *gradients, None, None, None
             except Broken as reason:
                 _give_up(device, reason)
             except Unfit:

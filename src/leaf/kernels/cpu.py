@@ -527,13 +527,12 @@ def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None,
     at_u, at_p1, at_p2, at_p3, _, *at_outputs = operands.addresses
     grad_u = torch.empty_like(u) if needed[0] else None
     grads = [torch.zeros_like(p1) if need else None for need in needed[1:]]  # type: ignore[arg-type] # p1 is there
-    gradients = (grad_u, *grads)
-    at_grad_u, *at_grads = [None if grad is None else grad.data_ptr() for grad in gradients]
+    at_gradients = [None if grad is None else grad.data_ptr() for grad in (grad_u, *grads)]
     if operands.window is not None:
         batch, channels, height, width = u.shape
         run(
             pooled_backward_part, pooled_backward_in_threads, (height // 2) * (width // 2), u.numel(),
-            at_u, *at_outputs, at_grad_u, at_p1, at_p2, at_p3, *at_grads, batch, height, width, channels,
+            at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, height, width, channels,
         )  # fmt: skip
         if grad_u is not None:  # rows and columns that pooling leaves out
             if height % 2:
@@ -545,6 +544,6 @@ def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None,
         features = elements // batch
         run(
             backward_part, backward_in_threads, features, elements,
-            at_u, *at_outputs, at_grad_u, at_p1, at_p2, at_p3, *at_grads, batch, features,
+            at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, features,
         )  # fmt: skip
-    return gradients
+    return grad_u, *grads

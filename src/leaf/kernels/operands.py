@@ -73,16 +73,19 @@ class Operands:
             or _dispatch_tls_is_dispatch_key_included(PRE_DISPATCH)
             or type(u) is not Tensor
             or u.layout is not torch.strided
-            or not u.numel()
         ):
             raise Unfit
         shape, device, elements = u.shape, u.device, u.numel()
+        if not elements:
+            raise Unfit
         channels_last = len(shape) == 4 and u.is_contiguous(memory_format=torch.channels_last)
         dense = channels_last or (window is None and u.is_contiguous())
         channels_last = channels_last or window is not None
-        strides = u.stride() if dense else None
-        u, at_u = in_order(u, device, shape, strides, elements, channels_last)
-        strides = u.stride()
+        strides: tuple[int, ...] = u.stride() if dense else ()
+        at_u = checked(u, device, shape, strides, elements)
+        if at_u == OTHERWISE:
+            u, at_u = in_order(u, shape, channels_last)
+            strides = u.stride()
         sample, order, features = shape[1:], strides[1:], elements // shape[0]
         at = [None if p is None else checked(p, device, sample, order, features) for p in parameters]
         if OTHERWISE in at:
@@ -102,10 +105,14 @@ class Operands:
             shape = torch.Size((batch, channels, height, width))
             strides = (height * width * channels, 1, width * channels, channels)
             elements = shape.numel()
-        self.grad_y, at_grad_y = in_order(grad_y, device, shape, strides, elements, channels_last)
+        at_grad_y = checked(grad_y, device, shape, strides, elements)
+        if at_grad_y == OTHERWISE:
+            self.grad_y, at_grad_y = in_order(grad_y, shape, channels_last)
         self.addresses.append(at_grad_y)
         if window is not None:
-            self.window, at_window = in_order(window, device, shape, strides, elements, channels_last, torch.uint8)
+            at_window = checked(window, device, shape, strides, elements, torch.uint8)
+            if at_window == OTHERWISE:
+                self.window, at_window = in_order(window, shape, channels_last)
             self.addresses.append(at_window)
 
 
@@ -113,7 +120,7 @@ def checked(
     tensor: Tensor,
     device: torch.device,
     shape: torch.Size,
-    strides: tuple[int, ...] | None,
+    strides: tuple[int, ...],
     elements: int,
     dtype: torch.dtype = torch.float32,
 ) -> int:
@@ -153,19 +160,8 @@ def _extent(tensor: Tensor) -> int:
     return 1 + sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def in_order(
-    tensor: Tensor,
-    device: torch.device,
-    shape: torch.Size,
-    strides: tuple[int, ...] | None,
-    elements: int,
-    channels_last: bool,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[Tensor, int]:
-    """The tensor, or if it lies in another order a copy, and the address, checked."""
-    address = checked(tensor, device, shape, strides, elements, dtype)
-    if address != OTHERWISE:
-        return tensor, address
+def in_order(tensor: Tensor, shape: torch.Size, channels_last: bool) -> tuple[Tensor, int]:
+    """A checked tensor, or if its elements lie in another order than is needed a copy, and the address."""
     if tensor.shape != shape:
         raise Unfit
     tensor = tensor.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
