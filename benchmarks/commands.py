@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from measuring import undisturbed
 
-from leaf.experiment.provenance import device_name
+from leaf.experiment.devices import device_name
 
 PROJECT = Path(__file__).parent.parent
 COMMANDS = ("environment", "quick", "quick", "test")

@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 
 from leaf.experiment.cells import Cell
-from leaf.experiment.datasets import dataset_file, load
-from leaf.experiment.provenance import device_name
+from leaf.experiment.datasets import dataset_file
+from leaf.experiment.devices import device_name
+from leaf.experiment.loading import load
 from leaf.experiment.rounding import train_epochs
 
 CELLS = [Cell("lenet5", dataset, "relu", "classic", "adam", 42) for dataset in ("fashion_mnist", "cifar10")]
