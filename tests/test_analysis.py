@@ -14,8 +14,13 @@ import pytest
 import torch
 from conftest import PROJECT
 
+<<<<<<< ours
 from leaf import LEAF, cli
 from leaf.analysis.analyse import analyse
+=======
+from leaf import LEAF
+from leaf.analysis.analyse import analyse, make_table
+>>>>>>> theirs
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
 from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart
 from leaf.analysis.forest import differences_chart
@@ -584,7 +589,7 @@ def test_collected_records_give_the_same_tables_and_figures(project):
     assert (project / "collected/forms.safetensors").stat().st_size < 100_000
 
 
-def test_collecting_by_command(data, project, monkeypatch):
+def test_collecting_by_command(data, project):
     """A trained cell, one that the configuration doesn't know, and the gaps."""
     for name in ("config.yaml", "workflow", "resources"):
         os.symlink(PROJECT / name, project / name)
@@ -601,7 +606,6 @@ def test_collecting_by_command(data, project, monkeypatch):
     (own.directory("tiny") / "model.safetensors").unlink()
     main(["collect", "--config", overrides, "--output", "here"])
     assert read_records(project / "here").cells["status"].value_counts()["damaged"] == 1
-    monkeypatch.setattr(cli, "FEW", 0)  # as of many cells: in several processes
     main(["collect", "--config", overrides, "--output", "here", "--without-models"])
     main(["analyse", "here", "--config", overrides])
     records: Records = read_records(project / "here")

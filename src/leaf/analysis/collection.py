@@ -4,9 +4,8 @@ Tables and figures are made of these records and of nothing else, so that they c
 an unfinished one, and from collected files without any results at hand.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import pandas as pd
 import safetensors
 import safetensors.numpy
 
+from leaf.activations import ACTIVATIONS
 from leaf.analysis.forms import Forms, read_forms
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.cells import CHOICES, Cell, sort_cells
@@ -25,7 +25,6 @@ from leaf.experiment.records import TRAINING_VERSION, EpochRecord
 from leaf.experiment.runs import Run, read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
-from leaf.names import ACTIVATIONS
 
 UNNAMED_FUNCTIONS = "relu silu tanh sigmoid linear"
 """What curves are matched with in files that don't name it, which were written before they did."""
@@ -110,7 +109,6 @@ def collect(
     with_forms: bool = False,
     tolerant: bool = False,
     without_models: bool = False,
-    each: Callable[..., Iterable["_Gathered"]] = map,
 ) -> Records:
     """Gather the records of cells from their directories, as far as there are any.
 
@@ -121,59 +119,39 @@ def collect(
         with_forms: gather ``forms`` too.
         tolerant: count a damaged cell as such.
         without_models: take cells whose ``model.safetensors`` is missing; else they are damaged.
-        each: what calls a function for each cell; the ``map`` of a pool of processes gathers several at a time.
 
     Raises:
         DamagedError: if a cell is damaged, unless ``tolerant``.
     """
-    gather = partial(
-        _gather, scale=scale, settings=settings, with_forms=with_forms, tolerant=tolerant, without_models=without_models
-    )
-    in_order = sort_cells(cells)
     rows, epochs, forms = [], [], {}
-    for cell, (row, metrics, shown) in zip(in_order, each(gather, in_order), strict=True):
-        rows.append({**row, "experiments": " ".join(cells[cell])})
-        if metrics is not None:
-            epochs.append(metrics)
-        if shown is not None:
-            forms[cell.name] = shown
+    for cell in sort_cells(cells):
+        directory = cell.directory(scale)
+        row = {
+            **asdict(cell),
+            "cell": cell.name,
+            "scale": scale,
+            "family": ACTIVATIONS[cell.activation].family,
+            "form": cell.form,
+            "experiments": " ".join(cells[cell]),
+            "status": MISSING,
+        }
+        try:
+            run = read_run(directory, optional=[MODEL] if without_models else [])
+        except DamagedError:
+            if not tolerant:
+                raise
+            run, row["status"] = None, DAMAGED
+        if run:
+            metrics = _read_csv(directory / "metrics.csv").reindex(columns=METRICS)  # a stale cell may lack some
+            row |= _results(metrics, run, outcome(run, Identity.of(cell, scale, settings)))
+            row["with_model"] = (directory / MODEL).is_file()
+            epochs.append(metrics.assign(cell=cell.name))
+            if with_forms:
+                forms[cell.name] = read_forms(cell, directory)
+        rows.append(row)
     columns = ["cell", *METRICS]
     table = pd.concat(epochs, ignore_index=True) if epochs else pd.DataFrame(columns=columns)
     return Records(_typed(pd.DataFrame(rows)), table[columns], forms)
-
-
-class _Gathered(NamedTuple):
-    """What is gathered of one cell."""
-
-    row: dict[str, Any]
-    metrics: pd.DataFrame | None = None
-    forms: Forms | None = None
-
-
-def _gather(
-    cell: Cell, scale: str, settings: Settings, with_forms: bool, tolerant: bool, without_models: bool
-) -> _Gathered:
-    directory = cell.directory(scale)
-    row: dict[str, Any] = {
-        **asdict(cell),
-        "cell": cell.name,
-        "scale": scale,
-        "family": ACTIVATIONS[cell.activation].family,
-        "form": cell.form,
-        "status": MISSING,
-    }
-    try:
-        run = read_run(directory, optional=[MODEL] if without_models else [])
-    except DamagedError:
-        if not tolerant:
-            raise
-        return _Gathered({**row, "status": DAMAGED})
-    if not run:
-        return _Gathered(row)
-    metrics = _read_csv(directory / "metrics.csv").reindex(columns=METRICS)  # a stale cell may lack some
-    row |= _results(metrics, run, outcome(run, Identity.of(cell, scale, settings)))
-    row["with_model"] = (directory / MODEL).is_file()
-    return _Gathered(row, metrics.assign(cell=cell.name), read_forms(cell, directory) if with_forms else None)
 
 
 def merge(old: Records, new: Records) -> Records:
