@@ -118,7 +118,7 @@ def test_empty_batch(shape):
     assert layer(u).shape == u.shape and all((parameter.grad == 0).all() for parameter in layer.parameters())
 
 
-def test_skips_gradients_that_nobody_needs():
+def test_skips_gradients_that_are_not_needed():
     layer = LEAF((4,), "silu")
     layer.requires_grad_(False)
     u = torch.randn(3, 4, requires_grad=True)
@@ -251,7 +251,7 @@ def test_shared_parameters(sharing, dim, shape, own_shape, family, dtype, channe
     assert torch.equal(fresh(u), shared(u)) and repr(fresh) == repr(shared)
 
 
-def test_what_sharing_there_is():
+def test_kinds_of_sharing():
     with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel, layer"):
         LEAF((3, 4, 6), "silu", sharing="row")
     for dim in (0, 4, -4):

@@ -143,7 +143,7 @@ def test_a_cell_of_an_older_version_is_stale_though_columns_are_missing(project)
     assert records.cells["status"].tolist() == ["stale"] and records.epochs["validation_accuracy"].isna().all()
 
 
-def test_an_edited_metrics_file_is_told_and_its_numbers_are_not_used(project):
+def test_an_edited_metrics_file_is_reported_and_not_used(project):
     write_cell(cell(), [0.5] * 3)
     file = cell().directory("tiny") / "metrics.csv"
     file.write_text(file.read_text().replace("0.5", "0.9"))
@@ -189,7 +189,7 @@ def test_added_records_replace_what_they_have_and_keep_the_rest(project):
     assert set(merged.forms) == {first.name, second.name, third.name}
 
 
-def test_records_without_their_model_are_taken_when_asked_for_and_marked(project):
+def test_records_without_their_model_are_accepted_on_request_and_marked(project):
     whole, without = cell("relu"), cell("silu")
     for made in (whole, without):
         write_cell(made, [0.5] * 3)
@@ -277,7 +277,7 @@ def test_formats_hold_the_same_numbers(project):
     assert html.startswith("<!DOCTYPE html>") and "N/A" in html
 
 
-def test_cells_that_round_differently_are_told_under_their_table(project):
+def test_cells_that_round_differently_are_noted_below_their_table(project):
     base, learnable = [cell(seed=seed) for seed in (1, 2, 3, 4)], cell("leaf-relu", "p24sl")
     rival = cell("prelu")  # which no kernel but torch's own computes
     for made in (*base, rival):
@@ -336,7 +336,7 @@ def test_progress_chart_shows_the_records(project):
     plt.close(chart)
 
 
-def test_stability_lines_are_told_apart_by_optimizer(project):
+def test_stability_lines_are_distinguished_by_optimizer(project):
     cells = [cell("leaf-relu", "classic", optimizer=optimizer) for optimizer in ("adam", "rmsprop")]
     for made in cells:
         write_cell(made, [0.2])
@@ -435,7 +435,7 @@ def test_forest_plot_shows_every_difference_and_its_interval(project):
     plt.close(nothing)
 
 
-def test_the_page_puts_both_networks_side_by_side_and_says_what_is_missing(project):
+def test_the_page_puts_both_networks_side_by_side_and_lists_what_is_missing(project):
     made = [cell("tanh"), cell("leaf-tanh", "p24sl"), *(cell("tanh", network="kerasnet", seed=seed) for seed in (1, 2))]
     for one in made:
         write_cell(one, [0.5, 0.6123, 0.4])

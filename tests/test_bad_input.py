@@ -278,7 +278,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("case", OUTPUTS)
-def test_outputs_that_someone_changed(project, trained, case):
+def test_modified_outputs(project, trained, case):
     name, change, message = OUTPUTS[case]
     (trained / name).write_bytes(change((trained / name).read_bytes()))
     arguments = [CELL, *TINY, "--summary", "table.csv"]

@@ -68,7 +68,7 @@ def verdicts(found: Records) -> dict[str, tuple[str, str, str]]:
     return dict(zip(names, columns, strict=True))
 
 
-def test_every_claim_is_measured_and_told_whole():
+def test_every_claim_is_measured_and_reported_completely():
     entries = yaml.safe_load((HERE / "claims.yaml").read_text())
     assert [entry["id"] for entry in entries] == list(dict.fromkeys(entry["id"] for entry in entries))
     assert {entry["id"] for entry in entries} == set(QUANTITIES)
@@ -128,7 +128,7 @@ def test_seven_percent_is_not_reached_by_an_interval_that_is_wide():
     assert verdicts(noisy)["seven_percent"][::2] == ("does not hold", "")
 
 
-def test_what_is_missing_is_told():
+def test_missing_cells_are_reported():
     some = [cell for cell in CELLS if not (cell.network == "kerasnet" and cell.activation == "leaf-relu")]
     found = verdicts(records(cells=some))
     assert found["better"][0] == "undecided" and found["better"][2] == "2 of 16 comparisons"
@@ -160,7 +160,7 @@ def test_seven_percent_of_one_network_or_one_seed():
     assert verdict == "undecided" and "KerasNet +8.00 points, one seed" in measured and "LeNet-5: 1 of 5" in missing
 
 
-def test_seven_percent_takes_five_seeds_that_tell():
+def test_seven_percent_needs_five_informative_seeds():
     few = [cell for cell in CELLS if cell.seed in (42, 100, 128)]
     verdict, measured, missing = verdicts(records(gain=0.08, cells=few))["seven_percent"]
     assert verdict == "undecided" and "LeNet-5 +8.00 points [" in measured

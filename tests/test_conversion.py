@@ -253,7 +253,7 @@ def test_a_block_that_is_used_twice_has_one_activation():
     assert names(replace_activations(model, example_input=torch.randn(2, 4)).replaced) == ["0.1", "1"]
 
 
-def test_where_the_code_cannot_be_followed():
+def test_code_that_cannot_be_traced():
     """One activation for all uses of a module if they are alike; functions stay, and the reason is told."""
     model = Looping(4, 5, 5, 5)
     original = copy.deepcopy(model)
@@ -348,7 +348,7 @@ def test_code_that_a_tracer_would_misread_stays(kind, reason):
         assert random.getstate() == chance[0] and torch.equal(torch.get_rng_state(), chance[1])
 
 
-def test_an_output_of_another_size_is_told():
+def test_an_output_of_another_size_is_reported():
     """As of a network whose number of boxes hangs on scores."""
 
     class Choosing(nn.Module):
@@ -366,7 +366,7 @@ def test_an_output_of_another_size_is_told():
     assert found.difference == math.inf and not found.model.act.plain
 
 
-def test_copies_hold_what_the_class_says():
+def test_copies_keep_the_state_that_the_class_defines():
     class Locked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -386,7 +386,7 @@ def test_copies_hold_what_the_class_says():
     assert "lock" not in vars(twin)
 
 
-def test_children_that_a_forward_goes_through():
+def test_children_that_a_forward_iterates_over():
     """New modules beside them must not be among them, also in copies."""
 
     class Chain(nn.Module):
@@ -416,7 +416,7 @@ def test_graph_modules():
         torch.testing.assert_close(converted(IMAGES), block(IMAGES) + 1, rtol=1e-5, atol=1e-5)
 
 
-def test_converting_again_goes_on_where_it_stopped():
+def test_converting_again_continues_where_it_stopped():
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -643,7 +643,7 @@ def test_channels_where_dimensions_move(move, channels):
         assert [layer.channel_dim for layer in adaptive(found.model).values()] == [channels]
 
 
-def test_channels_that_cannot_be_told_are_asked_for():
+def test_channels_that_cannot_be_inferred_must_be_given():
     """What comes in has no source; an answer goes for all activations."""
     model = nn.Sequential(nn.ReLU(), nn.Linear(4, 4), nn.Tanh())
     found = replace_activations(copy.deepcopy(model), example_input=torch.randn(2, 3, 4), sharing="channel")
@@ -655,7 +655,7 @@ def test_channels_that_cannot_be_told_are_asked_for():
     assert converted_per_channel(model, u, channel_dim=1) == {"0": (3, 1), "2": (3, 1)}
 
 
-def test_channels_pass_activations_that_learn():
+def test_channels_pass_learnable_activations():
     model = nn.Sequential(nn.Linear(4, 6), LEAF((5, 6), "silu"), AHAF((5, 6), "relu"), nn.ReLU())
     assert replace_activations(model, example_input=torch.randn(2, 5, 4), sharing="channel").kept == []
     assert model[3].p1.shape == (1, 6)
@@ -722,7 +722,7 @@ class Steep(Adaptive):
         return (parameters[0] * u).clamp(-1, 1)
 
 
-def test_families_of_ones_own(monkeypatch):
+def test_custom_families(monkeypatch):
     for with_ in (Steep, "steep"):
         if with_ == "steep":
             monkeypatch.setitem(ACTIVATIONS, "steep", learnable(Steep, "hardtanh"))
@@ -818,13 +818,13 @@ def test_hooks_survive():
             handle.remove()
 
 
-def test_parameters_lie_as_the_inputs_lie():
+def test_parameters_have_the_memory_format_of_the_inputs():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).to(memory_format=torch.channels_last)
     replace_activations(model, example_input=IMAGES.contiguous(memory_format=torch.channels_last))
     assert model[1].p1.stride() == (1, 120, 4)
 
 
-def test_who_counts_on_a_change_in_place_is_told():
+def test_models_that_rely_on_in_place_changes_are_warned():
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -843,7 +843,7 @@ def test_who_counts_on_a_change_in_place_is_told():
 
 
 @pytest.mark.parametrize("sharing", SHARING)
-def test_weights_return_to_a_model_converted_afresh(sharing):
+def test_weights_load_into_a_newly_converted_model(sharing):
     def converted() -> nn.Module:
         model = nn.Sequential(torchvision.models.resnet.BasicBlock(3, 3), Functional())
         replace_activations(model, example_input=IMAGES, sharing=sharing)
@@ -947,7 +947,7 @@ def test_low_precision_models(dtype):
         assert all(p.grad.isfinite().all() for p in low.parameters())
 
 
-def test_a_zero_in_float16_is_no_reason_for_not_a_number():
+def test_a_zero_in_float16_does_not_give_nan():
     for layer in (LEAF((3,), "relu").half(), AHAF((3,), "relu").half()):
         u = torch.tensor([[0.0, -1.0, 2.0]], dtype=torch.float16, requires_grad=True)
         y = layer(u)
@@ -991,7 +991,7 @@ def test_outputs_of_every_kind():
     assert found.difference == (u - F.relu(u)).abs().max().clamp(min=(u - F.tanh(F.relu(u))).abs().max())
 
 
-def test_bad_arguments_are_told():
+def test_bad_arguments_are_explained():
     model, u = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(2, 4)
     with pytest.raises(
         ValueError, match="unknown family 'relu'; known: ahaf, leaf, affine, prelu, swish, rational, fneuron"
@@ -1028,7 +1028,7 @@ def test_bad_arguments_are_told():
     assert kept.reason == "its input has no channel dimension 3 after the batch"
 
 
-def test_needs_torch_numpy_numba_and_safetensors_alone():
+def test_needs_only_torch_numpy_numba_and_safetensors():
     code = """
 import sys
 others = ["snakemake", "pandas", "matplotlib", "seaborn", "scipy", "pydantic", "yaml", "torchvision", "tqdm", "PIL"]

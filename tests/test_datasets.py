@@ -104,7 +104,7 @@ def test_a_pickle_that_runs_code_is_refused(elsewhere):
     assert not (elsewhere / "pwned").exists()
 
 
-def test_loading_tells_what_is_wrong(tmp_path, data):
+def test_loading_reports_what_is_wrong(tmp_path, data):
     arrays = safetensors.numpy.load_file(dataset_file("fashion_mnist"))
     file = tmp_path / "fashion_mnist.safetensors"
 
@@ -181,7 +181,7 @@ def test_a_directory_that_cannot_be_written(originals, elsewhere):
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
-def test_originals_that_someone_is_still_copying(originals, elsewhere, share):
+def test_originals_that_are_still_being_copied(originals, elsewhere, share):
     """Every format, cut off anywhere: passed over in a line, and nothing is left."""
     mine = elsewhere / "mine"
     mine.mkdir()

@@ -73,7 +73,7 @@ def test_every_formula_is_there(site):
     assert "<mi>β</mi>" in reference and r"\beta" not in reference
 
 
-def test_names_are_told_as_they_are(site):
+def test_names_are_written_as_they_are(site):
     assert "<strong>with_</strong>" in (site / "generated/leaf.conversion.html").read_text(encoding="utf-8")
     page = (site / "generated/leaf.experiment.random_streams.html").read_text(encoding="utf-8")
     assert "shift_x,shift_y – int64" in re.sub("<[^>]+>", "", page)
@@ -94,7 +94,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_runs_as_it_stands(page):
+def test_code_runs_unchanged(page):
     """A page's blocks, in order, by themselves: what they need they import."""
     names: dict[str, object] = {"__name__": page.stem}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):

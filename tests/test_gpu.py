@@ -61,7 +61,7 @@ def test_pixels_become_the_same_numbers(gpu):
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "tf32-convolutions", "bfloat16"])
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_recorded_and_as_they_come_steps_give_the_same_bits(data, gpu, monkeypatch, cell, precision):
+def test_captured_and_eager_steps_give_the_same_bits(data, gpu, monkeypatch, cell, precision):
     recorded = trained(cell, data, gpu, precision)
     assert isinstance(recorded.take_step, RecordedStep)
     monkeypatch.setattr(training_module, "recorded", lambda step, *_: step)
@@ -69,7 +69,7 @@ def test_recorded_and_as_they_come_steps_give_the_same_bits(data, gpu, monkeypat
 
 
 @pytest.mark.parametrize("stopped_at", [1, 2, 3])
-def test_an_epoch_that_was_interrupted_goes_on_to_the_same_bits(data, gpu, tmp_path, stopped_at):
+def test_an_interrupted_epoch_resumes_to_the_same_bits(data, gpu, tmp_path, stopped_at):
     """Through a file, as a job's state goes."""
     expected = trained(CELLS[2], data, gpu)
 

@@ -66,12 +66,12 @@ def replays(monkeypatch, expected) -> list[int]:
     return replayed
 
 
-def test_a_recorded_cell_is_the_same(data, replays, expected):
+def test_a_captured_cell_is_the_same(data, replays, expected):
     assert_equal(train(data), expected)
     assert replays == [64] * 5  # once to see that it gives the same, then in the second and third epoch
 
 
-def test_a_resumed_one_too_wherever_it_was_stopped(data, replays, expected):
+def test_a_captured_cell_resumes_from_anywhere(data, replays, expected):
     class Stop(Exception):
         pass
 
@@ -94,7 +94,7 @@ def test_a_resumed_one_too_wherever_it_was_stopped(data, replays, expected):
 
 
 @pytest.mark.parametrize("trouble", ["other numbers", "other draws", "an error"])
-def test_a_record_that_is_not_the_step_is_not_used(data, replays, expected, monkeypatch, trouble):
+def test_a_graph_that_differs_from_the_step_is_not_used(data, replays, expected, monkeypatch, trouble):
     record = graphs.record
 
     def troubled(stream, step, inputs):
@@ -119,7 +119,7 @@ def test_a_record_that_is_not_the_step_is_not_used(data, replays, expected, monk
     assert len(replays) == (trouble != "an error")
 
 
-def test_what_guests_do_is_not_recorded(data, replays):
+def test_guests_are_not_captured(data, replays):
     load_guests(["examples/my_activation.py"])
     try:
         cell = Cell("lenet5", "fashion_mnist", "mish", "classic", "adam", 42)

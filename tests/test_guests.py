@@ -353,7 +353,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("source", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_guest_that_cannot_be(tmp_path, source, message):
+def test_invalid_guests(tmp_path, source, message):
     file = tmp_path / "guest.py"
     file.write_bytes(source if isinstance(source, bytes) else source.encode())
     before = {field: list(known) for field, known in CHOICES.items()}
@@ -440,6 +440,6 @@ DATASETS["mine"] = Dataset("Mine", (1, 8, 8), 2, {"train": 4, "test": 2}, dict.f
         ("return {'train_labels': np.zeros(4, np.uint8)}", "train_labels has SHA-256 df3f6198.*, not given"),
     ],
 )
-def test_a_data_set_that_cannot_be_had(project, read, message):
+def test_a_data_set_that_is_unavailable(project, read, message):
     (project / "mine.py").write_text(SET.replace("READ", read))
     assert re.search(message, told(["fetch", "mine", "--config", "{guests: [mine.py]}"]))

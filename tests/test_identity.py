@@ -164,7 +164,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_everyone_agrees_on_a_change(project, monkeypatch, change):
+def test_all_commands_agree_on_a_change(project, monkeypatch, change):
     with guest_cell() as own:
         cell = {"plain": CELL, "guest": own, "patched": PATCHED}[change.cell]
         before = Identity.of(cell, "tiny", SETTINGS).to_json()
@@ -187,7 +187,7 @@ def test_everyone_agrees_on_a_change(project, monkeypatch, change):
         assert ("resumes after epoch 2" in said) == change.resumes
 
 
-def test_a_longer_scale_goes_on_from_what_status_says(project, monkeypatch):
+def test_a_longer_scale_resumes_where_status_says(project, monkeypatch):
     longer = replace(SETTINGS, epochs=4)
     for change, resumes in ((lambda patch: None, True), (change_data, False)):
         change(monkeypatch)

@@ -60,7 +60,7 @@ def inputs(shape: tuple[int, ...], batch: int = 9, channels_last: bool = False) 
     return u.contiguous(memory_format=torch.channels_last) if channels_last else u
 
 
-def test_there_is_a_fast_kernel_and_it_is_used():
+def test_the_fast_kernel_is_available_and_used():
     assert kernel_for(torch.device("cpu")) == "numba"
     assert kernel_for(torch.device("cpu"), torch.float64) == "plain"
     layer, u = LEAF((4,), "silu"), torch.randn(2, 4)
@@ -171,7 +171,7 @@ def test_computes_what_is_needed_and_no_more(needed, pooled):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_parameters_lie_as_the_inputs_lie(family):
+def test_parameters_have_the_memory_format_of_the_inputs(family):
     layer = layer_of(family, (4, 5, 6))
     plain = {name: parameter.clone() for name, parameter in layer.state_dict().items()}
     u = inputs((4, 5, 6), channels_last=True)
@@ -256,7 +256,7 @@ def test_importing_leaf_imports_no_compiler():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_where_triton_cannot_launch_anything_a_gpu_takes_the_formula():
+def test_without_a_working_triton_a_gpu_uses_the_formula():
     """It finds no driver here; no C compiler and no place to write look the same from outside."""
     assert kernel_for(torch.device("cuda")) == "plain"
 
@@ -306,7 +306,7 @@ def test_pooled_outputs_are_as_their_inputs_whatever_torch_makes_by_default():
     assert found.dtype is torch.float32 and torch.equal(found, expected)
 
 
-def test_what_the_fast_kernel_is_not_for_goes_to_the_reference():
+def test_inputs_that_the_fast_kernel_does_not_support_use_the_reference():
     """It works on bare addresses: another dtype, shape or place of a parameter must not reach it."""
     layer, u = layer_of(LEAF, (6,)), inputs((6,))
     expected = layer(u)

@@ -18,7 +18,7 @@ def curves_of(form: str, units: int = 4) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", LEAF.forms)
-def test_initial_forms_are_told(form):
+def test_initial_functions_are_recognized(form):
     matches = match(curves_of(form), INPUTS, NORMAL)
     assert {FUNCTIONS[place] for place in matches.function} == {form}
     assert matches.residual.max() < 0.02
@@ -26,7 +26,7 @@ def test_initial_forms_are_told(form):
 
 @pytest.mark.parametrize("form", [*BASE_FUNCTIONS, "linear"])
 @pytest.mark.parametrize(("inner", "outer"), [(0.5, 3.0), (-1.7, 0.2), (4.0, -2.0)])
-def test_scaled_and_mirrored_functions_are_told(form, inner, outer):
+def test_scaled_and_mirrored_functions_are_recognized(form, inner, outer):
     u = torch.from_numpy(inner * INPUTS)
     curve = outer * (u if form == "linear" else BASE_FUNCTIONS[form]()(u)).numpy()[None]
     found = match(curve, INPUTS, NORMAL)

@@ -65,7 +65,7 @@ class Doubled(nn.Module):
         return 2 * values + self.offset
 
 
-def test_what_is_slow_stays_slow_when_pruned_or_parametrized():
+def test_slow_parameters_stay_slow_when_pruned_or_parametrized():
     model = small_model()
     prune.l1_unstructured(model[1], "p2", amount=2)
     prune.l1_unstructured(model[1], "p1", amount=2)
@@ -83,7 +83,7 @@ def test_what_is_slow_stays_slow_when_pruned_or_parametrized():
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_they_are_the_papers_p24sl(optimizer):
+def test_groups_equal_the_papers_p24sl(optimizer):
     network = leaf.LeNet5(activation="leaf-tanh")
     (stage,) = training_stages(network, "p24sl", optimizer)
     published = settings(network, stage.optimizer.param_groups)
@@ -149,7 +149,7 @@ def test_two_stages_as_the_papers():
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), grid.parameters(), strict=True))
 
 
-def test_what_is_frozen_stays_frozen():
+def test_frozen_parameters_stay_frozen():
     model = small_model()
     model[0].requires_grad_(False)
     model[1].p3.requires_grad_(False)

@@ -111,7 +111,7 @@ def test_dropout_is_seeded_apart_from_the_weights():
     assert torch.equal(found, torch.rand(5, generator=torch.Generator().manual_seed(42 + 2**31)))
 
 
-def test_streams_go_on_from_a_state():
+def test_streams_resume_from_a_state():
     entry = {"network": "lenet5", "dataset": "fashion_mnist", "seed": 42}
     first = streams(entry)
     first.next_loader_seed()

@@ -99,7 +99,7 @@ def test_the_readmes_numbers_are_those_of_the_records():
     assert f"stays below plain SiLU ({100 * silu:.2f}, one seed)" in text and silu > learnable["best_accuracy"].mean()
 
 
-def test_every_cell_tells_what_made_it():
+def test_every_cell_names_what_made_it():
     records = read_records(SHIPPED)
     trained = records.cells[records.cells["status"] != "missing"]
     assert len(trained) >= 46 and set(trained["status"]) <= {"done", "diverged"}
@@ -117,6 +117,6 @@ def test_every_cell_tells_what_made_it():
         assert f"{cell['cell']}" in records.forms
 
 
-def test_they_are_small():
+def test_shipped_results_are_small():
     shown = sum((SHIPPED / name).stat().st_size for name in shown_figures())
     assert shown + sum(map(len, files(SHIPPED).values())) < 8e6

@@ -99,5 +99,5 @@ def test_a_changed_byte(trees):
     assert line.startswith(f"{CELL.name}: {file} is not the file that the run wrote")
 
 
-def test_a_cell_that_nobody_asked_for(trees):
+def test_an_unexpected_cell(trees):
     assert differences(*trees, names(CELL)) == [f"{OTHER.name}: nobody asked for it"]

@@ -82,7 +82,7 @@ def test_a_signal(empty_project):
     assert status()[0] == "done" and not (DIRECTORY / "status.json").exists()
 
 
-def test_failures_tell_their_reason(empty_project):
+def test_failures_report_their_reason(empty_project):
     (empty_project / "resources").unlink()
     with pytest.raises(UserError):
         train()
@@ -104,7 +104,7 @@ def test_failures_tell_their_reason(empty_project):
     assert status()[0] == "done"
 
 
-def test_an_error_of_the_program_is_told_too(empty_project):
+def test_an_error_of_the_program_is_reported_too(empty_project):
     with pytest.raises(Killed):
         train(progress=kill_in_epoch(3))
     assert status() == ("failed", "Killed; goes on after epoch 2")
@@ -125,7 +125,7 @@ def say_elsewhere(minutes: float, **changes) -> None:
     (DIRECTORY / "status.json").write_text(json.dumps(words))
 
 
-def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
+def test_on_another_machine_a_recent_update_decides(empty_project):
     with pytest.raises(Killed):
         train(progress=kill_in_epoch(2))
     say_elsewhere(minutes=1)
@@ -212,7 +212,7 @@ def test_a_part_of_the_epochs(empty_project, monkeypatch):
     assert longer == [("goes on after epoch 1 of the scale tiny", 0), ("goes on after epoch 3 of the scale tiny", 2)]
 
 
-def test_epochs_that_the_scale_has_not(empty_project):
+def test_epochs_beyond_the_scale(empty_project):
     impossible = replace(CELL, procedure="patch3-p24sl")
     (found,) = look([impossible], "tiny", SETTINGS)
     assert found.status == "failed" and found.epochs_left == 0
@@ -223,7 +223,7 @@ def named(activation: str, network: str = "lenet5", procedure: str = "classic") 
     return Cell(network, "cifar10", activation, procedure, "adam", 42)
 
 
-def test_what_a_summary_tells():
+def test_a_summary():
     """Hand-made statuses: the time left is that of cells of the same kind, or of the nearest there are."""
     found = [
         CellStatus(named("relu"), "done", "3 epochs", 0, 10),

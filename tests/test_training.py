@@ -128,7 +128,7 @@ def test_two_stages(activation, procedure):
     assert logged.item() == pytest.approx(cross_entropy(reference(images), labels).item(), abs=1e-6)
 
 
-def test_no_gradients_for_what_rests():
+def test_no_gradients_for_frozen_parameters():
     network, stages, images, labels = setup_step("leaf-silu", "dspt-p24sl")
     training_step(network, stages, images, labels)
     with_gradient = [sum(p.grad is not None for p in stage.learning) for stage in stages]
@@ -170,7 +170,7 @@ def test_optimizer_settings():
     assert {key: rmsprop.defaults[key] for key in expected_rmsprop} == expected_rmsprop
 
 
-def test_procedures_that_mean_nothing_for_a_network_are_refused():
+def test_procedures_that_do_not_apply_to_a_network_are_refused():
     with pytest.raises(ValueError, match="this network has none"):
         training_stages(build_network("lenet5", "cifar10", "relu"), "dspt", "adam")
     with pytest.raises(ValueError, match="only LEAF has"):
@@ -260,7 +260,7 @@ def test_kinds_that_were_not_published_against_a_plain_computation(cell, data):
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
-def test_images_are_walked_in_order_the_short_batch_too(data):
+def test_images_are_used_in_order_including_the_last_short_batch(data):
     training = Training(
         Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42),
         Settings(epochs=1),
@@ -337,7 +337,7 @@ def test_divergence_ends_training_and_is_recorded(data):
 
 
 @pytest.mark.parametrize("cell", [GOLDEN, Cell("lenet5", "fashion_mnist", "leaf-relu", "p24sl", "adam", 7)])
-def test_training_repeats_bit_for_bit_and_resumes_so(cell, data):
+def test_training_repeats_and_resumes_bit_for_bit(cell, data):
     def run(interrupted: bool):
         images = data(cell.dataset, 300, 50)
         training = Training(cell, Settings(epochs=3), images)

@@ -162,12 +162,12 @@ def test_procedures_that_start_or_stop_at_an_epoch():
         ("leaf-tanh", "patch1-clasic", r"unknown procedure 'patch1-clasic'.*; and of each firstK-… and patchK-…"),
     ],
 )
-def test_cells_that_cannot_be(activation, procedure, message):
+def test_invalid_cells(activation, procedure, message):
     with pytest.raises(UserError, match=message):
         cell(activation, procedure)
 
 
-def test_a_patched_network_goes_on_from_its_base_network(empty_project):
+def test_a_patched_network_starts_from_its_base_network(empty_project):
     patched, base = cell(), cell("tanh", "first1-classic")
     assert patched.parent == base and base.parent is None
     with pytest.raises(
@@ -206,7 +206,7 @@ def test_a_patched_network_goes_on_from_its_base_network(empty_project):
     assert "state.pt: made with other weights of the cell that it starts from, passed over" in train(patched)[0]
 
 
-def test_streams_begin_anew_and_the_function_is_the_same(data):
+def test_streams_restart_and_the_function_is_the_same(data):
     images = data("cifar10", 256, 100)
     made = cell("leaf-tanh", "patch1-classic", "kerasnet", "cifar10")
     base = Training(made.parent, SETTINGS, images, dtype=torch.float64)
@@ -251,7 +251,7 @@ def test_a_killed_patched_cell_ends_as_if_undisturbed(empty_project):
 
 
 @pytest.mark.parametrize("procedure", ["patch3-classic", "first4-classic"])
-def test_an_epoch_that_the_scale_has_not(empty_project, procedure):
+def test_an_epoch_beyond_the_scale(empty_project, procedure):
     with pytest.raises(UserError, match=f"procedure '{procedure}' at a scale of only 3 epochs"):
         train(cell(procedure=procedure))
 
