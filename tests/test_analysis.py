@@ -1,4 +1,4 @@
-"""Tables and figures from records: against hand-made records with known answers, and from real files."""
+"""Tables and figures, from synthetic records with known answers and from real files."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def write_cell(
     validations: list[float] | None = None,
     **made_with: str,
 ) -> None:
-    """The files of a cell with known accuracies and parameters. Made up: for these unit tests alone."""
+    """Write files of a cell with known accuracies and parameters, invented for these unit tests."""
     directory = made.directory("tiny")
     losses = [1 / epoch for epoch in range(1, len(accuracies) + 1)]
     records = [
@@ -538,7 +538,7 @@ def test_collected_records_give_the_same_tables_and_figures(project):
 
 
 def test_collecting_by_command(data, project):
-    """A trained cell, one that the configuration doesn't know, and the gaps."""
+    """A trained cell, one that is not in the configuration, and missing cells."""
     for name in ("config.yaml", "workflow", "resources"):
         os.symlink(PROJECT / name, project / name)
     settings = Settings(epochs=1, train_images=256, test_images=100)

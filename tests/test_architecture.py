@@ -1,4 +1,4 @@
-"""The house: imports go down its floors, the environment files agree, and the lock is what it should be."""
+"""The architecture: imports follow the layers, the environment files agree, and the lock is complete."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Cells, scales and the configuration: what expands into what, and what is refused with which words."""
+"""Cells, scales and the configuration: their expansion, and the messages for invalid ones."""
 
 import csv
 import io

@@ -20,7 +20,7 @@ from leaf.experiment.errors import UserError
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """A directory where nothing has been fetched and no source but a named directory answers."""
+    """A directory without data sets, where every source fails except a given directory."""
     monkeypatch.chdir(tmp_path)
 
     def unreachable(*arguments):
@@ -137,7 +137,7 @@ FETCH = "import sys; from leaf.cli import main; main(['fetch', 'fashion_mnist', 
 
 
 def start_fetch(checkout, originals, **options):
-    """``leaf fetch`` in the background, by someone who is not above permissions."""
+    """Start ``leaf fetch`` in the background, as a user who is subject to permissions."""
     command = [sys.executable, "-c", FETCH, str(originals)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=checkout, preexec_fn=without_overriding_permissions, **pipes, **options)
@@ -182,7 +182,7 @@ def test_a_directory_that_cannot_be_written(originals, elsewhere):
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
 def test_originals_that_are_still_being_copied(originals, elsewhere, share):
-    """Every format, cut off anywhere: passed over in a line, and nothing is left."""
+    """Truncated files of every format are passed over with one line, and no file remains."""
     mine = elsewhere / "mine"
     mine.mkdir()
     archive = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Recorded training steps. A CUDA graph exists on a GPU alone (tests/test_gpu.py): here a stand-in takes its place."""
+"""Captured training steps. CUDA graphs need a GPU (tests/test_gpu.py); here a substitute replaces them."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def train(data, epochs: int = SETTINGS.epochs) -> Training:
 
 
 def assert_equal(training: Training, expected: Training) -> None:
-    """The same losses and accuracies, weights and places in every random stream, to the bit."""
+    """Check that losses, accuracies, weights and random streams are equal bit by bit."""
     seconds = {"train_seconds": 0.0}
     assert [vars(r) | seconds for r in training.records] == [vars(r) | seconds for r in expected.records]
     ours, theirs = training.state_dict(), expected.state_dict()
@@ -33,7 +33,7 @@ def assert_equal(training: Training, expected: Training) -> None:
 
 @pytest.fixture
 def expected(data) -> Training:
-    """The cell as it trains without records, with where it left dropout's stream."""
+    """The cell trained without captured steps, with the final state of dropout's stream."""
     training = train(data)
     streams = training.streams.state_dict()
     training.streams.state_dict = lambda: streams  # type: ignore[method-assign]
@@ -42,7 +42,7 @@ def expected(data) -> Training:
 
 @pytest.fixture
 def replays(monkeypatch, expected) -> list[int]:
-    """Let steps be recorded on a CPU; the number of images of every minibatch that is replayed."""
+    """Capture steps on a CPU; return the number of images of each replayed minibatch."""
     replayed = []
 
     def record(stream, step, inputs):

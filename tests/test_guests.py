@@ -1,4 +1,4 @@
-"""Guests: what users bring is trained, tabled and drawn as what is built in, and its versions are never mixed up."""
+"""Guests: user code is trained, tabulated and plotted like built-in code, and its versions are never mixed."""
 
 import json
 import re
@@ -32,7 +32,7 @@ SETTINGS = Settings(epochs=1, train_images=256, test_images=100)
 
 @pytest.fixture(autouse=True)
 def house():
-    """Nobody stays for the next test."""
+    """Unload all guests after each test."""
     yield
     dismiss_guests()
 
@@ -224,7 +224,7 @@ ACTIVATIONS["drawing"] = learnable(Drawing, "relu")
 
 
 def test_an_activation_that_draws_leaves_the_weights_as_they_are(project):
-    """Comparisons are paired: whatever an activation draws, weights and coming images are the base network's."""
+    """Comparisons are paired: if an activation draws random numbers, weights and images stay the same."""
     (project / "drawing.py").write_text(DRAWING)
     load_guests(["drawing.py"])
     found = {}

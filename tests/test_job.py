@@ -210,7 +210,7 @@ def test_more_epochs_resume_from_the_state(empty_project):
 
 
 def train_longer(cell=CELL, scale="longer", **options) -> list[str]:
-    """Two epochs more, at a scale of their own."""
+    """Two more epochs, as a separate scale."""
     said: list[str] = []
     train_cell(cell, scale, Settings(5, train_images=256, test_images=100), "cpu", 1, say=said.append, **options)
     return said
@@ -292,7 +292,7 @@ def test_a_cell_has_one_trainer_at_a_time(empty_project):
 
 
 def test_divergence_is_a_result(empty_project, monkeypatch):
-    """Images that become NaN in the second epoch (made up) stand for a loss that does."""
+    """Images are set to NaN in the second epoch to simulate divergence."""
     calls = 0
 
     def poisoned(pixels, dtype):
@@ -337,7 +337,7 @@ def test_states_are_written_as_often_as_the_configuration_or_the_command_line_sa
 
 
 def test_command_line_and_its_start(empty_project, monkeypatch):
-    """The process that trains doesn't load what only tables and figures need, and stays small."""
+    """The training process does not import what only tables and figures need, and uses little memory."""
     code = (
         "import sys; from leaf.cli import main; main(sys.argv[1:]);"
         "print(sorted({'pandas', 'matplotlib', 'snakemake', 'torchvision'} & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""The library as others import it: alone, with its errors public."""
+"""The library as an import: without the experiment, and with public errors."""
 
 import subprocess
 import sys

@@ -35,7 +35,7 @@ def test_scaled_and_mirrored_functions_are_recognized(form, inner, outer):
 
 
 def test_only_where_the_inputs_are():
-    """A curve that is tanh where inputs are and anything elsewhere is tanh; seen closely enough it is a line."""
+    """A curve that equals tanh only where inputs occur matches tanh; on a small enough range it is a line."""
     curve = np.where(np.abs(INPUTS) < 6, np.tanh(INPUTS), 50.0)[None]
     near = np.where(np.abs(INPUTS) < 6, 1.0, 0.0)
     assert FUNCTIONS[match(curve, INPUTS, near).function[0]] == "tanh"
@@ -69,7 +69,7 @@ def test_summary():
     ("offset", "shift", "told_by"), [(0.0, 0.0, FREEDOMS), (0.7, 0.0, FREEDOMS[1:]), (0.7, 1.5, FREEDOMS[2:])]
 )
 def test_a_freedom_of_the_match_takes_its_part_away(offset, shift, told_by):
-    """A SiLU with an offset and a shift is like SiLU for a match that has these freedoms, and for no other."""
+    """A SiLU with an offset and a shift matches SiLU only if the match allows both."""
     u = torch.from_numpy(INPUTS)
     curve = (1.4 * torch.nn.functional.silu(1.1 * (u - shift)) + offset).numpy()[None]
     for freedom in FREEDOMS:

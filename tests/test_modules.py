@@ -30,7 +30,7 @@ def random(*shape: int, seed: int = 1, **options) -> torch.Tensor:
 
 
 def moved(layer: Adaptive) -> Adaptive:
-    """The layer, its parameters moved off their initial values."""
+    """The layer with other than initial parameters."""
     with torch.no_grad():
         for seed, parameter in enumerate(layer.parameters()):
             parameter += 0.3 * random(*parameter.shape, seed=seed).to(parameter)
@@ -340,7 +340,7 @@ def test_derivatives(family, options):
 
 
 def test_one_sample_without_a_batch():
-    """Its channels are where those of a batch's samples are, also where another dimension has the same size."""
+    """The channel dimension is that of batched samples, also if another dimension has the same size."""
     layer = LEAF((4, 6, 4), "tanh", "channel", -1, dtype=torch.float64)
     with torch.no_grad():
         layer.p1.add_(torch.linspace(0, 1, 4, dtype=torch.float64).view_as(layer.p1))

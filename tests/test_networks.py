@@ -33,7 +33,7 @@ def seeded(cell: Cell) -> Network:
 
 
 def weights_digest(network: Network) -> str:
-    """SHA-256 of all parameters but the activations', as the published numbers have it."""
+    """SHA-256 of all parameters except those of activations, as in the published numbers."""
     activation = {id(parameter) for layer in network.activations for parameter in layer.parameters()}
     digest = hashlib.sha256()
     for parameter in network.parameters():
@@ -61,7 +61,7 @@ def kinds(network: Network) -> list[str]:
      {"kernel_size": 2, "stride": 1}, {"kernel_size": 2, "ceil_mode": True}, {"kernel_size": 2, "dilation": 2}],
 )  # fmt: skip
 def test_pooling_is_that_of_the_network(pooling):
-    """A learnable activation does usual pooling itself, and leaves any other alone."""
+    """Learnable activations include the usual 2×2 max-pooling, and no other pooling."""
     network = Network((3, 7, 7), "leaf-silu")
     network.activation1, network.pool1 = LEAF((3, 7, 7), "silu"), nn.MaxPool2d(**pooling)
     images = torch.randn(2, 3, 7, 7).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""LEAF's rivals against torch's own modules and their formulas in float64, and as cells like any other."""
+"""Other learnable activations against torch's modules and their formulas in float64, and as cells."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Training procedures in anyone's own loop: parameter groups, and two stages for every minibatch."""
+"""Training procedures in custom loops: parameter groups, and two stages per minibatch."""
 
 import copy
 
@@ -24,7 +24,7 @@ def small_model() -> nn.Module:
 
 
 def settings(model: nn.Module, groups: list[dict]) -> dict[str, tuple]:
-    """For the name of each parameter its learning rate and weight decay."""
+    """Learning rate and weight decay by parameter name."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     found = [(names[p], (group["lr"], group.get("weight_decay"))) for group in groups for p in group["params"]]
     assert len(found) == len(dict(found)), "no parameter twice"
@@ -101,7 +101,7 @@ def test_groups_equal_the_papers_p24sl(optimizer):
     [torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop, torch.optim.SGD, torch.optim.Adagrad],
 )
 def test_groups_are_for_any_optimizer(optimizer):
-    """Weight decay of the optimizer's own leaves activation parameters alone: without a gradient they stay."""
+    """The optimizer's weight decay does not change activation parameters without a gradient."""
     model = small_model()
     before = copy.deepcopy(model.state_dict())
     step = optimizer(leaf.parameter_groups(model, learning_rate=0.1), weight_decay=0.1)
@@ -112,7 +112,7 @@ def test_groups_are_for_any_optimizer(optimizer):
 
 
 def test_two_stages_by_hand():
-    """First the activations go down the gradient; then the others go down that of the loss as it is by then."""
+    """First a gradient step of the activations; then one of the others, with the gradient of the new loss."""
     model = small_model()[:2]
     u, rate = torch.randn(6, 4), 0.1
     by_hand = copy.deepcopy(model)
@@ -133,7 +133,7 @@ def test_two_stages_by_hand():
 
 
 def test_two_stages_as_the_papers():
-    """The bits that the grid's own DSPT gives."""
+    """Bitwise equal to DSPT in the grid."""
     torch.manual_seed(3)
     grid = leaf.LeNet5(activation="leaf-tanh")
     own = copy.deepcopy(grid)

@@ -1,4 +1,4 @@
-"""The profiles, and what a cell's job asks for. What they do on a real SLURM: `make test-slurm`."""
+"""The profiles, and the resources that a cell's job requests. `make test-slurm` tests them on a real SLURM."""
 
 import csv
 import re
@@ -27,7 +27,7 @@ def test_every_profile_has_the_common_settings():
 
 
 def test_retries_are_for_clusters_alone():
-    """Elsewhere a job that fails would fail again, and in a rule they would count within a dying job too."""
+    """Elsewhere a failed job would fail again; in the rule, retries would also count inside a killed job."""
     assert PROFILES["slurm"]["retries"] >= 10
     assert not any("retries" in PROFILES[name] for name in ("default", "gpu"))
     assert not any("retries" in file.read_text() for file in PROJECT.glob("workflow/rules/*.smk"))

@@ -1,4 +1,4 @@
-"""The recurrent guest: a GRU against torch's own, LEAF in its place, and the paper's claim about it."""
+"""The recurrent guest: a GRU against torch's, LEAF in its gates, and the paper's claim about it."""
 
 import numpy as np
 import pandas as pd
@@ -86,7 +86,7 @@ def test_the_example_asks_for_what_the_claim_needs():
 
 
 def records(tanh: float, sigmoid: float, seeds=SEEDS) -> Records:
-    """Made-up cells: plain ones of 80%, and LEAF that differs by so many points, a little more or less by seed."""
+    """Synthetic cells: baselines of 80%, and LEAF that differs by some points, slightly depending on the seed."""
     rows = []
     for seed in seeds:
         for activation, points in (("tanh", 0), ("sigmoid", 0), ("leaf-tanh", tanh), ("leaf-sigmoid", sigmoid)):

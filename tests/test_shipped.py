@@ -1,4 +1,4 @@
-"""The shipped results: whole, told what made them, and nothing but what the analysis makes of their records."""
+"""The shipped results: complete, with provenance, and equal to the analysis of their records."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ def shown_figures() -> set[str]:
 
 
 def files(directory):
-    """What is in git of the shipped results: all but most of the figures."""
+    """Shipped results that are in git: everything except most figures."""
     found = {str(file.relative_to(directory)): file for file in directory.rglob("*") if file.is_file()}
     return {name: file.read_bytes() for name, file in found.items() if not name.startswith("figures/")}
 

@@ -1,4 +1,4 @@
-"""How far the grid is, as files tell it: real training, really ended, and hand-made words of other machines."""
+"""Status of the grid from files: of real training that was ended, and with synthetic files of other machines."""
 
 import errno
 import json
@@ -118,7 +118,7 @@ def test_within_an_epoch(empty_project, monkeypatch):
 
 
 def say_elsewhere(minutes: float, **changes) -> None:
-    """What a trainer on another machine wrote some minutes ago. Made up from a real one's words."""
+    """Status file of a trainer on another machine some minutes ago, adapted from a real one."""
     words = json.loads((DIRECTORY / "status.json").read_text())
     then = datetime.now(UTC) - timedelta(minutes=minutes)
     words |= {"host": "node17", "updated": then.isoformat(timespec="seconds"), "failure": None, **changes}
@@ -143,7 +143,7 @@ def test_on_another_machine_a_recent_update_decides(empty_project):
 
 
 def test_a_file_system_without_locks(empty_project, monkeypatch):
-    """Made up: none is at hand. Training goes on, and what was written lately tells."""
+    """Simulates a file system without locks. Training continues, and recent updates decide."""
 
     def no_locks(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -224,7 +224,7 @@ def named(activation: str, network: str = "lenet5", procedure: str = "classic") 
 
 
 def test_a_summary():
-    """Hand-made statuses: the time left is that of cells of the same kind, or of the nearest there are."""
+    """Synthetic statuses: the time left follows from cells of the same kind, or of the most similar kind."""
     found = [
         CellStatus(named("relu"), "done", "3 epochs", 0, 10),
         CellStatus(named("silu"), "done", "3 epochs", 0, 30),
@@ -256,7 +256,7 @@ def test_a_summary():
 
 
 def test_by_command(empty_project, capsys):
-    """Cells beyond the target all count once they have begun, and nothing is written by whoever looks."""
+    """Cells outside the target `all` count once they have begun, and the command writes nothing."""
     for name in ("config.yaml", "workflow"):
         os.symlink(PROJECT / name, name)
     scales = {"tiny": {"extends": "quick", **{key: asdict(SETTINGS)[key] for key in ("train_images", "test_images")}}}
@@ -283,7 +283,7 @@ def test_by_command(empty_project, capsys):
 
 
 def test_cells_that_others_start_from(empty_project, capsys):
-    """They take time too, in jobs of their own."""
+    """Base cells take time too, in separate jobs."""
     for name in ("config.yaml", "workflow"):
         os.symlink(PROJECT / name, name)
     patched = replace(CELL, procedure="patch1-p24sl")

@@ -1,4 +1,4 @@
-"""Watching training from outside: with the real trackers, offline, read back with what they themselves offer."""
+"""Logging to the real trackers, offline, and reading the logs with their own tools."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def train(tracking: Tracking | None = BOTH, scale: str = "tiny", **options) -> l
 
 @pytest.fixture
 def expected(empty_project):
-    """What the cell leaves without trackers."""
+    """The cell's outputs without trackers."""
     train(None, "untracked")
     return comparable_results(CELL.directory("untracked"))
 
@@ -56,7 +56,7 @@ def tensorboard() -> EventAccumulator:
 
 
 def wandb_records() -> list[dict]:
-    """The records of all runs of Weights & Biases that there are, in the order in which they were written."""
+    """Records of all Weights & Biases runs, in the order of writing."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
     logs = sorted(Path("tracking/wandb").glob("offline-run-*/*.wandb"), key=lambda log: log.stat().st_mtime_ns)
@@ -126,7 +126,7 @@ def test_histograms_are_of_the_finite_values():
 
 
 def test_a_resumed_training_resumes_its_run(expected):
-    """Stopped by a signal within an epoch, then killed without a word an epoch after a state was written."""
+    """Stopped by a signal within an epoch, then killed an epoch after a state was written."""
     schedule = Schedule(epochs=2)
 
     def stop(epoch, step, steps):

@@ -25,7 +25,7 @@ from leaf.networks import Network
 from leaf.procedures import training_step
 
 EXACT = {"dtype": torch.float64, "memory_format": torch.contiguous_format}
-"""Where comparisons with recorded numbers can be exact: rounding is far below what they are about."""
+"""Settings in which rounding is far below the compared differences."""
 
 
 def cell_id(entry):
@@ -47,7 +47,7 @@ def first_losses(entry, data: Data, steps: int, **precision) -> tuple[list[float
 
 @pytest.mark.parametrize("entry", published("steps"), ids=cell_id)
 def test_published_losses_in_float64(entry, data):
-    """To 1e-10: all twenty where the activation is smooth, the first five where it starts as ReLU."""
+    """To 1e-10: all twenty losses with smooth activations, the first five with ReLU as the initial function."""
     smooth = entry["form"] != "ReLU" or entry["family"] == "base"
     steps = 20 if smooth else 5
     losses, network = first_losses(entry, data(entry["dataset"]), steps, **EXACT)
@@ -74,7 +74,7 @@ GOLDEN = Cell("kerasnet", "cifar10", "leaf-silu", "dspt-p24sl", "adam", 42)
 
 
 def golden_record(data) -> dict:
-    """A short real cell with dropout, in float64: what must not change without a new training version."""
+    """A short real cell with dropout, in float64, which may change only with the training version."""
     training = Training(GOLDEN, Settings(epochs=2), data("cifar10", 300, 100), **EXACT)
     records = [training.run_epoch() for _ in range(2)]
     return {
@@ -84,7 +84,7 @@ def golden_record(data) -> dict:
 
 
 def test_results_change_only_with_the_training_version(data):
-    """If this fails on purpose: raise TRAINING_VERSION, say why beside it, and run tests/record_golden.py."""
+    """After an intended change: increment TRAINING_VERSION, note the reason there, run tests/record_golden.py."""
     recorded = json.loads((FIXTURES / "golden.json").read_text())
     found = golden_record(data)
     assert found["training_version"] == recorded["training_version"]
@@ -301,7 +301,7 @@ def test_images_are_held_out_and_shuffled_on_demand(data):
 
 
 def test_labels_go_with_shuffled_images(data):
-    """Shuffled or not, training learns: labels that stayed behind would keep accuracy at a tenth."""
+    """Training learns with and without shuffling; labels in the wrong order would give an accuracy of 1/10."""
     cell = Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42)
     training = Training(cell, Settings(epochs=3, shuffle=True), data("fashion_mnist", 1280, 500))
     assert [training.run_epoch() for _ in range(3)][-1].test_accuracy > 0.5

@@ -1,4 +1,4 @@
-"""The published code's further variants: in the fully connected part only, the F-neuron, patched networks, tuning."""
+"""Further variants of the published code: fully connected part only, F-neuron, patched networks, tuning."""
 
 import json
 from dataclasses import replace
@@ -79,7 +79,7 @@ def test_a_cell_with_frozen_parameters_is_recorded_like_any_other(empty_project)
 
 
 def membership(u: float, i: int) -> float:
-    """As the published code has it, the two end ones staying 1 outside [-4, 4]."""
+    """As in the published code; the first and last membership functions are 1 outside [-4, 4]."""
     if (i == 0 and u < -4) or (i == 17 and u > 4):
         return 1.0
     return max(0.0, 1 - abs(u - (-4 + 8 * i / 17)) * 17 / 8)

@@ -335,7 +335,7 @@ def test_one_cell_by_its_path_is_one_job(clean):
 
 
 def test_targets_as_users_write_them(clean):
-    """Values of options are no targets."""
+    """Values of options are not targets."""
     targets = [f"./results//quick/{CELL}//run.json", "reports/quick/tables/linear_units/lenet5/cifar10.csv"]
     assert dry(clean, "--until", "train", "--config", "scale=quick", "--", *targets)["train"] == 11
 
@@ -380,7 +380,7 @@ use rule * from leaf as leaf_*
 
 @pytest.fixture
 def elsewhere(data, tmp_path):
-    """A directory with the fetched data sets, a configuration and nothing else of the project."""
+    """A directory with only the fetched data sets and a configuration."""
     (tmp_path / "resources").symlink_to(PROJECT / "resources")
     (tmp_path / "own.yaml").write_text(ELSEWHERE)
     return tmp_path
@@ -394,7 +394,7 @@ def run_in(directory: Path, *command: str) -> str:
 
 
 def test_another_working_directory(elsewhere):
-    """Results, data sets and logs are there; code, schema, captions and the default configuration are the project's."""
+    """Results, data sets and logs are in it; code, schema, captions and defaults are the project's."""
     command = [
         "snakemake",
         "-s",
@@ -448,7 +448,7 @@ def test_as_a_module_without_a_configuration(elsewhere):
 
 
 def test_results_stay_in_the_working_directory(elsewhere):
-    """A prefix of a module, and a default storage provider, would have Snakemake look for them somewhere else."""
+    """A module prefix or a default storage provider would make Snakemake search for them elsewhere."""
     module = MODULE.replace('config: config["leaf"]', 'config: config["leaf"]\n    prefix: "sub"')
     (elsewhere / "Snakefile").write_text(module)
     (elsewhere / "config.yaml").write_text("leaf: {}")
