@@ -52,7 +52,7 @@ def test_parameter_groups():
     assert sorted(activations) == ["1.p1", "1.p2", "1.p3", "1.p4", "4.beta", "4.gamma"]
     assert sorted([*activations, *others]) == sorted(name for name, _ in model.named_parameters())
     assert len(leaf.parameter_groups(nn.Linear(3, 3), 0.5)) == 1
-    with pytest.raises(ValueError, match="no parameters of 'weights'; there are: all, activations, others"):
+    with pytest.raises(ValueError, match="of: unknown value 'weights'; known: all, activations, others"):
         leaf.parameter_groups(model, 0.5, of="weights")
 
 
