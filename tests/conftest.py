@@ -1,4 +1,4 @@
-"""What the tests share: the published implementation's numbers, and the real data sets."""
+"""Fixtures of all tests: the numbers of the published implementation, and the real data sets."""
 
 import gzip
 import json
@@ -26,17 +26,17 @@ FIXTURES = Path(__file__).parent / "fixtures"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 NAMES = {"LeNet-5": "lenet5", "KerasNet": "kerasnet", "F-MNIST": "fashion_mnist", "CIFAR-10": "cifar10"}
-"""The published implementation's names and ours."""
+"""Names of the published implementation, with the names in this package."""
 
 
 def published(name: str) -> list[dict[str, Any]]:
-    """One of the files of numbers that the published implementation produced, with our names in it."""
+    """Read a file of numbers from the published implementation, with this package's names."""
     entries = json.loads((FIXTURES / f"published_{name}.json").read_text())
     return [entry | {key: NAMES[entry[key]] for key in ("network", "dataset")} for entry in entries]
 
 
 def published_cell(entry: dict[str, Any]) -> Cell:
-    """The cell that an entry of a published file is about."""
+    """The cell of an entry in a published file."""
     form = entry["form"].lower()
     activation = form if entry["family"] == "base" else f"{entry['family']}-{form}"
     return Cell(entry["network"], entry["dataset"], activation, entry["procedure"], entry["optimizer"], entry["seed"])
@@ -58,7 +58,7 @@ def in_project() -> None:
 
 @pytest.fixture(scope="session")
 def data(in_project: None) -> Callable[..., Data]:
-    """The real data sets, fetched if need be: ``data("cifar10")``, ``data("cifar10", 256, 100)``."""
+    """The real data sets, fetched if needed: ``data("cifar10")``, ``data("cifar10", 256, 100)``."""
     for name in CHOICES["dataset"]:
         fetch(name)
     whole = {name: load(name, dataset_file(name)) for name in CHOICES["dataset"]}
@@ -95,7 +95,7 @@ def originals(data, tmp_path_factory):
 
 @pytest.fixture
 def empty_project(data: Callable[..., Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory to work in that has nothing but the fetched data sets."""
+    """Work in an empty directory that contains only the fetched data sets."""
     (tmp_path / "resources").symlink_to(PROJECT / "resources")
     monkeypatch.chdir(tmp_path)
     return tmp_path

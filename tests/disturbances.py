@@ -38,7 +38,7 @@ def nothing(layer: Adaptive, u: Tensor) -> None:
 
 @dataclass
 class Disturbance:
-    """What happens when, and what is right."""
+    """A disturbance, its time, and the correct outcomes."""
 
     before: Callable[[Adaptive, Tensor], None] = nothing
     during: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -46,9 +46,9 @@ class Disturbance:
     input: Callable[[Tensor], Tensor] = same
     gradient: Callable[[Tensor], Tensor] = same
     error: str = ""
-    """Text of an error that is a right outcome too: where no copy was kept of what the disturbance took away."""
+    """Text of an error that is also a correct outcome, if no copy of the disturbed values was kept."""
     rounded: Callable[[Tensor], Tensor] = same
-    """What the disturbance leaves of the parameters' values."""
+    """The parameters' values after the disturbance."""
     rounded_input: Callable[[Tensor], Tensor] = same
     tolerance: float = 1e-4
 
@@ -89,7 +89,7 @@ def pack_in_other_memory() -> AbstractContextManager[Any]:
 
 
 def misaligned(tensor: Tensor) -> Tensor:
-    """The same values, one byte after an address that a float32 may have."""
+    """The same values, one byte after an aligned float32 address."""
     flat = torch.frombuffer(bytearray(1 + 4 * tensor.numel()), dtype=torch.float32, offset=1, count=tensor.numel())
     return flat.view(tensor.shape).copy_(tensor)
 
@@ -131,7 +131,7 @@ DISTURBANCES = {
 
 
 def outcome(disturbance: Disturbance, family: type[Adaptive], sharing: str, pooled: bool) -> str:
-    """``right``, or what is wrong."""
+    """``right``, or a description of the error."""
     layer = layer_of(family, SHAPE, sharing=sharing)
     u = disturbance.input(inputs(SHAPE, channels_last=pooled)).requires_grad_()
     leaves = [u, *layer.parameters()]

@@ -1,4 +1,4 @@
-"""Interrupts real training again and again and counts what is lost: `make faults`.
+"""Interrupt real training repeatedly and count the epochs lost: `make faults`.
 
 Real images, a scale of a few seconds, faults at random moments from a fixed seed. Every kind of fault is injected until
 its number is reached; whenever the work comes to its end its results are compared with those of an undisturbed run.
@@ -80,17 +80,17 @@ MOMENTS = (
 
 @dataclass
 class Tally:
-    """What one kind of fault did."""
+    """Effects of one kind of fault."""
 
     injected: int = 0
     completions: int = 0
     wrong: list[str] = field(default_factory=list)
     repeated: list[int] = field(default_factory=list)
-    """Epochs trained again after each interruption, the one under way included."""
+    """Epochs trained again after each interruption, including the interrupted one."""
 
 
 class Site(Copy):
-    """A copy of the project with the results of an undisturbed run at hand."""
+    """A copy of the project, with the results of an undisturbed run."""
 
     def __init__(self, directory: Path, rng: random.Random) -> None:
         super().__init__(directory, CONFIG)
@@ -111,24 +111,24 @@ class Site(Copy):
             shutil.rmtree(self.directory / name, ignore_errors=True)
 
     def start(self, *before: str, code: str = LEAF, cell: str = CELL, **options) -> subprocess.Popen[str]:
-        """A trainer in the background."""
+        """Start a trainer in the background."""
         command = [sys.executable, "-c", code, *before, "train", cell, "--configfile", "own.yaml", "--threads", "1"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, cwd=self.directory, env=self.environment, **pipes, **options)
 
     def train(self, cell: str = CELL) -> str:
-        """A trainer to its end."""
+        """Run a trainer to its end."""
         process = self.start(cell=cell)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
         return output
 
     def moment(self) -> None:
-        """Wait until some moment of a trainer's life."""
+        """Wait until a trainer has reached a certain point."""
         time.sleep(self.rng.uniform(0.2, 1.0) * self.seconds)
 
     def epochs_done(self) -> int:
-        """How many epochs a trainer had said it was done with."""
+        """Number of epochs that a trainer has reported as finished."""
         found = re.search(r'"epoch": (\d+)', self.read("status.json"))
         return int(found[1]) if found else 0
 
@@ -137,7 +137,7 @@ class Site(Copy):
         return file.read_text() if file.exists() else ""
 
     def compare(self, tally: Tally, cells: tuple[str, ...] = (CELL,)) -> None:
-        """Compare finished cells with the undisturbed ones, and clear the place."""
+        """Compare finished cells with the undisturbed ones, and remove them."""
         tally.completions += 1
         for cell in cells:
             leftovers = list(self.cell(cell).glob(".*.part*"))
@@ -151,7 +151,7 @@ class Site(Copy):
         self.wipe()
 
     def go_on(self, tally: Tally, done: int, under_way: int) -> None:
-        """Train to the end after an interruption, count what is trained again, and compare."""
+        """Train to the end after an interruption, count the repeated epochs, and compare."""
         output = self.train()
         resumed = re.search(r"resumes after epoch (\d+)", output)
         tally.repeated.append(max(0, done - (int(resumed[1]) if resumed else 0)) + under_way)
@@ -215,7 +215,7 @@ def corrupt_data(site: Site, tally: Tally) -> None:
 
 
 def full_disk(site: Site, tally: Tally) -> None:
-    """A limit on the size of files, which fails a write where it is reached, as a full disk does."""
+    """Limit the size of files, so that writes fail as on a full disk."""
     limit = int(10 ** site.rng.uniform(2.5, 6.7))
     process = site.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     output, _ = process.communicate(timeout=60)
@@ -244,7 +244,7 @@ def read_only_directory(site: Site, tally: Tally) -> None:
 
 
 def without_overriding_permissions() -> None:
-    """Root may write anywhere; a trainer started after this may not (drops two capabilities for good)."""
+    """Drop the two capabilities that let root write anywhere, permanently, also for trainers started later."""
     import ctypes
 
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
@@ -307,7 +307,7 @@ KINDS: dict[str, Callable[[Site, Tally], None]] = {
 
 
 def inject(site: Site, kind: str, times: int) -> Tally:
-    """Inject one kind of fault so many times."""
+    """Inject one kind of fault a number of times."""
     tally = Tally()
     while tally.injected < times:
         KINDS[kind](site, tally)
@@ -315,7 +315,7 @@ def inject(site: Site, kind: str, times: int) -> Tally:
 
 
 def main() -> None:
-    """Inject every kind and print a table; fail if a result differs or too much was trained again."""
+    """Inject every kind of fault and print a table; fail if a result differs or too many epochs were repeated."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=12, help="how often each kind")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""A copy of the project, to run and break without touching the original."""
+"""Copies of the project that tests can run and modify."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class Copy:
         return done.stdout + done.stderr
 
     def jobs(self, *arguments: str) -> dict[str, int]:
-        """How many jobs of which rule a run would have."""
+        """Number of jobs of each rule in a dry run."""
         return job_counts(self.snakemake("-n", *arguments))
 
     def trained_at(self) -> dict[str, list[str]]:
@@ -68,7 +68,7 @@ def job_counts(output: str) -> dict[str, int]:
 
 
 def comparable_results(directory: Path) -> dict[str, Any]:
-    """What a cell's outputs must hold again when the cell is trained again, by file: all but where and when.
+    """Contents of a cell's outputs that must be the same when it is trained again, by file: all except place and time.
 
     Raises:
         FileNotFoundError: if there is no ``run.json``.

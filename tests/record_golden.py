@@ -1,4 +1,4 @@
-"""Record what the golden test holds: run as `python tests/record_golden.py`, after raising TRAINING_VERSION."""
+"""Record the values of the golden test: run as `python tests/record_golden.py`, after raising TRAINING_VERSION."""
 
 import json
 

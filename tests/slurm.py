@@ -1,4 +1,4 @@
-"""LeNet-5 on Fashion-MNIST through `profiles/slurm`, interrupted in every way: `make test-slurm`.
+"""Train LeNet-5 on Fashion-MNIST with `profiles/slurm` and interrupt it in every way: `make test-slurm`.
 
 A real SLURM on this machine (slurm_cluster.py), real images, the quick grid's 16 cells, and interruptions of cells in
 training in an order from a fixed seed. Every result must be what an undisturbed run without SLURM gives.
@@ -45,7 +45,7 @@ IMPATIENT = (
     "--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2",
     "--max-status-checks-per-second", "1", "--latency-wait", "10",
 )  # fmt: skip
-"""Instead of the profile's times, which are made for jobs that take hours."""
+"""Replacements for the profile's times, which are meant for jobs of several hours."""
 
 TO_A_JOB = {
     "scancel": "scancel {}",
@@ -55,7 +55,7 @@ TO_A_JOB = {
     # SLURM's limits are whole minutes: a job that hangs gets there.
     "time limit": "scancel --signal=STOP {0} && scontrol update JobId={0} EndTime=now",
 }
-"""Commands, with the job's id for {}."""
+"""Commands; {} stands for the job's id."""
 
 PREEMPTION = "sbatch --parsable --partition=urgent --exclusive --output=/dev/null --wrap='sleep 2'"
 
@@ -64,13 +64,13 @@ FIRST = (
     *["preemption, REQUEUE"] * 2, "time limit", "controller away for 15 s", "Snakemake killed, its jobs alive",
 )  # fmt: skip
 LIMIT = 900
-"""Seconds that a disturbed run may take; the whole test takes about nine minutes on two free cores."""
+"""Time limit of a disturbed run, in seconds; the whole test takes about nine minutes on two free cores."""
 
 SECOND = (*["preemption, CANCEL"] * 3, "preemption, CANCEL, GraceTime")
 
 
 class Site(Copy):
-    """A copy of the project with the results of an undisturbed run, beside a running cluster."""
+    """A copy of the project with the results of an undisturbed run, and a running cluster."""
 
     def __init__(self, directory: Path, cluster: Cluster, rng: random.Random) -> None:
         super().__init__(directory, CONFIG)
@@ -87,12 +87,12 @@ class Site(Copy):
         return [f"{self.cells[cell]}/run.json" for cell in cells]
 
     def shell(self, command: str) -> str:
-        """What a command of SLURM's prints."""
+        """Output of a SLURM command."""
         pipes = {"capture_output": True, "text": True, "timeout": 60}
         return subprocess.run(command, shell=True, cwd=self.directory, env=self.environment, **pipes).stdout.strip()
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Snakemake on the cluster, in the background."""
+        """Start Snakemake on the cluster, in the background."""
         command = ["snakemake", "--configfile", "own.yaml", "--workflow-profile", "profiles/slurm", *IMPATIENT]
         with self.log.open("a") as log:
             silent = {"stdout": log, "stderr": subprocess.STDOUT, "start_new_session": True}
@@ -111,7 +111,7 @@ class Site(Copy):
         return found
 
     def interrupt(self, kind: str, jobs: dict[str, str]) -> bool:
-        """One interruption of one of the cells in training, or of all of them; whether it came before their ends."""
+        """Interrupt one or all of the cells in training; return whether this was before they ended."""
         hit = [self.rng.choice(list(jobs))]
         if kind.startswith("preemption"):
             grace = 20 if kind.endswith("GraceTime") else 0
@@ -134,7 +134,7 @@ class Site(Copy):
         return self.shell(f"squeue --noheader --states=all --format=%T --jobs={job}")
 
     def disturbed_run(self, kinds: Sequence[str], *arguments: str) -> None:
-        """Run to the end, with every interruption as soon as there is a cell in training for it."""
+        """Run to the end, with each interruption as soon as a cell is in training for it."""
         waiting = self.rng.sample(kinds, len(kinds))
         process, deadline = self.start(*arguments), time.monotonic() + LIMIT
         try:
@@ -158,7 +158,7 @@ class Site(Copy):
 
 
 def differences(tree: Path, expected: Path, cells: Iterable[str]) -> list[str]:
-    """A line for each cell whose results in a tree aren't those expected, or that no one asked for.
+    """One line for each cell of a tree whose results differ from the expected ones or were not requested.
 
     Args:
         tree, expected: directories with the cells' directories.
@@ -178,7 +178,7 @@ def differences(tree: Path, expected: Path, cells: Iterable[str]) -> list[str]:
 
 
 def submit_the_grid(site: Site) -> int:
-    """How many of the paper's cells Snakemake brings into the queue of a cluster that starts none of them."""
+    """Number of the paper's cells that Snakemake submits to a cluster that starts none of them."""
     site.shell("scontrol update PartitionName=main State=DOWN")
     cells = read_config().cells(scale="paper")
     targets = [f"{cell.directory('paper')}/run.json" for cell in cells]
@@ -197,7 +197,7 @@ def submit_the_grid(site: Site) -> int:
 
 
 def preempted_jobs_are_queued_again(site: Site) -> subprocess.Popen[bytes]:
-    """The loop that docs/cluster.md asks for where preempted jobs are cancelled, at the tests' pace."""
+    """The loop from docs/cluster.md for clusters that cancel preempted jobs, with shorter waits."""
     (loop,) = re.findall(r"^```sh\n(while .*?^done)\n```$", (PROJECT / "docs/cluster.md").read_text(), re.M | re.S)
     command = loop.replace("sleep 60", "sleep 2")
     assert command != loop

@@ -1,4 +1,4 @@
-"""A real SLURM cluster of one node on this machine's loopback, without systemd, with a configuration of its own.
+"""A real SLURM cluster of one node on this machine's loopback, without systemd, with its own configuration.
 
 It needs root and Debian's packages `slurm-wlm` and `munge`. Nothing outside its directory is read or written, so that
 neither a cluster's configuration of this machine is touched nor a stray one left behind:
@@ -61,7 +61,7 @@ PartitionName=urgent Nodes={host} PriorityTier=2 PreemptMode=OFF
 
 
 def missing() -> str | None:
-    """Why there can be no cluster here, or nothing."""
+    """The reason why no cluster can run here; ``None`` if it can."""
     absent = [program for program in PROGRAMS if not shutil.which(program)]
     if absent:
         return f"{', '.join(absent)} not found; Debian's packages slurm-wlm and munge have them"
@@ -112,14 +112,14 @@ class Cluster:
         wait_until(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%t", check=False), logs, seconds=30)
 
     def stop(self) -> None:
-        """End every job, then the daemons."""
+        """Stop all jobs, then the daemons."""
         self.run("scancel", "--user=root", "--signal=KILL", "--full", check=False)
         self.run("scancel", "--user=root", check=False)
         for name in ("slurmd", "slurmctld", "munge"):
             self.end(name)
 
     def end(self, daemon: str) -> None:
-        """End one daemon, if it runs, by the process id that it wrote down."""
+        """Stop one daemon, if it runs, by the process id in its file."""
         file = self.directory / f"{daemon}.pid"
         if not file.exists():
             return
@@ -131,7 +131,7 @@ class Cluster:
         wait_until(lambda: not command_line.exists() or not command_line.read_bytes(), f"{daemon} to end")
 
     def run(self, *command: str, check: bool = True) -> str:
-        """What one of SLURM's programs prints."""
+        """Output of a SLURM program."""
         environment = os.environ | self.environment
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         if check and done.returncode:

@@ -1,4 +1,4 @@
-"""AHAF and LEAF against their formulas in float64, autograd, and the functions they start as."""
+"""AHAF and LEAF against their formulas in float64, autograd, and their initial functions."""
 
 import copy
 import functools
@@ -18,7 +18,7 @@ EVERY_FORM = [(family, form) for family in (AHAF, LEAF) for form in family.forms
 
 
 def formula(layer: Adaptive, u: torch.Tensor, parameters: list[torch.Tensor] | None = None) -> torch.Tensor:
-    """The activation as the paper writes it, in float64 and left to autograd."""
+    """The activation by the paper's formula, in float64 and with autograd."""
     p = parameters or [parameter.double() for parameter in layer.parameters()]
     u = u.double()
     if isinstance(layer, AHAF):
@@ -27,7 +27,7 @@ def formula(layer: Adaptive, u: torch.Tensor, parameters: list[torch.Tensor] | N
 
 
 def moved(family: type[Adaptive], shape: tuple[int, ...], form: str) -> Adaptive:
-    """A layer whose parameters have moved off their initial values, each its own way."""
+    """A layer with parameters that differ from their initial values and from each other."""
     layer = family(shape, form)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def test_empty_batch(shape):
     assert layer(u).shape == u.shape and all((parameter.grad == 0).all() for parameter in layer.parameters())
 
 
-def test_skips_gradients_that_nobody_needs():
+def test_skips_gradients_that_are_not_needed():
     layer = LEAF((4,), "silu")
     layer.requires_grad_(False)
     u = torch.randn(3, 4, requires_grad=True)
@@ -144,7 +144,7 @@ def test_func_grad_and_vmap():
 
 
 def test_derivatives_of_every_kind_that_torch_takes():
-    """Second ones forward over reverse, and many at once: against torch's own for the formula as it is written."""
+    """Second derivatives forward over reverse, and batched ones, against torch's derivatives of the formula."""
     for dtype in (torch.float64, torch.float32):
         layer = moved(LEAF, (4,), "silu").to(dtype)
         u = torch.randn(4, dtype=dtype)
@@ -222,7 +222,7 @@ SHARED = [  # sharing, channel dimension, one sample's shape, that of the parame
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_shared_parameters(sharing, dim, shape, own_shape, family, dtype, channels_last):
-    """The same as per element with equal parameters, and their gradients are the sums of those."""
+    """Equal to parameters per element with equal values; gradients are the sums of theirs."""
     shared, own = family(shape, "silu", sharing, dim).to(dtype), family(shape, "silu").to(dtype)
     u = torch.randn(5, *shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
     if channels_last and len(shape) == 3:
@@ -251,7 +251,7 @@ def test_shared_parameters(sharing, dim, shape, own_shape, family, dtype, channe
     assert torch.equal(fresh(u), shared(u)) and repr(fresh) == repr(shared)
 
 
-def test_what_sharing_there_is():
+def test_kinds_of_sharing():
     with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel, layer"):
         LEAF((3, 4, 6), "silu", sharing="row")
     for dim in (0, 4, -4):

@@ -1,4 +1,4 @@
-"""Tables and figures from records: against hand-made records with known answers, and from real files."""
+"""Tables and figures, from synthetic records with known answers and from real files."""
 
 import json
 import os
@@ -14,13 +14,8 @@ import pytest
 import torch
 from conftest import PROJECT
 
-<<<<<<< ours
-from leaf import LEAF, cli
-from leaf.analysis.analyse import analyse
-=======
 from leaf import LEAF
-from leaf.analysis.analyse import analyse, make_table
->>>>>>> theirs
+from leaf.analysis.analyse import analyse
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
 from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart
 from leaf.analysis.forest import differences_chart
@@ -63,7 +58,7 @@ def write_cell(
     validations: list[float] | None = None,
     **made_with: str,
 ) -> None:
-    """The files of a cell with known accuracies and parameters. Made up: for these unit tests alone."""
+    """Write files of a cell with known accuracies and parameters, invented for these unit tests."""
     directory = made.directory("tiny")
     losses = [1 / epoch for epoch in range(1, len(accuracies) + 1)]
     records = [
@@ -151,7 +146,7 @@ def test_a_cell_of_an_older_version_is_stale_though_columns_are_missing(project)
     assert records.cells["status"].tolist() == ["stale"] and records.epochs["validation_accuracy"].isna().all()
 
 
-def test_an_edited_metrics_file_is_told_and_its_numbers_are_not_used(project):
+def test_an_edited_metrics_file_is_reported_and_not_used(project):
     write_cell(cell(), [0.5] * 3)
     file = cell().directory("tiny") / "metrics.csv"
     file.write_text(file.read_text().replace("0.5", "0.9"))
@@ -197,7 +192,7 @@ def test_added_records_replace_what_they_have_and_keep_the_rest(project):
     assert set(merged.forms) == {first.name, second.name, third.name}
 
 
-def test_records_without_their_model_are_taken_when_asked_for_and_marked(project):
+def test_records_without_their_model_are_accepted_on_request_and_marked(project):
     whole, without = cell("relu"), cell("silu")
     for made in (whole, without):
         write_cell(made, [0.5] * 3)
@@ -285,7 +280,7 @@ def test_formats_hold_the_same_numbers(project):
     assert html.startswith("<!DOCTYPE html>") and "N/A" in html
 
 
-def test_cells_that_round_differently_are_told_under_their_table(project):
+def test_cells_that_round_differently_are_noted_below_their_table(project):
     base, learnable = [cell(seed=seed) for seed in (1, 2, 3, 4)], cell("leaf-relu", "p24sl")
     rival = cell("prelu")  # which no kernel but torch's own computes
     for made in (*base, rival):
@@ -365,7 +360,7 @@ def test_charts_without_data_are_left_out(project):
     assert [file.name for file in (project / "report/figures/mine").rglob("*.svg")] == ["relu.svg"]
 
 
-def test_stability_lines_are_told_apart_by_optimizer(project):
+def test_stability_lines_are_distinguished_by_optimizer(project):
     cells = [cell("leaf-relu", "classic", optimizer=optimizer) for optimizer in ("adam", "rmsprop")]
     for made in cells:
         write_cell(made, [0.2])
@@ -486,7 +481,7 @@ def test_forest_plot_shows_every_difference_and_its_interval(project):
     plt.close(nothing)
 
 
-def test_the_page_puts_both_networks_side_by_side_and_says_what_is_missing(project):
+def test_the_page_puts_both_networks_side_by_side_and_lists_what_is_missing(project):
     made = [cell("tanh"), cell("leaf-tanh", "p24sl"), *(cell("tanh", network="kerasnet", seed=seed) for seed in (1, 2))]
     for one in made:
         write_cell(one, [0.5, 0.6123, 0.4])
@@ -590,7 +585,7 @@ def test_collected_records_give_the_same_tables_and_figures(project):
 
 
 def test_collecting_by_command(data, project):
-    """A trained cell, one that the configuration doesn't know, and the gaps."""
+    """A trained cell, one that is not in the configuration, and missing cells."""
     for name in ("config.yaml", "workflow", "resources"):
         os.symlink(PROJECT / name, project / name)
     settings = Settings(epochs=1, train_images=256, test_images=100)

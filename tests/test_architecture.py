@@ -1,4 +1,4 @@
-"""The house: imports go down its floors, the environment files agree, and the lock is what it should be."""
+"""The architecture: imports follow the layers, the environment files agree, and the lock is complete."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ def floor(module: str) -> int:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PROJECT)))
-def test_imports_go_down(source: Path):
+def test_imports_follow_the_layers(source: Path):
     module = ".".join(source.relative_to(PROJECT / "src").with_suffix("").parts)
     if module == "leaf.__init__":  # the front door: shows what is on the floors
         return
@@ -34,7 +34,7 @@ def test_imports_go_down(source: Path):
             assert floor(node.module) <= floor(module), f"{module} imports {node.module}"
 
 
-def test_the_lowest_floor_is_pure_torch():
+def test_the_lowest_layer_is_pure_torch():
     code = "import sys, leaf.procedures; print([m for m in ('yaml', 'pandas', 'pydantic') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""A user's mistakes: one line that names what is wrong and what is right, exit status 1, and nothing written."""
+"""Users' mistakes: one line that says what is wrong and what would be right, exit status 1, no output files."""
 
 import json
 import os
@@ -27,7 +27,7 @@ TINY = ["--scale", "tiny", "--settings", SETTINGS.to_json()]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, data):
-    """A project without results, its data sets as links that a test may replace."""
+    """A project without results, with links to the data sets that a test may replace."""
     for name in ("config.yaml", "workflow"):
         os.symlink(PROJECT / name, tmp_path / name)
     (tmp_path / "resources/datasets").mkdir(parents=True)
@@ -38,7 +38,7 @@ def project(tmp_path, monkeypatch, data):
 
 
 def tree(directory: Path) -> set[str]:
-    """All there is, but for a cell's directory and lock, and its word of what went wrong."""
+    """All files except a cell's directory, its lock and its status."""
     return {str(file) for file in directory.rglob("*") if file.is_file() and file.name not in ("lock", "status.json")}
 
 
@@ -278,7 +278,7 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("case", OUTPUTS)
-def test_outputs_that_someone_changed(project, trained, case):
+def test_modified_outputs(project, trained, case):
     name, change, message = OUTPUTS[case]
     (trained / name).write_bytes(change((trained / name).read_bytes()))
     arguments = [CELL, *TINY, "--summary", "table.csv"]
@@ -327,7 +327,7 @@ def test_a_gpu_is_demanded(project):
 
 
 def test_a_gpu_runs_out_of_memory(project, monkeypatch):
-    """Without a GPU its error is made up; the message is torch's own."""
+    """Simulates the error without a GPU, with torch's message."""
 
     def out_of_memory(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 0 bytes free.")

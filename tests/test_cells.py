@@ -1,4 +1,4 @@
-"""Cells, scales and the configuration: what expands into what, and what is refused with which words."""
+"""Cells, scales and the configuration: their expansion, and the messages for invalid ones."""
 
 import csv
 import io
@@ -100,7 +100,7 @@ def test_names_and_directories():
         ("lenet5/cifar10/silu/classic/adam/seed042", "its seed is written seed42"),
     ],
 )
-def test_cells_that_cannot_be(name, message):
+def test_invalid_cells(name, message):
     with pytest.raises(UserError, match=message) as error:
         Cell.parse(name)
     assert "\n" not in str(error.value) and name in str(error.value)
@@ -138,7 +138,7 @@ def test_result_paths():
         ("HERE/made", "name the file by its path from the working directory: made"),
     ],
 )
-def test_targets_that_there_are_not(target, message):
+def test_unknown_targets(target, message):
     with pytest.raises(UserError, match=message) as error:
         read_config().check_target(
             target.replace("HERE", str(Path.cwd())), ["all", "linear_units"], lambda file: file == "made"
@@ -147,7 +147,7 @@ def test_targets_that_there_are_not(target, message):
 
 
 @pytest.mark.parametrize("target", ["all", "linear_units", "made", "./made/", f"results//quick/{EXAMPLE}/run.json"])
-def test_targets_that_there_are(target):
+def test_known_targets(target):
     read_config().check_target(
         target, ["all", "linear_units"], {"made", f"results/quick/{EXAMPLE}/run.json"}.__contains__
     )
@@ -183,7 +183,7 @@ def test_targets_that_there_are(target):
         ),
     ],
 )
-def test_configurations_that_cannot_be(changes, message):
+def test_invalid_configurations(changes, message):
     with pytest.raises(UserError, match=message) as error:
         check_config(config_with(**changes))
     assert "\n" not in str(error.value)
@@ -225,7 +225,7 @@ def test_scales_extend_each_other_in_any_order():
 @pytest.mark.parametrize(
     ("content", "message"), [("scale: [", "while parsing.*line 1"), ("- a\n", "expected keys and values, found list")]
 )
-def test_files_that_are_no_configuration(tmp_path, content, message):
+def test_files_that_are_not_configurations(tmp_path, content, message):
     file = tmp_path / "mine.yaml"
     file.write_text(content)
     with pytest.raises(UserError, match=message) as error:

@@ -1,4 +1,4 @@
-"""The verdicts on the paper's claims, from made-up records with known answers."""
+"""The verdicts on the paper's claims, from synthetic records with known answers."""
 
 import re
 import runpy
@@ -25,7 +25,7 @@ CELLS = read_config().cells(
 
 
 def row(cell: Cell, gain: float, scale: str) -> dict:
-    """A cell whose accuracy is a base function's plus, if it is learnable, a gain; seeds differ alike."""
+    """A cell with the accuracy of its base function, plus a gain if it is learnable; seeds differ equally."""
     kind = ACTIVATIONS[cell.activation]
     accuracy = 0.5 + (cell.seed % 7) / 1000 + (gain if kind.adaptive else 0)
     return {
@@ -36,7 +36,7 @@ def row(cell: Cell, gain: float, scale: str) -> dict:
 
 
 def drawn(start: str, share: float) -> np.ndarray:
-    """Five units' curves, of which a share are a SiLU with another scale, slope and offset, the others ``start``."""
+    """Curves of five units: a fraction is SiLU with another scale, slope and offset, the others are ``start``."""
     u = torch.from_numpy(CURVE_INPUTS)
     like = 3 * torch.nn.functional.silu(1.1 * u) - 2
     plain = BASE_FUNCTIONS[start]()(u)
@@ -68,7 +68,7 @@ def verdicts(found: Records) -> dict[str, tuple[str, str, str]]:
     return dict(zip(names, columns, strict=True))
 
 
-def test_every_claim_is_measured_and_told_whole():
+def test_every_claim_is_measured_and_reported_completely():
     entries = yaml.safe_load((HERE / "claims.yaml").read_text())
     assert [entry["id"] for entry in entries] == list(dict.fromkeys(entry["id"] for entry in entries))
     assert {entry["id"] for entry in entries} == set(QUANTITIES)
@@ -128,7 +128,7 @@ def test_seven_percent_is_not_reached_by_an_interval_that_is_wide():
     assert verdicts(noisy)["seven_percent"][::2] == ("does not hold", "")
 
 
-def test_what_is_missing_is_told():
+def test_missing_cells_are_reported():
     some = [cell for cell in CELLS if not (cell.network == "kerasnet" and cell.activation == "leaf-relu")]
     found = verdicts(records(cells=some))
     assert found["better"][0] == "undecided" and found["better"][2] == "2 of 16 comparisons"
@@ -160,7 +160,7 @@ def test_seven_percent_of_one_network_or_one_seed():
     assert verdict == "undecided" and "KerasNet +8.00 points, one seed" in measured and "LeNet-5: 1 of 5" in missing
 
 
-def test_seven_percent_takes_five_seeds_that_tell():
+def test_seven_percent_needs_five_informative_seeds():
     few = [cell for cell in CELLS if cell.seed in (42, 100, 128)]
     verdict, measured, missing = verdicts(records(gain=0.08, cells=few))["seven_percent"]
     assert verdict == "undecided" and "LeNet-5 +8.00 points [" in measured
@@ -170,7 +170,7 @@ def test_seven_percent_takes_five_seeds_that_tell():
 
 
 def scattered(found: Records, *forms: str) -> Records:
-    """The same records, but the gain of every learnable cell with one of these forms hangs on its seed: ±10 points."""
+    """The same records; gains of learnable cells with these forms differ by ±10 points, depending on the seed."""
     cells = found.cells
     learnable = cells["form"].isin(forms) & (cells["family"] != "base")
     swing = np.where(cells["seed"].isin([42, 100]), 0.1, np.where(cells["seed"].isin([128, 1999]), -0.1, 0))
@@ -213,7 +213,7 @@ def test_forms_and_gradients():
      ([0.5, 0.1], [0.5, 0.1], "does not hold")],
 )  # fmt: skip
 def test_stability_of_leaf_as_relu(classic, slow, verdict):
-    """Three seeds with the same course, of which the verdict names each; one seed is not enough."""
+    """Three seeds with the same course, all named by the verdict; one seed is not enough."""
     names = {p: [f"kerasnet/cifar10/leaf-relu/{p}/adam/seed{s}" for s in (42, 100, 128)] for p in ("classic", "p24sl")}
     base = records(cells=[*CELLS, *map(Cell.parse, names["classic"])])
     courses = [(name, values) for p, values in (("classic", classic), ("p24sl", slow)) for name in names[p]]

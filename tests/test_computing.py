@@ -1,4 +1,4 @@
-"""In which precision torch computes: the switches that each of the names sets, and sets back."""
+"""Precisions: the settings of torch that each name changes, and their restoration."""
 
 import subprocess
 import sys

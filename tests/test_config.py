@@ -1,4 +1,4 @@
-"""The configuration: its models, what is generated from them, and what is refused when it is read."""
+"""The configuration: its models, the files generated from them, and rejected configurations."""
 
 import copy
 import itertools
@@ -125,7 +125,7 @@ def places(node: dict, path: tuple = ()) -> Iterator[tuple]:
 
 
 def test_strange_values_end_in_one_line():
-    """Every value of a configuration in turn is replaced by every strange one: nothing but a UserError comes of it."""
+    """Replace each value of a configuration by each invalid one: only a UserError may result."""
     own = {"extends": "quick", **dict.fromkeys(("epochs", "batch_size", "train_images", "seeds"), 1), "shuffle": True}
     whole = schema.validated(VALID | {"scales": {"mine": own}, "tracking": {"trackers": ["wandb"]}})
     said = []
@@ -145,7 +145,7 @@ def test_strange_values_end_in_one_line():
 
 
 def test_names_of_rules_are_taken():
-    """``snakemake --list-rules`` is the truth about which there are."""
+    """Compares with the output of ``snakemake --list-rules``."""
     listed = subprocess.run(["snakemake", "--list-rules"], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert set(listed.stdout.split()) == {*RULES, *read_config().experiments}
 
@@ -236,7 +236,7 @@ def test_sizes_of_a_scale(changes, message):
 
 
 def test_images_count_for_the_scale_that_is_asked_for():
-    """A scale that one data set is too small for harms nobody until it is chosen; Fashion-MNIST has 60,000 images."""
+    """A scale that needs more images than a data set has is an error only if chosen; Fashion-MNIST has 60,000."""
     config = read_config(overrides={"scales": {"mine": {"extends": "paper", "train_images": 60_000}}})
     with pytest.raises(UserError, match="scale mine: train_images 60000 is more than cifar10's 50000"):
         config.cells(scale="mine")

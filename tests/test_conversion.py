@@ -1,4 +1,4 @@
-"""Replacing the activations of any model: by count, by what the model computes, and by what survives."""
+"""Replacing the activations of any model: their number, the model's output, and what is preserved."""
 
 import copy
 import io
@@ -45,7 +45,7 @@ def outputs(model: nn.Module, *arguments: torch.Tensor) -> torch.Tensor:
 
 
 class Functional(nn.Module):
-    """Calls activations in every way that code can, with dropout that looks at the training flag."""
+    """Calls activations in every possible way, with dropout that depends on the training flag."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Functional(nn.Module):
 
 
 class Looping(nn.Module):
-    """Cannot be traced: how often it goes round depends on its input."""
+    """Cannot be traced: the number of its iterations depends on its input."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Looping(nn.Module):
 
 
 def test_resnet18():
-    """Every block applies one module twice: two activations. Everything else stays what and where it was."""
+    """Every block applies one module twice and gets two activations. Everything else is preserved."""
     model = torchvision.models.resnet18(num_classes=10)
     original = copy.deepcopy(model)
     found = replace_activations(model, "leaf", example_input=IMAGES, sharing="channel")
@@ -112,7 +112,7 @@ def test_resnet18():
 
 
 def test_mobilenet():
-    """Hard-swish and hard-sigmoid have no form: they stay, or make room for the nearest if asked."""
+    """Hard-swish and hard-sigmoid have no form: they are kept, or replaced by the closest form on request."""
     model = torchvision.models.mobilenet_v3_small(num_classes=10)
     found = replace_activations(copy.deepcopy(model), example_input=IMAGES)
     originals = [type(module).__name__ for module in model.modules()]
@@ -159,7 +159,7 @@ def test_vision_transformer():
 
 
 def test_functions():
-    """F.relu, torch.relu, x.relu_(), torch.tanh, x.sigmoid(): found, named, replaced; dropout still obeys train()."""
+    """F.relu, torch.relu, x.relu_(), torch.tanh, x.sigmoid() are replaced and named; dropout still follows train()."""
     model = Functional()
     original = copy.deepcopy(model)
     found = replace_activations(model, example_input=IMAGES)
@@ -185,7 +185,7 @@ def test_functions():
 
 
 def test_what_cannot_be_replaced():
-    """Recurrent layers have their activations inside; the rest has no form."""
+    """Recurrent layers compute their activations internally; the others have no form."""
 
     class Everything(nn.Module):
         def __init__(self) -> None:
@@ -253,8 +253,8 @@ def test_a_block_that_is_used_twice_has_one_activation():
     assert names(replace_activations(model, example_input=torch.randn(2, 4)).replaced) == ["0.1", "1"]
 
 
-def test_where_the_code_cannot_be_followed():
-    """One activation for all uses of a module if they are alike; functions stay, and the reason is told."""
+def test_code_that_cannot_be_traced():
+    """All uses of a module share one activation if their inputs are alike; functions are kept, with the reason."""
     model = Looping(4, 5, 5, 5)
     original = copy.deepcopy(model)
     found = replace_activations(model, example_input=torch.randn(2, 4))
@@ -274,7 +274,7 @@ def test_where_the_code_cannot_be_followed():
 
 
 class Asking(nn.Module):
-    """Takes another way when what it gets is no tensor, as with a tracer."""
+    """Takes another branch if its input is not a tensor, as during tracing."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x) if isinstance(x, torch.Tensor) else torch.relu(x) + 1
@@ -297,7 +297,7 @@ class Tossing(nn.Module):
 
 
 class Leaving(nn.Module):
-    """Leaves layers out at random, as NumPy has it."""
+    """Skips layers at random, with NumPy's generator."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x) if not self.training or np.random.rand() < 0.5 else x
@@ -348,8 +348,8 @@ def test_code_that_a_tracer_would_misread_stays(kind, reason):
         assert random.getstate() == chance[0] and torch.equal(torch.get_rng_state(), chance[1])
 
 
-def test_an_output_of_another_size_is_told():
-    """As of a network whose number of boxes hangs on scores."""
+def test_an_output_of_another_size_is_reported():
+    """An output like that of a detector, whose number of boxes depends on scores."""
 
     class Choosing(nn.Module):
         def __init__(self) -> None:
@@ -366,7 +366,7 @@ def test_an_output_of_another_size_is_told():
     assert found.difference == math.inf and not found.model.act.plain
 
 
-def test_copies_hold_what_the_class_says():
+def test_copies_keep_the_state_that_the_class_defines():
     class Locked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -386,8 +386,8 @@ def test_copies_hold_what_the_class_says():
     assert "lock" not in vars(twin)
 
 
-def test_children_that_a_forward_goes_through():
-    """New modules beside them must not be among them, also in copies."""
+def test_children_that_a_forward_iterates_over():
+    """New submodules must not be among the children, also in copies."""
 
     class Chain(nn.Module):
         def __init__(self) -> None:
@@ -407,7 +407,7 @@ def test_children_that_a_forward_goes_through():
 
 
 def test_graph_modules():
-    """Their graph is their own, and so is the way they are copied."""
+    """They have their own graph and their own way of copying."""
     block = torchvision.models.resnet.BasicBlock(3, 3).eval()
     model = torch.fx.symbolic_trace(block)
     assert names(replace_activations(model, example_input=IMAGES).replaced) == ["relu", "relu_2"]
@@ -416,7 +416,7 @@ def test_graph_modules():
         torch.testing.assert_close(converted(IMAGES), block(IMAGES) + 1, rtol=1e-5, atol=1e-5)
 
 
-def test_converting_again_goes_on_where_it_stopped():
+def test_converting_again_continues_where_it_stopped():
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -436,7 +436,7 @@ def test_converting_again_goes_on_where_it_stopped():
 
 
 def test_transformer_layers():
-    """The encoder's is replaced and its fused evaluation is off; copies of the decoder's would lose it."""
+    """The encoder's activation is replaced and its fast path disabled; copies of the decoder would lose it."""
     for activation in ("relu", nn.ReLU()):
         layer = nn.TransformerEncoderLayer(8, 2, 16, activation=activation, batch_first=True)
         model = nn.TransformerEncoder(layer, 2)
@@ -482,7 +482,7 @@ def test_a_function_that_an_attribute_merely_holds():
 
 
 def test_an_optional_argument_is_not_taken_for_given():
-    """A traced forward has it always or never; the module stays as it is then."""
+    """A traced forward has the argument always or never, so that the module is kept."""
 
     class Masking(nn.Module):
         def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -513,7 +513,7 @@ def test_an_optional_argument_is_not_taken_for_given():
 def converted_per_channel(
     model: nn.Module, example: torch.Tensor, *others: torch.Tensor, channel_dim: int | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """The shape of each new activation's parameters; the model computes what it did, on inputs of other sizes too."""
+    """Checks the parameters' shapes, and that the output is unchanged, also for inputs of other sizes."""
     for parameter in model.parameters():  # torchvision zeroes some, which would hide all that lies before
         if not parameter.any():
             nn.init.normal_(parameter, std=0.5)
@@ -553,7 +553,7 @@ class Mixer(nn.Module):
 
 
 def test_channels_of_an_mlp_mixer():
-    """Mixing over tokens makes features of tokens."""
+    """In token mixing, tokens are the features."""
     found = converted_per_channel(Mixer(16, 6), IMAGES)
     assert found == {"relu": (6, 1), "over_tokens.1": (1, 12), "over_features.1": (1, 20), "tanh": (1, 6)}
 
@@ -643,8 +643,8 @@ def test_channels_where_dimensions_move(move, channels):
         assert [layer.channel_dim for layer in adaptive(found.model).values()] == [channels]
 
 
-def test_channels_that_cannot_be_told_are_asked_for():
-    """What comes in has no source; an answer goes for all activations."""
+def test_channels_that_cannot_be_inferred_must_be_given():
+    """The origin of the input is unknown; ``channel_dim`` applies to all activations."""
     model = nn.Sequential(nn.ReLU(), nn.Linear(4, 4), nn.Tanh())
     found = replace_activations(copy.deepcopy(model), example_input=torch.randn(2, 3, 4), sharing="channel")
     assert names(found.replaced) == ["2"] and [str(one) for one in found.kept] == [
@@ -655,7 +655,7 @@ def test_channels_that_cannot_be_told_are_asked_for():
     assert converted_per_channel(model, u, channel_dim=1) == {"0": (3, 1), "2": (3, 1)}
 
 
-def test_channels_pass_activations_that_learn():
+def test_channels_pass_learnable_activations():
     model = nn.Sequential(nn.Linear(4, 6), LEAF((5, 6), "silu"), AHAF((5, 6), "relu"), nn.ReLU())
     assert replace_activations(model, example_input=torch.randn(2, 5, 4), sharing="channel").kept == []
     assert model[3].p1.shape == (1, 6)
@@ -687,7 +687,7 @@ class Curves(nn.Module):
     ],
 )
 def test_every_registered_family(family, replaced, parameters, exact):
-    """Parameters are shared as the family usually does; what it cannot start as is kept."""
+    """Parameters are shared as is the family's default; functions without a form are kept."""
     u = torch.randn(3, 4)
     model = Curves()
     found = replace_activations(copy.deepcopy(model), family, example_input=u)
@@ -711,7 +711,7 @@ def test_the_error_of_a_start_is_measured():
 
 
 class Steep(Adaptive):
-    """A family of a user's own, not registered at first."""
+    """A custom family, at first unregistered."""
 
     family = "steep"
     usual_sharing = "channel"
@@ -722,7 +722,7 @@ class Steep(Adaptive):
         return (parameters[0] * u).clamp(-1, 1)
 
 
-def test_families_of_ones_own(monkeypatch):
+def test_custom_families(monkeypatch):
     for with_ in (Steep, "steep"):
         if with_ == "steep":
             monkeypatch.setitem(ACTIVATIONS, "steep", learnable(Steep, "hardtanh"))
@@ -737,7 +737,7 @@ def test_families_of_ones_own(monkeypatch):
 
 
 def test_modules_of_any_class():
-    """A class is called without arguments, a function with the shape and the name of what is replaced."""
+    """A class is called without arguments, a function with the shape and name of the replaced activation."""
     u, asked = torch.randn(3, 4), []
 
     def make(shape: tuple[int, ...], form: str) -> nn.Module:
@@ -798,7 +798,7 @@ def test_state_dtype_and_randomness_survive():
 
 
 def test_hooks_survive():
-    """Each activation that replaces a use of a module has its hooks; the handles remove them where it was."""
+    """Each activation that replaces a use of a module has its hooks; handles work for the one in its place."""
     seen: list[nn.Module] = []
     block = torchvision.models.resnet.BasicBlock(3, 3)
     handles = [
@@ -818,13 +818,13 @@ def test_hooks_survive():
             handle.remove()
 
 
-def test_parameters_lie_as_the_inputs_lie():
+def test_parameters_have_the_memory_format_of_the_inputs():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).to(memory_format=torch.channels_last)
     replace_activations(model, example_input=IMAGES.contiguous(memory_format=torch.channels_last))
     assert model[1].p1.stride() == (1, 120, 4)
 
 
-def test_who_counts_on_a_change_in_place_is_told():
+def test_models_that_rely_on_in_place_changes_are_warned():
     class Counting(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -843,7 +843,7 @@ def test_who_counts_on_a_change_in_place_is_told():
 
 
 @pytest.mark.parametrize("sharing", SHARING)
-def test_weights_return_to_a_model_converted_afresh(sharing):
+def test_weights_load_into_a_newly_converted_model(sharing):
     def converted() -> nn.Module:
         model = nn.Sequential(torchvision.models.resnet.BasicBlock(3, 3), Functional())
         replace_activations(model, example_input=IMAGES, sharing=sharing)
@@ -931,7 +931,7 @@ def test_trains_with_autocast_and_weight_decay(sharing, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_models(dtype):
-    """2^16 is infinite in float16, also where a float32 checkpoint is loaded; ReLU's form is ReLU all the same."""
+    """2^16 is infinite in float16, also from a float32 checkpoint, but ReLU's form still computes ReLU."""
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     original, u = copy.deepcopy(model), torch.randn(6, 4)
     u[0] = 0
@@ -947,7 +947,7 @@ def test_low_precision_models(dtype):
         assert all(p.grad.isfinite().all() for p in low.parameters())
 
 
-def test_a_zero_in_float16_is_no_reason_for_not_a_number():
+def test_a_zero_in_float16_does_not_give_nan():
     for layer in (LEAF((3,), "relu").half(), AHAF((3,), "relu").half()):
         u = torch.tensor([[0.0, -1.0, 2.0]], dtype=torch.float16, requires_grad=True)
         y = layer(u)
@@ -991,7 +991,7 @@ def test_outputs_of_every_kind():
     assert found.difference == (u - F.relu(u)).abs().max().clamp(min=(u - F.tanh(F.relu(u))).abs().max())
 
 
-def test_bad_arguments_are_told():
+def test_bad_arguments_are_explained():
     model, u = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(2, 4)
     with pytest.raises(
         ValueError, match="unknown family 'relu'; known: ahaf, leaf, affine, prelu, swish, rational, fneuron"
@@ -1028,7 +1028,7 @@ def test_bad_arguments_are_told():
     assert kept.reason == "its input has no channel dimension 3 after the batch"
 
 
-def test_needs_torch_numpy_numba_and_safetensors_alone():
+def test_needs_only_torch_numpy_numba_and_safetensors():
     code = """
 import sys
 others = ["snakemake", "pandas", "matplotlib", "seaborn", "scipy", "pydantic", "yaml", "torchvision", "tqdm", "PIL"]

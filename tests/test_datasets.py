@@ -21,7 +21,7 @@ from leaf.experiment.loading import differences, load
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """A directory where nothing has been fetched and no source but a named directory answers."""
+    """A directory without data sets, where every source fails except a given directory."""
     monkeypatch.chdir(tmp_path)
 
     def unreachable(*arguments):
@@ -105,7 +105,7 @@ def test_a_pickle_that_runs_code_is_refused(elsewhere):
     assert not (elsewhere / "pwned").exists()
 
 
-def test_loading_tells_what_is_wrong(tmp_path, data):
+def test_loading_reports_what_is_wrong(tmp_path, data):
     arrays = safetensors.numpy.load_file(dataset_file("fashion_mnist"))
     file = tmp_path / "fashion_mnist.safetensors"
 
@@ -138,7 +138,7 @@ FETCH = "import sys; from leaf.cli import main; main(['fetch', 'fashion_mnist', 
 
 
 def start_fetch(checkout, originals, **options):
-    """``leaf fetch`` in the background, by someone who is not above permissions."""
+    """Start ``leaf fetch`` in the background, as a user who is subject to permissions."""
     command = [sys.executable, "-c", FETCH, str(originals)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=checkout, preexec_fn=without_overriding_permissions, **pipes, **options)
@@ -182,8 +182,8 @@ def test_a_directory_that_cannot_be_written(originals, elsewhere):
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
-def test_originals_that_someone_is_still_copying(originals, elsewhere, share):
-    """Every format, cut off anywhere: passed over in a line, and nothing is left."""
+def test_originals_that_are_still_being_copied(originals, elsewhere, share):
+    """Truncated files of every format are passed over with one line, and no file remains."""
     mine = elsewhere / "mine"
     mine.mkdir()
     archive = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Which device a cell trains on. Slots on GPUs are locked files, so that they can be tested without a GPU."""
+"""The choice of a device. GPU slots are locked files, so that they can be tested without a GPU."""
 
 import signal
 import subprocess
@@ -34,7 +34,7 @@ def own_slots(tmp_path, monkeypatch):
 
 
 def holder(*gpus: str) -> tuple[subprocess.Popen[str], int]:
-    """A process that holds a slot, and at which GPU."""
+    """Start a process that holds a slot; return it and the GPU."""
     command = [sys.executable, "-c", HOLD, *gpus]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     return process, int(process.stdout.readline())
@@ -86,7 +86,7 @@ def test_a_link_in_a_slots_place_is_not_followed(tmp_path):
 
 
 def test_cells_that_share_a_gpu_without_the_multi_process_service_are_warned(tmp_path, monkeypatch):
-    """``torch.cuda`` is a stand-in here, so that it runs without a GPU."""
+    """Replaces ``torch.cuda``, so that it runs without a GPU."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: SimpleNamespace(uuid="GPU-a"))

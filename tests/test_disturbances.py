@@ -1,4 +1,4 @@
-"""Whatever happens to a layer between forward and backward, it gives the right gradient or one clear error.
+"""Disturbances of a layer between forward and backward give the correct gradient or one clear error.
 
 Each disturbance runs in a separate process, where a wrong address may corrupt the heap or end the process.
 """
@@ -40,7 +40,7 @@ def test_a_traced_layer_computes_from_its_inputs(family, pre_dispatch, pooled):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_relu_survives_float16(family):
-    """2^16, the slope inside its sigmoid, overflows there."""
+    """2^16, the slope in its sigmoid, overflows in float16."""
     layer = family((5,), "relu")
     made_in_half = family((5,), "relu", dtype=torch.float16)
     for module, dtype in itertools.product((layer, made_in_half), (torch.float16, torch.float32)):

@@ -1,4 +1,4 @@
-"""The site: it builds without a warning, links lead somewhere, nothing is remote, code runs, curves move."""
+"""The documentation: it builds without warnings, links are valid, nothing is remote, code runs, curves move."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The site with its notebooks as they are written, not run: `make docs` runs them."""
+    """The site without running its notebooks, which `make docs` does."""
     shutil.rmtree(PROJECT / "docs/generated", ignore_errors=True)  # made anew: a module may be gone
     directory = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-D", "nb_execution_mode=off"]
@@ -30,7 +30,7 @@ def site(tmp_path_factory):
 
 
 class Links(HTMLParser):
-    """What a page loads, what it links to, and what of it can be linked to."""
+    """Resources that a page loads, its links, and its anchors."""
 
     def __init__(self, page: Path) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def test_every_formula_is_there(site):
     assert "<mi>β</mi>" in reference and r"\beta" not in reference
 
 
-def test_names_are_told_as_they_are(site):
+def test_names_are_written_as_they_are(site):
     assert "<strong>with_</strong>" in (site / "generated/leaf.conversion.html").read_text(encoding="utf-8")
     page = (site / "generated/leaf.experiment.random_streams.html").read_text(encoding="utf-8")
     assert "shift_x,shift_y – int64" in re.sub("<[^>]+>", "", page)
@@ -94,8 +94,8 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_runs_as_it_stands(page):
-    """A page's blocks, in order, by themselves: what they need they import."""
+def test_code_runs_unchanged(page):
+    """Run a page's code blocks in order; they must import what they need."""
     names: dict[str, object] = {"__name__": page.stem}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
         exec(compile(block, page, "exec"), names)
@@ -103,7 +103,7 @@ def test_code_runs_as_it_stands(page):
 
 @contextmanager
 def browser(site: Path) -> Iterator[Page]:
-    """A page in Chromium; at the end nothing must have gone wrong in it, nor been asked of the network."""
+    """Open a page in Chromium; at the end it must have no errors and no network requests."""
     complaints: list[str] = []
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -134,14 +134,14 @@ def curve(page: Page, plot: str, which: str) -> np.ndarray:
 
 
 def units(page: Page, plot: str) -> tuple[float, float]:
-    """Where 0 lies in a picture, and how far above it 1 lies: told from the marks at its left side."""
+    """Position of 0 in a picture and distance to 1, from the tick marks on its left side."""
     marks = page.locator(f"#{plot} text[text-anchor=end]")
     at = {mark.text_content(): float(mark.get_attribute("y")) for mark in marks.all()}
     return at["0"] - 4, at["0"] - at["1"]  # letters stand 4 below their line
 
 
 def values(page: Page, plot: str, which: str) -> np.ndarray:
-    """The values of a curve, even inputs alone, evaluated at ``INPUTS``."""
+    """Values of a curve at ``INPUTS``."""
     zero, one = units(page, plot)
     points = curve(page, plot, which)
     left, right = points[0, 0], points[-1, 0]

@@ -1,4 +1,4 @@
-"""What only a GPU shows: its kernel, its recorded steps, training that goes on there. Without one all are skipped."""
+"""Tests that need a GPU: its kernel, captured steps, resumed training. They are skipped without one."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def test_pixels_become_the_same_numbers(gpu):
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "tf32-convolutions", "bfloat16"])
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_recorded_and_as_they_come_steps_give_the_same_bits(data, gpu, monkeypatch, cell, precision):
+def test_captured_and_eager_steps_give_the_same_bits(data, gpu, monkeypatch, cell, precision):
     recorded = trained(cell, data, gpu, precision)
     assert isinstance(recorded.take_step, RecordedStep)
     monkeypatch.setattr(training_module, "recorded", lambda step, *_: step)
@@ -69,8 +69,8 @@ def test_recorded_and_as_they_come_steps_give_the_same_bits(data, gpu, monkeypat
 
 
 @pytest.mark.parametrize("stopped_at", [1, 2, 3])
-def test_an_epoch_that_was_interrupted_goes_on_to_the_same_bits(data, gpu, tmp_path, stopped_at):
-    """Through a file, as a job's state goes."""
+def test_an_interrupted_epoch_resumes_to_the_same_bits(data, gpu, tmp_path, stopped_at):
+    """Saves and loads the state as a file, as a job does."""
     expected = trained(CELLS[2], data, gpu)
 
     class Stop(Exception):
@@ -94,7 +94,7 @@ def test_an_epoch_that_was_interrupted_goes_on_to_the_same_bits(data, gpu, tmp_p
 
 @pytest.mark.parametrize("entry", published("steps"), ids=lambda entry: published_cell(entry).name)
 def test_published_losses(data, gpu, entry):
-    """Of the first five minibatches, where dropout, which draws otherwise on a GPU, is off; to a GPU's rounding."""
+    """The first five minibatches without dropout, which differs on a GPU; equal up to rounding on a GPU."""
     training = Training(published_cell(entry), Settings(1, train_images=640), data(entry["dataset"], 640, 1), gpu)
     for layer in training.network:
         if isinstance(layer, torch.nn.Dropout | torch.nn.Dropout2d):

@@ -1,4 +1,4 @@
-"""Recorded training steps. A CUDA graph exists on a GPU alone (tests/test_gpu.py): here a stand-in takes its place."""
+"""Captured training steps. CUDA graphs need a GPU (tests/test_gpu.py); here a substitute replaces them."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def train(data, epochs: int = SETTINGS.epochs) -> Training:
 
 
 def assert_equal(training: Training, expected: Training) -> None:
-    """The same losses and accuracies, weights and places in every random stream, to the bit."""
+    """Check that losses, accuracies, weights and random streams are equal bit by bit."""
     seconds = {"train_seconds": 0.0}
     assert [vars(r) | seconds for r in training.records] == [vars(r) | seconds for r in expected.records]
     ours, theirs = training.state_dict(), expected.state_dict()
@@ -33,7 +33,7 @@ def assert_equal(training: Training, expected: Training) -> None:
 
 @pytest.fixture
 def expected(data) -> Training:
-    """The cell as it trains without records, with where it left dropout's stream."""
+    """The cell trained without captured steps, with the final state of dropout's stream."""
     training = train(data)
     streams = training.streams.state_dict()
     training.streams.state_dict = lambda: streams  # type: ignore[method-assign]
@@ -42,7 +42,7 @@ def expected(data) -> Training:
 
 @pytest.fixture
 def replays(monkeypatch, expected) -> list[int]:
-    """Let steps be recorded on a CPU; the number of images of every minibatch that is replayed."""
+    """Capture steps on a CPU; return the number of images of each replayed minibatch."""
     replayed = []
 
     def record(stream, step, inputs):
@@ -66,12 +66,12 @@ def replays(monkeypatch, expected) -> list[int]:
     return replayed
 
 
-def test_a_recorded_cell_is_the_same(data, replays, expected):
+def test_a_captured_cell_is_the_same(data, replays, expected):
     assert_equal(train(data), expected)
     assert replays == [64] * 5  # once to see that it gives the same, then in the second and third epoch
 
 
-def test_a_resumed_one_too_wherever_it_was_stopped(data, replays, expected):
+def test_a_captured_cell_resumes_from_anywhere(data, replays, expected):
     class Stop(Exception):
         pass
 
@@ -94,7 +94,7 @@ def test_a_resumed_one_too_wherever_it_was_stopped(data, replays, expected):
 
 
 @pytest.mark.parametrize("trouble", ["other numbers", "other draws", "an error"])
-def test_a_record_that_is_not_the_step_is_not_used(data, replays, expected, monkeypatch, trouble):
+def test_a_graph_that_differs_from_the_step_is_not_used(data, replays, expected, monkeypatch, trouble):
     record = graphs.record
 
     def troubled(stream, step, inputs):
@@ -119,7 +119,7 @@ def test_a_record_that_is_not_the_step_is_not_used(data, replays, expected, monk
     assert len(replays) == (trouble != "an error")
 
 
-def test_what_guests_do_is_not_recorded(data, replays):
+def test_guests_are_not_captured(data, replays):
     load_guests(["examples/my_activation.py"])
     try:
         cell = Cell("lenet5", "fashion_mnist", "mish", "classic", "adam", 42)

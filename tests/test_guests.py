@@ -1,4 +1,4 @@
-"""Guests: what users bring is trained, tabled and drawn as what is built in, and its versions are never mixed up."""
+"""Guests: user code is trained, tabulated and plotted like built-in code, and its versions are never mixed."""
 
 import json
 import re
@@ -32,7 +32,7 @@ SETTINGS = Settings(epochs=1, train_images=256, test_images=100)
 
 @pytest.fixture(autouse=True)
 def house():
-    """Nobody stays for the next test."""
+    """Unload all guests after each test."""
     yield
     dismiss_guests()
 
@@ -224,7 +224,7 @@ ACTIVATIONS["drawing"] = learnable(Drawing, "relu")
 
 
 def test_an_activation_that_draws_leaves_the_weights_as_they_are(project):
-    """Comparisons are paired: whatever an activation draws, weights and coming images are the base network's."""
+    """Comparisons are paired: if an activation draws random numbers, weights and images stay the same."""
     (project / "drawing.py").write_text(DRAWING)
     load_guests(["drawing.py"])
     found = {}
@@ -353,7 +353,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("source", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_guest_that_cannot_be(tmp_path, source, message):
+def test_invalid_guests(tmp_path, source, message):
     file = tmp_path / "guest.py"
     file.write_bytes(source if isinstance(source, bytes) else source.encode())
     before = {field: list(known) for field, known in CHOICES.items()}
@@ -440,6 +440,6 @@ DATASETS["mine"] = Dataset("Mine", (1, 8, 8), 2, {"train": 4, "test": 2}, dict.f
         ("return {'train_labels': np.zeros(4, np.uint8)}", "train_labels has SHA-256 df3f6198.*, not given"),
     ],
 )
-def test_a_data_set_that_cannot_be_had(project, read, message):
+def test_a_data_set_that_is_unavailable(project, read, message):
     (project / "mine.py").write_text(SET.replace("READ", read))
     assert re.search(message, told(["fetch", "mine", "--config", "{guests: [mine.py]}"]))

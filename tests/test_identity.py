@@ -1,4 +1,4 @@
-"""What makes a result: the job, ``leaf status``, ``leaf collect``, ``leaf prune`` and Snakemake agree on a change."""
+"""Identity of results: the job, ``leaf status``, ``collect``, ``prune`` and Snakemake agree on every change."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def train(cell: Cell, settings: Settings = SETTINGS, scale: str = "tiny", **opti
 
 
 def first_words(cell: Cell, settings: Settings, **options) -> str:
-    """What the job says until it starts to train."""
+    """Messages of the job before it starts to train."""
     said: list[str] = []
     with suppress(Killed, UserError):
         train(cell, settings, say=said.append, progress=stop, **options)
@@ -102,7 +102,7 @@ def change_data(patch: pytest.MonkeyPatch) -> None:
 
 
 def change_device(patch: pytest.MonkeyPatch) -> None:
-    """As if the cell had been trained on a GPU until now."""
+    """Pretend that the cell was trained on a GPU so far."""
     for scale in ("tiny", "early"):
         directory = CELL.directory(scale)
         state = torch.load(directory / "state.pt", weights_only=True)
@@ -131,7 +131,7 @@ def change_parent(patch: pytest.MonkeyPatch) -> None:
 
 
 class Change(NamedTuple):
-    """A change, and what must follow from it.
+    """A change and its required consequences.
 
     ``params`` tells whether Snakemake's parameters change: a new version of the code or of a data set trains nothing by
     itself, and a parent is an input file of the rule.
@@ -164,7 +164,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_everyone_agrees_on_a_change(project, monkeypatch, change):
+def test_all_commands_agree_on_a_change(project, monkeypatch, change):
     with guest_cell() as own:
         cell = {"plain": CELL, "guest": own, "patched": PATCHED}[change.cell]
         before = Identity.of(cell, "tiny", SETTINGS).to_json()
@@ -187,7 +187,7 @@ def test_everyone_agrees_on_a_change(project, monkeypatch, change):
         assert ("resumes after epoch 2" in said) == change.resumes
 
 
-def test_a_longer_scale_goes_on_from_what_status_says(project, monkeypatch):
+def test_a_longer_scale_resumes_where_status_says(project, monkeypatch):
     longer = replace(SETTINGS, epochs=4)
     for change, resumes in ((lambda patch: None, True), (change_data, False)):
         change(monkeypatch)

@@ -1,4 +1,4 @@
-"""Signals to a trainer: it writes its state within the minibatch, ends, and goes on from there to the same bits."""
+"""Signals to a trainer: it writes its state after the minibatch, ends, and resumes to the same bits."""
 
 import os
 import random

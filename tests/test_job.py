@@ -123,7 +123,7 @@ def test_killed_at_any_epoch_ends_as_if_undisturbed(empty_project):
     assert len(read_run(CELL.directory("tiny")).sessions) == 3  # the first had nothing to leave
 
 
-def test_whoever_resumes_computes_as_before(empty_project, monkeypatch):
+def test_a_resumed_cell_computes_as_before(empty_project, monkeypatch):
     with monkeypatch.context() as without_numba:
         without_numba.setattr(job, "kernel_for", lambda device: "plain")
         train(precision="bfloat16")
@@ -141,7 +141,7 @@ def test_whoever_resumes_computes_as_before(empty_project, monkeypatch):
     assert (run.execution.kernel, run.execution.precision) == ("plain", "bfloat16")
 
 
-def test_the_commit_is_the_codes_or_none(tmp_path, monkeypatch):
+def test_the_commit_is_that_of_the_code_or_none(tmp_path, monkeypatch):
     assert len(provenance.git().get("commit", "")) == (40 if (PROJECT / ".git").exists() else 0)
     for command in (
         ["init", "--quiet"],
@@ -152,7 +152,7 @@ def test_the_commit_is_the_codes_or_none(tmp_path, monkeypatch):
     assert provenance.git() == {}
 
 
-def test_every_device_that_a_cell_was_trained_on_is_told(empty_project, monkeypatch):
+def test_every_device_that_a_cell_was_trained_on_is_reported(empty_project, monkeypatch):
     for device, epoch in (("one", 2), ("another", 3), ("one", 4)):
         monkeypatch.setattr(job, "device_name", lambda _, device=device: f"CPU ({device})")
         with suppress(Killed):
@@ -162,7 +162,7 @@ def test_every_device_that_a_cell_was_trained_on_is_told(empty_project, monkeypa
     assert run.device == "CPU (one) and CPU (another)"
 
 
-def test_a_state_of_a_kernel_that_is_not_at_hand_is_kept_and_told(empty_project, monkeypatch):
+def test_a_state_of_an_unavailable_kernel_is_kept_and_reported(empty_project, monkeypatch):
     with pytest.raises(Killed):
         train(progress=kill_in_epoch(2))
     with monkeypatch.context() as without_numba:
@@ -199,7 +199,7 @@ def test_lost_or_edited_outputs_are_written_again_without_training(empty_project
     assert results() == expected
 
 
-def test_more_epochs_go_on_from_the_state(empty_project):
+def test_more_epochs_resume_from_the_state(empty_project):
     longer = Settings(epochs=5, train_images=256, test_images=100)
     train(settings=longer)
     expected = results()
@@ -211,13 +211,13 @@ def test_more_epochs_go_on_from_the_state(empty_project):
 
 
 def train_longer(cell=CELL, scale="longer", **options) -> list[str]:
-    """Two epochs more, at a scale of their own."""
+    """Two more epochs, as a separate scale."""
     said: list[str] = []
     train_cell(cell, scale, Settings(5, train_images=256, test_images=100), "cpu", 1, say=said.append, **options)
     return said
 
 
-def test_a_longer_scale_goes_on_from_the_state_of_the_shorter(empty_project):
+def test_a_longer_scale_resumes_from_the_state_of_the_shorter(empty_project):
     cell = Cell("kerasnet", "fashion_mnist", "leaf-silu", "dspt-p24sl", "adam", 42)  # with dropout
     train(cell)
     before = {file: file.read_bytes() for file in cell.directory("tiny").iterdir()}
@@ -293,7 +293,7 @@ def test_a_cell_has_one_trainer_at_a_time(empty_project):
 
 
 def test_divergence_is_a_result(empty_project, monkeypatch):
-    """Images that become NaN in the second epoch (made up) stand for a loss that does."""
+    """Images are set to NaN in the second epoch to simulate divergence."""
     calls = 0
 
     def poisoned(pixels, dtype):
@@ -314,7 +314,7 @@ def test_divergence_is_a_result(empty_project, monkeypatch):
     assert train() == [f"{CELL.name}: outputs are current, kept"]
 
 
-def test_a_gpu_that_is_not_there(empty_project):
+def test_a_missing_gpu(empty_project):
     if torch.cuda.is_available():
         pytest.skip("there is one")
     with pytest.raises(UserError, match="cuda is demanded, but torch finds no GPU"):
@@ -338,7 +338,7 @@ def test_states_are_written_as_often_as_the_configuration_or_the_command_line_sa
 
 
 def test_command_line_and_its_start(empty_project, monkeypatch):
-    """The process that trains doesn't load what only tables and figures need, and stays small."""
+    """The training process does not import what only tables and figures need, and uses little memory."""
     code = (
         "import sys; from leaf.cli import main; main(sys.argv[1:]);"
         "print(sorted({'pandas', 'matplotlib', 'snakemake', 'torchvision'} & set(sys.modules)))"

@@ -35,7 +35,7 @@ def formula(layer: Adaptive, u: torch.Tensor, p: list[torch.Tensor]) -> torch.Te
 
 
 def gradients(layer: Adaptive, u: torch.Tensor, pooled: bool = False) -> list[torch.Tensor]:
-    """The output, and what a loss with fixed random weights sends back to the input and every parameter."""
+    """The output, and the gradients of the input and all parameters for a loss with fixed random weights."""
     u = u.detach().clone().requires_grad_()
     layer.zero_grad()
     y = layer(u, pooled)
@@ -60,7 +60,7 @@ def inputs(shape: tuple[int, ...], batch: int = 9, channels_last: bool = False) 
     return u.contiguous(memory_format=torch.channels_last) if channels_last else u
 
 
-def test_there_is_a_fast_kernel_and_it_is_used():
+def test_the_fast_kernel_is_available_and_used():
     assert kernel_for(torch.device("cpu")) == "numba"
     assert kernel_for(torch.device("cpu"), torch.float64) == "plain"
     layer, u = LEAF((4,), "silu"), torch.randn(2, 4)
@@ -112,7 +112,7 @@ def test_pooled_against_float64(family, shape, channels_last):
 
 
 def test_sigmoid_is_exact_to_a_few_units_in_the_last_place():
-    """LEAF as sigmoid is the gate alone; from where it leaves float32 to where it is 1."""
+    """LEAF as sigmoid is only the gate; from its underflow in float32 to 1."""
     u = torch.linspace(-87, 30, 1_000_001)[:, None]
     y = LEAF((1,), "sigmoid")(u).double()
     true = torch.sigmoid(u.double())
@@ -121,7 +121,7 @@ def test_sigmoid_is_exact_to_a_few_units_in_the_last_place():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pooling_chooses_as_torch_does(seed):
-    """The first of equals, as between the zeros of a ReLU, and not-a-number before all."""
+    """The first of equal values, such as the zeros of a ReLU, and NaN before all others."""
     u = torch.randn(1, 8, 6, 6, generator=torch.Generator().manual_seed(seed)).round()
     u[0, :, 0, 0], u[0, :, 3, 3] = math.nan, math.nan
     u = u.contiguous(memory_format=torch.channels_last)
@@ -171,7 +171,7 @@ def test_computes_what_is_needed_and_no_more(needed, pooled):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_parameters_lie_as_the_inputs_lie(family):
+def test_parameters_have_the_memory_format_of_the_inputs(family):
     layer = layer_of(family, (4, 5, 6))
     plain = {name: parameter.clone() for name, parameter in layer.state_dict().items()}
     u = inputs((4, 5, 6), channels_last=True)
@@ -256,8 +256,8 @@ def test_importing_leaf_imports_no_compiler():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_where_triton_cannot_launch_anything_a_gpu_takes_the_formula():
-    """It finds no driver here; no C compiler and no place to write look the same from outside."""
+def test_without_a_working_triton_a_gpu_uses_the_formula():
+    """Triton finds no driver here; a missing C compiler or cache directory has the same effect."""
     assert kernel_for(torch.device("cuda")) == "plain"
 
 
@@ -306,8 +306,8 @@ def test_pooled_outputs_are_as_their_inputs_whatever_torch_makes_by_default():
     assert found.dtype is torch.float32 and torch.equal(found, expected)
 
 
-def test_what_the_fast_kernel_is_not_for_goes_to_the_reference():
-    """It works on bare addresses: another dtype, shape or place of a parameter must not reach it."""
+def test_inputs_that_the_fast_kernel_does_not_support_use_the_reference():
+    """The kernel uses raw addresses, so that other dtypes, shapes or devices of parameters must not reach it."""
     layer, u = layer_of(LEAF, (6,)), inputs((6,))
     expected = layer(u)
     torch.testing.assert_close(layer.to(torch.bfloat16)(u), expected, rtol=0.05, atol=0.05)

@@ -1,4 +1,4 @@
-"""The library as others import it: alone, with its errors public."""
+"""The library as an import: without the experiment, and with public errors."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import leaf
 pytestmark = pytest.mark.slow
 
 
-def test_import_leaf_imports_the_library_alone():
+def test_import_leaf_imports_only_the_library():
     code = (
         "import sys, leaf\n"
         "above = ('leaf.experiment', 'leaf.analysis', 'leaf.cli', 'yaml', 'pandas', 'jsonschema')\n"
@@ -21,7 +21,7 @@ def test_import_leaf_imports_the_library_alone():
     assert found.stdout.split("\n")[:2] == ["[]", "LeNet-5"]
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_exists():
     assert [name for name in leaf.__all__ if not hasattr(leaf, name)] == []
     with pytest.raises(AttributeError, match="'leaf' has no attribute 'build_netwrok'"):
         _ = leaf.build_netwrok

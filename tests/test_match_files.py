@@ -56,7 +56,7 @@ def test_files_name_the_functions_and_those_without_names_are_read(files):
         np.testing.assert_array_equal(values, matches(before)[name])
 
 
-def test_another_order_and_a_function_more(files, monkeypatch):
+def test_another_order_and_an_additional_function(files, monkeypatch):
     found = matches(read_records(files))
     stored(files, "linear sigmoid tanh silu relu")
     for name, values in matches(read_records(files)).items():

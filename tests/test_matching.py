@@ -21,7 +21,7 @@ def curves_of(form: str, units: int = 4) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", LEAF.forms)
-def test_initial_forms_are_told(form):
+def test_initial_functions_are_recognized(form):
     matches = match(curves_of(form), INPUTS, NORMAL)
     assert {FUNCTIONS[place] for place in matches.function} == {form}
     assert matches.residual.max() < 0.02
@@ -29,7 +29,7 @@ def test_initial_forms_are_told(form):
 
 @pytest.mark.parametrize("form", [*BASE_FUNCTIONS, "linear"])
 @pytest.mark.parametrize(("inner", "outer"), [(0.5, 3.0), (-1.7, 0.2), (4.0, -2.0)])
-def test_scaled_and_mirrored_functions_are_told(form, inner, outer):
+def test_scaled_and_mirrored_functions_are_recognized(form, inner, outer):
     u = torch.from_numpy(inner * INPUTS)
     curve = outer * (u if form == "linear" else BASE_FUNCTIONS[form]()(u)).numpy()[None]
     found = match(curve, INPUTS, NORMAL)
@@ -38,7 +38,7 @@ def test_scaled_and_mirrored_functions_are_told(form, inner, outer):
 
 
 def test_only_where_the_inputs_are():
-    """A curve that is tanh where inputs are and anything elsewhere is tanh; seen closely enough it is a line."""
+    """A curve that equals tanh only where inputs occur matches tanh; on a small enough range it is a line."""
     curve = np.where(np.abs(INPUTS) < 6, np.tanh(INPUTS), 50.0)[None]
     near = np.where(np.abs(INPUTS) < 6, 1.0, 0.0)
     assert FUNCTIONS[match(curve, INPUTS, near).function[0]] == "tanh"
@@ -72,7 +72,7 @@ def test_summary():
     ("offset", "shift", "told_by"), [(0.0, 0.0, FREEDOMS), (0.7, 0.0, FREEDOMS[1:]), (0.7, 1.5, FREEDOMS[2:])]
 )
 def test_a_freedom_of_the_match_takes_its_part_away(offset, shift, told_by):
-    """A SiLU with an offset and a shift is like SiLU for a match that has these freedoms, and for no other."""
+    """A SiLU with an offset and a shift matches SiLU only if the match allows both."""
     u = torch.from_numpy(INPUTS)
     curve = (1.4 * torch.nn.functional.silu(1.1 * (u - shift)) + offset).numpy()[None]
     for freedom in FREEDOMS:

@@ -30,7 +30,7 @@ def random(*shape: int, seed: int = 1, **options) -> torch.Tensor:
 
 
 def moved(layer: Adaptive) -> Adaptive:
-    """The layer, its parameters moved off their initial values."""
+    """The layer with other than initial parameters."""
     with torch.no_grad():
         for seed, parameter in enumerate(layer.parameters()):
             parameter += 0.3 * random(*parameter.shape, seed=seed).to(parameter)
@@ -101,7 +101,7 @@ def test_factory_arguments(family, options):
 
 
 @pytest.mark.parametrize("shape", [5, (5,), [5], torch.Size([5]), np.int64(5), (np.int64(5),)], ids=repr)
-def test_shapes_that_are_taken(shape):
+def test_accepted_shapes(shape):
     layer = LEAF(shape, "tanh")
     assert layer.shape == (5,) and layer.p1.shape == (5,) and "shape=(5,)" in repr(layer)
 
@@ -131,7 +131,7 @@ def test_shapes_that_are_taken(shape):
         (((3,), "tanh", "element", 1, "cpu", torch.complex64), TypeError, "floating point, not torch.complex64"),
     ],
 )
-def test_arguments_that_are_refused(arguments, error, message):
+def test_rejected_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         LEAF(*arguments)
 
@@ -173,7 +173,7 @@ def test_the_channel_is_a_dimension_of_the_input(family, shape, dim, size, param
 
 @every_module
 @pytest.mark.parametrize("size", [(), (7,), (2, 7), (2, 3, 5), (2, 3, 9, 4), (2, 3, 4, 5, 6)])
-def test_a_layer_takes_any_shape(family, size):
+def test_a_layer_accepts_any_shape(family, size):
     check(moved(family(SHAPE, "silu", "layer")), random(*size), ())
 
 
@@ -192,7 +192,7 @@ def test_a_layer_takes_any_shape(family, size):
         ),
     ],
 )
-def test_sizes_that_are_refused(layer, size, message):
+def test_rejected_sizes(layer, size, message):
     with pytest.raises(RuntimeError, match=message):
         layer(torch.zeros(size))
 
@@ -206,7 +206,7 @@ def test_pooling_is_for_images():
 @pytest.mark.filterwarnings("ignore:.*prototype stage", "ignore:.*beta state")
 @every_sharing
 @pytest.mark.parametrize("family", [LEAF, AHAF, Swish, ACTIVATIONS["prelu"].layer])
-def test_inputs_that_are_refused(family, options):
+def test_rejected_inputs(family, options):
     layer = family((4,), "relu" if "relu" in family.forms else "silu", **options)
     name, u = family.__name__, torch.ones(2, 4)
     for wrong, what in [
@@ -340,7 +340,7 @@ def test_derivatives(family, options):
 
 
 def test_one_sample_without_a_batch():
-    """Its channels are where those of a batch's samples are, also where another dimension has the same size."""
+    """The channel dimension is that of batched samples, also if another dimension has the same size."""
     layer = LEAF((4, 6, 4), "tanh", "channel", -1, dtype=torch.float64)
     with torch.no_grad():
         layer.p1.add_(torch.linspace(0, 1, 4, dtype=torch.float64).view_as(layer.p1))

@@ -33,7 +33,7 @@ def seeded(cell: Cell) -> Network:
 
 
 def weights_digest(network: Network) -> str:
-    """SHA-256 of all parameters but the activations', as the published numbers have it."""
+    """SHA-256 of all parameters except those of activations, as in the published numbers."""
     activation = {id(parameter) for layer in network.activations for parameter in layer.parameters()}
     digest = hashlib.sha256()
     for parameter in network.parameters():
@@ -60,8 +60,8 @@ def kinds(network: Network) -> list[str]:
     [{"kernel_size": 2}, {"kernel_size": (2, 2), "stride": 2}, {"kernel_size": 3, "stride": 2, "padding": 1},
      {"kernel_size": 2, "stride": 1}, {"kernel_size": 2, "ceil_mode": True}, {"kernel_size": 2, "dilation": 2}],
 )  # fmt: skip
-def test_pooling_is_what_the_network_says(pooling):
-    """A learnable activation does usual pooling itself, and leaves any other alone."""
+def test_pooling_is_that_of_the_network(pooling):
+    """Learnable activations include the usual 2×2 max-pooling, and no other pooling."""
     network = Network((3, 7, 7), "leaf-silu")
     network.activation1, network.pool1 = LEAF((3, 7, 7), "silu"), nn.MaxPool2d(**pooling)
     images = torch.randn(2, 3, 7, 7).contiguous(memory_format=torch.channels_last)
@@ -96,7 +96,7 @@ def test_shapes_biases_and_dropout_rates():
 
 @pytest.mark.parametrize("activation", ["tanh", "ahaf-silu", "leaf-tanh"])
 @pytest.mark.parametrize(("network", "dataset"), COUNTS)
-def test_activations_see_the_shape_they_were_made_for(network, dataset, activation):
+def test_activations_get_inputs_of_their_shape(network, dataset, activation):
     net = build_network(network, dataset, activation)
     assert len(net.activations) == {"lenet5": 3, "kerasnet": 5}[network]
     assert net(torch.zeros(2, *DATASETS[dataset].image_shape)).shape == (2, 10)
@@ -122,7 +122,7 @@ def test_a_part_of_a_network_is_its_layers_in_a_row():
     torch.testing.assert_close(network[-2:](features(images)), network(images))
 
 
-def test_unknown_names_are_told():
+def test_unknown_names_are_reported():
     with pytest.raises(UserError, match=r"unknown network 'lenet'.*known: lenet5, kerasnet"):
         build_network("lenet", "cifar10", "relu")
     with pytest.raises(UserError, match=r"unknown activation 'leaf-rleu'.*did you mean 'leaf-relu'"):

@@ -1,4 +1,4 @@
-"""LEAF's rivals against torch's own modules and their formulas in float64, and as cells like any other."""
+"""Other learnable activations against torch's modules and their formulas in float64, and as cells."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_values_and_gradients(name, channels_last, dtype, tolerance):
         torch.testing.assert_close(ours.grad.double(), true.grad, rtol=tolerance, atol=10 * tolerance)
 
 
-def test_they_start_as_their_sources_have_it():
+def test_initial_values_are_those_of_the_sources():
     u = torch.linspace(-3, 3, 5 * 72).view(5, *SHAPE)
     torch.testing.assert_close(ACTIVATIONS["prelu"].build(SHAPE)(u), nn.PReLU(3)(u))
     torch.testing.assert_close(ACTIVATIONS["swish"].build(SHAPE)(u), nn.SiLU()(u))

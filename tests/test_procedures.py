@@ -1,4 +1,4 @@
-"""Training procedures in anyone's own loop: parameter groups, and two stages for every minibatch."""
+"""Training procedures in custom loops: parameter groups, and two stages per minibatch."""
 
 import copy
 
@@ -25,7 +25,7 @@ def small_model() -> nn.Module:
 
 
 def settings(model: nn.Module, groups: list[dict]) -> dict[str, tuple]:
-    """For the name of each parameter its learning rate and weight decay."""
+    """Learning rate and weight decay by parameter name."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     found = [(names[p], (group["lr"], group.get("weight_decay"))) for group in groups for p in group["params"]]
     assert len(found) == len(dict(found)), "no parameter twice"
@@ -53,7 +53,7 @@ def test_parameter_groups():
     assert sorted(activations) == ["1.p1", "1.p2", "1.p3", "1.p4", "4.beta", "4.gamma"]
     assert sorted([*activations, *others]) == sorted(name for name, _ in model.named_parameters())
     assert len(leaf.parameter_groups(nn.Linear(3, 3), 0.5)) == 1
-    with pytest.raises(ValueError, match="no parameters of 'weights'; there are: all, activations, others"):
+    with pytest.raises(ValueError, match="of: unknown value 'weights'; known: all, activations, others"):
         leaf.parameter_groups(model, 0.5, of="weights")
 
 
@@ -66,7 +66,7 @@ class Doubled(nn.Module):
         return 2 * values + self.offset
 
 
-def test_what_is_slow_stays_slow_when_pruned_or_parametrized():
+def test_slow_parameters_stay_slow_when_pruned_or_parametrized():
     model = small_model()
     prune.l1_unstructured(model[1], "p2", amount=2)
     prune.l1_unstructured(model[1], "p1", amount=2)
@@ -84,7 +84,7 @@ def test_what_is_slow_stays_slow_when_pruned_or_parametrized():
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_they_are_the_papers_p24sl(optimizer):
+def test_groups_equal_the_papers_p24sl(optimizer):
     network = leaf.LeNet5(activation="leaf-tanh")
     (stage,) = training_stages(network, "p24sl", optimizer)
     published = settings(network, stage.optimizer.param_groups)
@@ -102,7 +102,7 @@ def test_they_are_the_papers_p24sl(optimizer):
     [torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop, torch.optim.SGD, torch.optim.Adagrad],
 )
 def test_groups_are_for_any_optimizer(optimizer):
-    """Weight decay of the optimizer's own leaves activation parameters alone: without a gradient they stay."""
+    """The optimizer's weight decay does not change activation parameters without a gradient."""
     model = small_model()
     before = copy.deepcopy(model.state_dict())
     step = optimizer(leaf.parameter_groups(model, learning_rate=0.1), weight_decay=0.1)
@@ -113,7 +113,7 @@ def test_groups_are_for_any_optimizer(optimizer):
 
 
 def test_two_stages_by_hand():
-    """First the activations go down the gradient; then the others go down that of the loss as it is by then."""
+    """First a gradient step of the activations; then one of the others, with the gradient of the new loss."""
     model = small_model()[:2]
     u, rate = torch.randn(6, 4), 0.1
     by_hand = copy.deepcopy(model)
@@ -134,7 +134,7 @@ def test_two_stages_by_hand():
 
 
 def test_two_stages_as_the_papers():
-    """The bits that the grid's own DSPT gives."""
+    """Bitwise equal to DSPT in the grid."""
     torch.manual_seed(3)
     grid = leaf.LeNet5(activation="leaf-tanh")
     own = copy.deepcopy(grid)
@@ -150,7 +150,7 @@ def test_two_stages_as_the_papers():
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), grid.parameters(), strict=True))
 
 
-def test_what_is_frozen_stays_frozen():
+def test_frozen_parameters_stay_frozen():
     model = small_model()
     model[0].requires_grad_(False)
     model[1].p3.requires_grad_(False)

@@ -32,7 +32,7 @@ def same(found, expected):
 
 
 def ends_well(code: str, *arguments: str, **environment: str) -> str:
-    """What a program prints, which must end by itself and without an error."""
+    """Output of a program, which must terminate without an error."""
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM + code, *arguments],
         capture_output=True, text=True, timeout=240, env={**os.environ, **environment}, check=False,
@@ -110,7 +110,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_two_processes_train_shared_parameters(method, tmp_path):
-    """Hogwild: both change the same memory without a lock."""
+    """Hogwild: both processes modify the same memory without a lock."""
     if not hasattr(os, "fork") and method == "fork":
         pytest.skip("processes are not forked here")
     program = tmp_path / "hogwild.py"
@@ -164,7 +164,7 @@ print("same")
 
 
 def test_on_macos_it_starts_no_threads():
-    """Since it cannot be tried here: numba loads no threading layer where the platform is called darwin."""
+    """Simulates macOS: numba loads no threading layer if the platform is named darwin."""
     code = """
 import numba
 sys.platform = "darwin"

@@ -1,4 +1,4 @@
-"""The profiles, and what a cell's job asks for. What they do on a real SLURM: `make test-slurm`."""
+"""The profiles, and the resources that a cell's job requests. `make test-slurm` tests them on a real SLURM."""
 
 import csv
 import re
@@ -19,7 +19,7 @@ PROFILES = {file.parent.name: yaml.safe_load(file.read_text()) for file in PROJE
 PAPER = SCALES["paper"].settings
 
 
-def test_what_holds_everywhere_is_in_every_profile():
+def test_every_profile_has_the_common_settings():
     assert set(PROFILES) == {"default", "gpu", "slurm"}
     everywhere = {key: value for key, value in PROFILES["default"].items() if key != "cores"}
     for name, profile in PROFILES.items():
@@ -27,7 +27,7 @@ def test_what_holds_everywhere_is_in_every_profile():
 
 
 def test_retries_are_for_clusters_alone():
-    """Elsewhere a job that fails would fail again, and in a rule they would count within a dying job too."""
+    """Elsewhere a failed job would fail again; in the rule, retries would also count inside a killed job."""
     assert PROFILES["slurm"]["retries"] >= 10
     assert not any("retries" in PROFILES[name] for name in ("default", "gpu"))
     assert not any("retries" in file.read_text() for file in PROJECT.glob("workflow/rules/*.smk"))
@@ -41,7 +41,7 @@ def test_only_training_leaves_the_machine_that_snakemake_runs_on():
 
 
 @pytest.mark.parametrize("profile", ["gpu", "slurm"])
-def test_jobs_ask_for_what_they_need(profile):
+def test_jobs_request_what_they_need(profile):
     command = ["snakemake", "-n", "--workflow-profile", f"profiles/{profile}", "--config", "scale=paper"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -51,7 +51,7 @@ def test_jobs_ask_for_what_they_need(profile):
     assert len({re.search(r"runtime=\d+", job)[0] for job in jobs}) == 8  # two networks, data sets, numbers of stages
 
 
-def test_the_time_that_is_asked_for_is_enough_for_what_was_trained():
+def test_the_requested_time_suffices_for_trained_cells():
     with (PROJECT / "reports/shipped/cells.csv").open(newline="") as file:
         trained = [row for row in csv.DictReader(file) if row["best_accuracy"]]
     assert len(trained) >= 10
@@ -59,7 +59,7 @@ def test_the_time_that_is_asked_for_is_enough_for_what_was_trained():
         assert float(row["seconds_per_epoch"]) * int(row["epochs"]) < 60 * minutes(Cell.parse(row["cell"]), PAPER)
 
 
-def test_the_time_that_is_asked_for_follows_the_work():
+def test_the_requested_time_is_proportional_to_the_work():
     cell = Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42)
     # 100 epochs of 60 thousand images at 0.36 s, and of 10 thousand tested at 0.35 of it, five times, and ten minutes
     assert minutes(cell, PAPER) == 10 + round(5 * 100 * (60 + 0.35 * 10) * 0.36 / 60)

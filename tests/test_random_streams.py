@@ -1,4 +1,4 @@
-"""Random streams and augmentation: the published minibatches bit for bit, and torchvision's own transforms."""
+"""Random streams and augmentation against the published minibatches, bit by bit, and torchvision's transforms."""
 
 import hashlib
 
@@ -94,7 +94,7 @@ def test_pixels_as_torchvision_scales_them(data):
 
 
 def test_one_stream_does_not_shift_another():
-    """The images of later epochs don't depend on what dropout or anyone else draws from the default generator."""
+    """Later images do not depend on draws from the default generator, by dropout or other code."""
     entry = {"network": "kerasnet", "dataset": "cifar10", "seed": 42}
     undisturbed, disturbed = streams(entry), streams(entry)
     expected = [undisturbed.next_loader_seed() for _ in range(3)]
@@ -111,7 +111,7 @@ def test_dropout_is_seeded_apart_from_the_weights():
     assert torch.equal(found, torch.rand(5, generator=torch.Generator().manual_seed(42 + 2**31)))
 
 
-def test_streams_go_on_from_a_state():
+def test_streams_resume_from_a_state():
     entry = {"network": "lenet5", "dataset": "fashion_mnist", "seed": 42}
     first = streams(entry)
     first.next_loader_seed()

@@ -1,4 +1,4 @@
-"""The recurrent guest: a GRU against torch's own, LEAF in its place, and the paper's claim about it."""
+"""The recurrent guest: a GRU against torch's, LEAF in its gates, and the paper's claim about it."""
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ def gru():
     dismiss_guests()
 
 
-def test_the_plain_one_is_torchs_own():
+def test_without_leaf_it_equals_torchs_gru():
     network = build_network("gru", "fashion_mnist", "tanh").double()
     torchs = torch.nn.GRU(28, 128, batch_first=True).double()
     recurrence = network.recurrence
@@ -47,7 +47,7 @@ def test_the_plain_one_is_torchs_own():
 @pytest.mark.parametrize(
     ("activation", "places"), [("leaf-tanh", ["candidate"]), ("leaf-sigmoid", ["reset", "update"])]
 )
-def test_leaf_takes_the_place_of_the_function_of_its_form(activation, places):
+def test_leaf_replaces_the_function_of_its_form(activation, places):
     built = {}
     for name in ("tanh", activation):
         network, _ = initial_network(7, lambda name=name: build_network("gru", "fashion_mnist", name), (128, 1, 28, 28))
@@ -62,7 +62,7 @@ def test_leaf_takes_the_place_of_the_function_of_its_form(activation, places):
     torch.testing.assert_close(ours(images), plain(images), rtol=1e-4, atol=1e-5)
 
 
-def test_a_cell_of_it(empty_project):
+def test_a_recurrent_cell(empty_project):
     cell = Cell("gru", "fashion_mnist", "leaf-sigmoid", "dspt-p24sl", "adam", 42)
     settings = Settings(epochs=1, train_images=256, test_images=100)
     train_cell(cell, "tiny", settings, "cpu", threads=1, say=lambda line: None)
@@ -86,7 +86,7 @@ def test_the_example_asks_for_what_the_claim_needs():
 
 
 def records(tanh: float, sigmoid: float, seeds=SEEDS) -> Records:
-    """Made-up cells: plain ones of 80%, and LEAF that differs by so many points, a little more or less by seed."""
+    """Synthetic cells: baselines of 80%, and LEAF that differs by some points, slightly depending on the seed."""
     rows = []
     for seed in seeds:
         for activation, points in (("tanh", 0), ("sigmoid", 0), ("leaf-tanh", tanh), ("leaf-sigmoid", sigmoid)):

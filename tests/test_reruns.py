@@ -1,4 +1,4 @@
-"""Every command line of docs/reruns.md, with the jobs that the real Snakemake would have of it."""
+"""Every command line in docs/reruns.md, with the jobs that Snakemake plans for it."""
 
 import json
 import re
@@ -63,7 +63,7 @@ NEW_SEED = {cell(one.activation, one.network, 43) for one in ALL}
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory) -> Copy:
-    """A project with cells of every kind, trained for real without Snakemake; one diverged of images made up as NaN."""
+    """A project with real cells of every kind, trained without Snakemake; one diverged because its images are NaN."""
     copy = Copy(tmp_path_factory.mktemp("reruns"), SMALL)
     config = {**yaml.safe_load((PROJECT / "config.yaml").read_text()), **yaml.safe_load(SMALL)}
     (copy.directory / "config.yaml").write_text(yaml.safe_dump(config))
@@ -80,7 +80,7 @@ def finished(data, tmp_path_factory) -> Copy:
 
 @pytest.fixture
 def project(finished, tmp_path, monkeypatch):
-    """The same in its own directory, put back when the test is over."""
+    """The same project as working directory, restored after the test."""
     shutil.copytree(finished.directory / "results", tmp_path / "results")
     monkeypatch.chdir(finished.directory)
     monkeypatch.setattr("leaf.experiment.config.CONFIG", finished.directory / "config.yaml")
@@ -90,7 +90,7 @@ def project(finished, tmp_path, monkeypatch):
 
 
 def documented() -> dict[str, tuple[list[str], dict[str, dict]]]:
-    """By heading of the page, its shell commands and the configuration files that they name."""
+    """Shell commands of the page by heading, with the configuration files that they name."""
     found = {}
     for section in (PROJECT / "docs/reruns.md").read_text().split("\n## ")[1:]:
         files = re.findall(r"file `(\w+\.yaml)`[^`]*```yaml\n(.*?)```", section, re.S)
@@ -100,14 +100,14 @@ def documented() -> dict[str, tuple[list[str], dict[str, dict]]]:
 
 
 def leaf(command: str, capsys) -> list[str]:
-    """The lines that a command of ours prints."""
+    """Lines printed by a ``leaf`` command."""
     capsys.readouterr()
     main(shlex.split(command)[1:])
     return capsys.readouterr().out.splitlines()
 
 
 def dry_run(project: Copy, line: str, capsys) -> tuple[set[Cell], dict[str, int], str]:
-    """Do what a command line says, but for Snakemake's jobs.
+    """Run a command line, except for Snakemake's jobs.
 
     Returns:
         The cells that would train, the number of jobs by rule, and all that Snakemake said.

@@ -1,4 +1,4 @@
-"""The shipped results: whole, told what made them, and nothing but what the analysis makes of their records."""
+"""The shipped results: complete, with provenance, and equal to the analysis of their records."""
 
 import re
 import shutil
@@ -37,7 +37,7 @@ def shown_figures() -> set[str]:
 
 
 def files(directory):
-    """What is in git of the shipped results: all but most of the figures."""
+    """Shipped results that are in git: everything except most figures."""
     found = {str(file.relative_to(directory)): file for file in directory.rglob("*") if file.is_file()}
     return {name: file.read_bytes() for name, file in found.items() if not name.startswith("figures/")}
 
@@ -179,7 +179,7 @@ def test_under_p24sl_p2_and_p4_hardly_move():
     assert float(high.replace(",", "")) == pytest.approx(max(ratios), rel=0.01)
 
 
-def test_every_cell_tells_what_made_it():
+def test_every_cell_names_what_made_it():
     records = read_records(SHIPPED)
     trained = records.cells[records.cells["status"] != "missing"]
     assert len(trained) >= 46 and set(trained["status"]) <= {"done", "diverged"}
@@ -197,6 +197,6 @@ def test_every_cell_tells_what_made_it():
         assert f"{cell['cell']}" in records.forms
 
 
-def test_they_are_small():
+def test_shipped_results_are_small():
     shown = sum((SHIPPED / name).stat().st_size for name in shown_figures())
     assert shown + sum(map(len, files(SHIPPED).values())) < 8e6

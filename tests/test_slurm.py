@@ -1,4 +1,4 @@
-"""That `make test-slurm` would see a wrong result: its comparison, on real results that were altered."""
+"""The comparison in `make test-slurm` detects wrong results: real results with modifications."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ ALTERATIONS = {
 
 @pytest.fixture
 def trees(trained, tmp_path) -> tuple[Path, Path]:
-    """Those results twice: a run's, and what is expected."""
+    """The results twice: as those of a run, and as the expected ones."""
     return shutil.copytree(trained, tmp_path / "results"), shutil.copytree(trained, tmp_path / "undisturbed")
 
 
@@ -74,7 +74,7 @@ def test_equal_results(trees):
 
 @pytest.mark.parametrize(("file", "alter"), ALTERATIONS.items(), ids=ALTERATIONS)
 def test_a_wrong_result(trees, file, alter):
-    """As of a training that went otherwise: whole, and sealed."""
+    """Results of another training: complete and sealed."""
     directory = trees[0] / OTHER.name
     alter(directory)
     write_run(directory, Run.from_json(json.loads((directory / "run.json").read_text())))
@@ -99,5 +99,5 @@ def test_a_changed_byte(trees):
     assert line.startswith(f"{CELL.name}: {file} is not the file that the run wrote")
 
 
-def test_a_cell_that_nobody_asked_for(trees):
+def test_an_unexpected_cell(trees):
     assert differences(*trees, names(CELL)) == [f"{OTHER.name}: nobody asked for it"]

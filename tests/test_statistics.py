@@ -32,7 +32,7 @@ def rows(activation, procedure, accuracies, dataset="cifar10", optimizer="adam",
 
 
 def records(*variants) -> Records:
-    """Made-up cells: what is computed of them is known."""
+    """Synthetic cells with known statistics."""
     cells = pd.DataFrame([row for variant in variants for row in variant]).reindex(columns=COLUMNS)
     return Records(cells, pd.DataFrame(), {})
 

@@ -1,4 +1,4 @@
-"""How far the grid is, as files tell it: real training, really ended, and hand-made words of other machines."""
+"""Status of the grid from files: of real training that was ended, and with synthetic files of other machines."""
 
 import errno
 import json
@@ -83,7 +83,7 @@ def test_a_signal(empty_project):
     assert status()[0] == "done" and not (DIRECTORY / "status.json").exists()
 
 
-def test_failures_tell_their_reason(empty_project):
+def test_failures_report_their_reason(empty_project):
     (empty_project / "resources").unlink()
     with pytest.raises(UserError):
         train()
@@ -105,7 +105,7 @@ def test_failures_tell_their_reason(empty_project):
     assert status()[0] == "done"
 
 
-def test_an_error_of_the_program_is_told_too(empty_project):
+def test_an_error_of_the_program_is_reported_too(empty_project):
     with pytest.raises(Killed):
         train(progress=kill_in_epoch(3))
     assert status() == ("failed", "Killed; goes on after epoch 2")
@@ -119,14 +119,14 @@ def test_within_an_epoch(empty_project, monkeypatch):
 
 
 def say_elsewhere(minutes: float, **changes) -> None:
-    """What a trainer on another machine wrote some minutes ago. Made up from a real one's words."""
+    """Status file of a trainer on another machine some minutes ago, adapted from a real one."""
     words = json.loads((DIRECTORY / "status.json").read_text())
     then = datetime.now(UTC) - timedelta(minutes=minutes)
     words |= {"host": "node17", "updated": then.isoformat(timespec="seconds"), "failure": None, **changes}
     (DIRECTORY / "status.json").write_text(json.dumps(words))
 
 
-def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
+def test_on_another_machine_a_recent_update_decides(empty_project):
     with pytest.raises(Killed):
         train(progress=kill_in_epoch(2))
     say_elsewhere(minutes=1)
@@ -144,7 +144,7 @@ def test_on_another_machine_what_it_wrote_lately_tells(empty_project):
 
 
 def test_a_file_system_without_locks(empty_project, monkeypatch):
-    """Made up: none is at hand. Training goes on, and what was written lately tells."""
+    """Simulates a file system without locks. Training continues, and recent updates decide."""
 
     def no_locks(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -232,7 +232,7 @@ def test_a_part_of_the_epochs(empty_project, monkeypatch):
     assert longer == [("goes on after epoch 1 of the scale tiny", 0), ("goes on after epoch 3 of the scale tiny", 2)]
 
 
-def test_epochs_that_the_scale_has_not(empty_project):
+def test_epochs_beyond_the_scale(empty_project):
     impossible = replace(CELL, procedure="patch3-p24sl")
     (found,) = look([impossible], "tiny", SETTINGS)
     assert found.status == "failed" and found.epochs_left == 0
@@ -243,8 +243,8 @@ def named(activation: str, network: str = "lenet5", procedure: str = "classic") 
     return Cell(network, "cifar10", activation, procedure, "adam", 42)
 
 
-def test_what_a_summary_tells():
-    """Hand-made statuses: the time left is that of cells of the same kind, or of the nearest there are."""
+def test_a_summary():
+    """Synthetic statuses: the time left follows from cells of the same kind, or of the most similar kind."""
     found = [
         CellStatus(named("relu"), "done", "3 epochs", 0, 10),
         CellStatus(named("silu"), "done", "3 epochs", 0, 30),
@@ -276,7 +276,7 @@ def test_what_a_summary_tells():
 
 
 def test_by_command(empty_project, capsys):
-    """Cells beyond the target all count once they have begun, and nothing is written by whoever looks."""
+    """Cells outside the target `all` count once they have begun, and the command writes nothing."""
     for name in ("config.yaml", "workflow"):
         os.symlink(PROJECT / name, name)
     scales = {"tiny": {"extends": "quick", **{key: asdict(SETTINGS)[key] for key in ("train_images", "test_images")}}}
@@ -303,7 +303,7 @@ def test_by_command(empty_project, capsys):
 
 
 def test_cells_that_others_start_from(empty_project, capsys):
-    """They take time too, in jobs of their own."""
+    """Base cells take time too, in separate jobs."""
     for name in ("config.yaml", "workflow"):
         os.symlink(PROJECT / name, name)
     patched = replace(CELL, procedure="patch1-p24sl")

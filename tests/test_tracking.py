@@ -1,4 +1,4 @@
-"""Watching training from outside: with the real trackers, offline, read back with what they themselves offer."""
+"""Logging to the real trackers, offline, and reading the logs with their own tools."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def train(tracking: Tracking | None = BOTH, scale: str = "tiny", **options) -> l
 
 @pytest.fixture
 def expected(empty_project):
-    """What the cell leaves without trackers."""
+    """The cell's outputs without trackers."""
     train(None, "untracked")
     return comparable_results(CELL.directory("untracked"))
 
@@ -56,7 +56,7 @@ def tensorboard() -> EventAccumulator:
 
 
 def wandb_records() -> list[dict]:
-    """The records of all runs of Weights & Biases that there are, in the order in which they were written."""
+    """Records of all Weights & Biases runs, in the order of writing."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
     environment = os.environ | {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
     logs = sorted(Path("tracking/wandb").glob("offline-run-*/*.wandb"), key=lambda log: log.stat().st_mtime_ns)
@@ -75,7 +75,7 @@ def steps(records: list[dict]) -> list[int]:
     return [item["_step"] for item in history(records)]
 
 
-def test_numbers_and_histograms_are_told_and_results_are_the_same(expected):
+def test_metrics_and_histograms_are_logged_and_results_are_the_same(expected):
     assert len(train()) == 1
     assert results() == expected
     model = safetensors.torch.load_file(CELL.directory("tiny") / "model.safetensors")
@@ -125,8 +125,8 @@ def test_histograms_are_of_the_finite_values():
     assert "parameters/linear2.weight" not in histograms and not any("gradients" in name for name in histograms)
 
 
-def test_a_training_that_goes_on_goes_on_in_its_run(expected):
-    """Stopped by a signal within an epoch, then killed without a word an epoch after a state was written."""
+def test_a_resumed_training_resumes_its_run(expected):
+    """Stopped by a signal within an epoch, then killed an epoch after a state was written."""
     schedule = Schedule(epochs=2)
 
     def stop(epoch, step, steps):
@@ -153,7 +153,7 @@ def test_a_training_that_goes_on_goes_on_in_its_run(expected):
     assert train() == [f"{CELL.name}: outputs are current, kept"]
 
 
-def test_a_training_from_the_start_hides_what_an_earlier_one_left(empty_project):
+def test_a_training_from_the_start_hides_earlier_epochs(empty_project):
     only = Tracking(("tensorboard",), "elsewhere")
     train_cell(CELL, "tiny", Settings(epochs=3, train_images=128, test_images=50), "cpu", tracking=only)
     shutil.rmtree("results")
@@ -173,7 +173,7 @@ def wandb_service() -> int:
     raise AssertionError("there is no wandb-core")
 
 
-def test_trackers_that_fail_while_training_goes_on(expected, monkeypatch):
+def test_trackers_that_fail_during_training(expected, monkeypatch):
     monkeypatch.setattr("threading.excepthook", lambda failed: None)  # the event file's own writer
 
     def disturb(epoch, step, steps):
@@ -199,7 +199,7 @@ def accuracy() -> float:
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
-def test_a_tracker_that_does_not_start_is_told_before_training(empty_project, tracker):
+def test_a_tracker_that_does_not_start_is_reported_before_training(empty_project, tracker):
     Path("tracking").write_text("in the way")
     with pytest.raises(UserError, match=f"tracking: {tracker} doesn't start: FileExistsError.*tracking"):
         train(Tracking((tracker,)))
@@ -208,7 +208,7 @@ def test_a_tracker_that_does_not_start_is_told_before_training(empty_project, tr
     assert "doesn't start" in (CELL.directory("tiny") / "status.json").read_text()
 
 
-def test_trackers_that_started_are_parted_from_when_another_does_not(empty_project):
+def test_started_trackers_are_closed_when_another_does_not_start(empty_project):
     Path("tracking").mkdir()
     Path("tracking/tensorboard").write_text("in the way")
     with pytest.raises(UserError, match="tracking: tensorboard doesn't start: "):
@@ -225,7 +225,7 @@ def test_a_package_that_is_not_installed(empty_project, monkeypatch, tracker):
         train(Tracking((tracker,)))
 
 
-def test_what_is_not_asked_for_is_not_imported(empty_project):
+def test_trackers_that_are_not_configured_are_not_imported(empty_project):
     code = "import sys; sys.modules['tensorboard'] = sys.modules['wandb'] = None; from leaf.cli import main; main()"
     command = [sys.executable, "-c", code, "train", "lenet5/fashion_mnist/relu/classic/adam/seed42", "--scale", "tiny"]
     command += ["--settings", Settings(epochs=1, train_images=128, test_images=50).to_json(), "--device", "cpu"]

@@ -25,7 +25,7 @@ from leaf.networks import Network
 from leaf.procedures import training_step
 
 EXACT = {"dtype": torch.float64, "memory_format": torch.contiguous_format}
-"""Where comparisons with recorded numbers can be exact: rounding is far below what they are about."""
+"""Settings in which rounding is far below the compared differences."""
 
 
 def cell_id(entry):
@@ -91,7 +91,7 @@ GOLDEN = Cell("kerasnet", "cifar10", "leaf-silu", "dspt-p24sl", "adam", 42)
 
 
 def golden_record(data) -> dict:
-    """A short real cell with dropout, in float64: what must not change without a new training version."""
+    """A short real cell with dropout, in float64, which may change only with the training version."""
     training = Training(GOLDEN, Settings(epochs=2), data("cifar10", 300, 100), **EXACT)
     records = [training.run_epoch() for _ in range(2)]
     return {
@@ -101,7 +101,7 @@ def golden_record(data) -> dict:
 
 
 def test_results_change_only_with_the_training_version(data):
-    """If this fails on purpose: raise TRAINING_VERSION, say why beside it, and run tests/record_golden.py."""
+    """After an intended change: increment TRAINING_VERSION, note the reason there, run tests/record_golden.py."""
     recorded = json.loads((FIXTURES / "golden.json").read_text())
     found = golden_record(data)
     assert found["training_version"] == recorded["training_version"]
@@ -145,7 +145,7 @@ def test_two_stages(activation, procedure):
     assert logged.item() == pytest.approx(cross_entropy(reference(images), labels).item(), abs=1e-6)
 
 
-def test_no_gradients_for_what_rests():
+def test_no_gradients_for_frozen_parameters():
     network, stages, images, labels = setup_step("leaf-silu", "dspt-p24sl")
     training_step(network, stages, images, labels)
     with_gradient = [sum(p.grad is not None for p in stage.learning) for stage in stages]
@@ -187,7 +187,7 @@ def test_optimizer_settings():
     assert {key: rmsprop.defaults[key] for key in expected_rmsprop} == expected_rmsprop
 
 
-def test_procedures_that_mean_nothing_for_a_network_are_refused():
+def test_procedures_that_do_not_apply_to_a_network_are_refused():
     with pytest.raises(ValueError, match="this network has none"):
         training_stages(build_network("lenet5", "cifar10", "relu"), "dspt", "adam")
     with pytest.raises(ValueError, match="only LEAF has"):
@@ -278,7 +278,7 @@ def test_kinds_that_were_not_published_against_a_plain_computation(cell, data):
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
-def test_images_are_walked_in_order_the_short_batch_too(data):
+def test_images_are_used_in_order_including_the_last_short_batch(data):
     training = Training(
         Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42),
         Settings(epochs=1),
@@ -319,7 +319,7 @@ def test_images_are_held_out_and_shuffled_on_demand(data):
 
 
 def test_labels_go_with_shuffled_images(data):
-    """Shuffled or not, training learns: labels that stayed behind would keep accuracy at a tenth."""
+    """Training learns with and without shuffling; labels in the wrong order would give an accuracy of 1/10."""
     cell = Cell("lenet5", "fashion_mnist", "relu", "classic", "adam", 42)
     training = Training(cell, Settings(epochs=3, shuffle=True), data("fashion_mnist", 1280, 500))
     assert [training.run_epoch() for _ in range(3)][-1].test_accuracy > 0.5
@@ -355,7 +355,7 @@ def test_divergence_ends_training_and_is_recorded(data):
 
 
 @pytest.mark.parametrize("cell", [GOLDEN, Cell("lenet5", "fashion_mnist", "leaf-relu", "p24sl", "adam", 7)])
-def test_training_repeats_bit_for_bit_and_resumes_so(cell, data):
+def test_training_repeats_and_resumes_bit_for_bit(cell, data):
     def run(interrupted: bool):
         images = data(cell.dataset, 300, 50)
         training = Training(cell, Settings(epochs=3), images)

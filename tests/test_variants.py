@@ -1,4 +1,4 @@
-"""The published code's further variants: in the fully connected part only, the F-neuron, patched networks, tuning."""
+"""Further variants of the published code: fully connected part only, F-neuron, patched networks, tuning."""
 
 import json
 from dataclasses import replace
@@ -80,7 +80,7 @@ def test_a_cell_with_frozen_parameters_is_recorded_like_any_other(empty_project)
 
 
 def membership(u: float, i: int) -> float:
-    """As the published code has it, the two end ones staying 1 outside [-4, 4]."""
+    """As in the published code; the first and last membership functions are 1 outside [-4, 4]."""
     if (i == 0 and u < -4) or (i == 17 and u > 4):
         return 1.0
     return max(0.0, 1 - abs(u - (-4 + 8 * i / 17)) * 17 / 8)
@@ -163,12 +163,12 @@ def test_procedures_that_start_or_stop_at_an_epoch():
         ("leaf-tanh", "patch1-clasic", r"unknown procedure 'patch1-clasic'.*; and of each firstK-… and patchK-…"),
     ],
 )
-def test_cells_that_cannot_be(activation, procedure, message):
+def test_invalid_cells(activation, procedure, message):
     with pytest.raises(UserError, match=message):
         cell(activation, procedure)
 
 
-def test_a_patched_network_goes_on_from_its_base_network(empty_project):
+def test_a_patched_network_starts_from_its_base_network(empty_project):
     patched, base = cell(), cell("tanh", "first1-classic")
     assert patched.parent == base and base.parent is None
     with pytest.raises(
@@ -207,7 +207,7 @@ def test_a_patched_network_goes_on_from_its_base_network(empty_project):
     assert "state.pt: made with other weights of the cell that it starts from, passed over" in train(patched)[0]
 
 
-def test_streams_begin_anew_and_the_function_is_the_same(data):
+def test_streams_restart_and_the_function_is_the_same(data):
     images = data("cifar10", 256, 100)
     made = cell("leaf-tanh", "patch1-classic", "kerasnet", "cifar10")
     base = Training(made.parent, SETTINGS, images, dtype=torch.float64)
@@ -252,7 +252,7 @@ def test_a_killed_patched_cell_ends_as_if_undisturbed(empty_project):
 
 
 @pytest.mark.parametrize("procedure", ["patch3-classic", "first4-classic"])
-def test_an_epoch_that_the_scale_has_not(empty_project, procedure):
+def test_an_epoch_beyond_the_scale(empty_project, procedure):
     with pytest.raises(UserError, match=f"procedure '{procedure}' at a scale of only 3 epochs"):
         train(cell(procedure=procedure))
 

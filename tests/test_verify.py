@@ -64,12 +64,12 @@ def test_rounding_is_measured(data):
     assert len(set(others)) > 2  # they are other roundings, and not all the same
 
 
-def test_measuring_says_nothing_of_its_own(images, recwarn):
+def test_measuring_prints_nothing(images, recwarn):
     rounding.train_epochs(CELL, images, 1, own_convolutions=False)
     assert not recwarn.list
 
 
-def test_what_cannot_be_verified_is_told(records, images, monkeypatch, capsys):
+def test_what_cannot_be_verified_is_reported(records, images, monkeypatch, capsys):
     with pytest.raises(UserError, match="no record of the scale paper made with the present training version"):
         verify(records, Cell("lenet5", "cifar10", "relu", "classic", "adam", 42), images, 1)
     assert not verifiable(replace(records, cells=records.cells.assign(scale="sound")))

@@ -1,4 +1,4 @@
-"""That waits of the harnesses end."""
+"""Waits of the test harnesses terminate."""
 
 import subprocess
 

@@ -154,7 +154,7 @@ def test_editing_a_figures_code_redraws_its_figures_and_retrains_nothing(project
     assert project.trained_at() == before and "Nothing to be done" in project.snakemake("-n")
 
 
-def test_editing_code_that_others_import_remakes_what_they_make(project):
+def test_editing_imported_code_remakes_the_outputs_of_its_importers(project):
     module = "src/leaf/analysis/matching.py"
     code = (project.directory / module).read_text()
     project.edit(module, code, f"{code}\n# edited\n")
@@ -220,7 +220,7 @@ def test_changing_a_setting_of_an_own_scale_retrains_exactly_its_cells(project):
     assert project.jobs(*other)["train"] == 3  # the cells that this scale has not trained yet
 
 
-def test_watching_retrains_nothing_and_reaches_the_job(project):
+def test_tracking_retrains_nothing_and_reaches_the_job(project):
     watched = ["--config", "tracking={trackers: [tensorboard]}"]
     assert "Nothing to be done" in project.snakemake("-n", *watched)
     cell = CELL.replace("seed42", "seed43")
@@ -377,8 +377,8 @@ def test_one_cell_by_its_path_is_one_job(clean):
     assert dry(clean, f"results/paper/{CELL}/metrics.csv") == {"train": 1, "total": 1}  # the path decides the scale
 
 
-def test_targets_as_people_write_them(clean):
-    """Values of options are no targets."""
+def test_targets_as_users_write_them(clean):
+    """Values of options are not targets."""
     targets = [f"./results//quick/{CELL}//run.json", "reports/quick/tables/linear_units/lenet5/cifar10.csv"]
     assert dry(clean, "--until", "train", "--config", "scale=quick", "--", *targets)["train"] == 11
 
@@ -400,7 +400,7 @@ def test_targets_as_people_write_them(clean):
         ),
     ],
 )
-def test_mistakes_are_told_in_a_line(clean, arguments, message):
+def test_mistakes_are_reported_in_one_line(clean, arguments, message):
     done = clean.run("snakemake", "-n", *(text.replace("{here}", str(clean.directory)) for text in arguments))
     assert done.returncode != 0
     assert re.search(message, done.stdout + done.stderr) and "Traceback" not in done.stderr
@@ -423,7 +423,7 @@ use rule * from leaf as leaf_*
 
 @pytest.fixture
 def elsewhere(data, tmp_path):
-    """A directory with the fetched data sets, a configuration and nothing else of the project."""
+    """A directory with only the fetched data sets and a configuration."""
     (tmp_path / "resources").symlink_to(PROJECT / "resources")
     (tmp_path / "own.yaml").write_text(ELSEWHERE)
     return tmp_path
@@ -437,7 +437,7 @@ def run_in(directory: Path, *command: str) -> str:
 
 
 def test_another_working_directory(elsewhere):
-    """Results, data sets and logs are there; code, schema, captions and the default configuration are the project's."""
+    """Results, data sets and logs are in it; code, schema, captions and defaults are the project's."""
     command = [
         "snakemake",
         "-s",
@@ -491,7 +491,7 @@ def test_as_a_module_without_a_configuration(elsewhere):
 
 
 def test_results_stay_in_the_working_directory(elsewhere):
-    """A prefix of a module, and a default storage provider, would have Snakemake look for them somewhere else."""
+    """A module prefix or a default storage provider would make Snakemake search for them elsewhere."""
     module = MODULE.replace('config: config["leaf"]', 'config: config["leaf"]\n    prefix: "sub"')
     (elsewhere / "Snakefile").write_text(module)
     (elsewhere / "config.yaml").write_text("leaf: {}")

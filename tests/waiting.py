@@ -1,4 +1,4 @@
-"""Waits with a limit, which say what they waited for."""
+"""Waits with a time limit, which report what they waited for."""
 
 import subprocess
 import time
@@ -25,7 +25,7 @@ def wait_until(done: Callable[[], bool], what: str, seconds: float = 60, every: 
 
 
 def wait_for_end(process: subprocess.Popen, what: str, seconds: float = 60) -> int:
-    """The exit status of a process, once it has ended. One that doesn't end in time is killed.
+    """Wait for a process to end, and return its exit status. It is killed if it does not end in time.
 
     Raises:
         TimeoutError: if it doesn't end in time.

@@ -342,15 +342,7 @@ def _collect(options: argparse.Namespace) -> None:
         if name in config.in_all or existing.intersection(of_it) - in_all:  # what nobody has begun has no gaps to mark
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
-<<<<<<< ours
-    with _processes(config, [collect.__module__]) as pool:
-        records = collect(
-            cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models,
-            each=pool.map if len(existing) > FEW else map,
-        )  # fmt: skip
-=======
     records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)
->>>>>>> theirs
     if options.add and (options.output / RECORDS[0]).exists():
         records = merge(read_records(options.output), records)
     write_records(records, options.output)
@@ -361,32 +353,16 @@ def _analyse(options: argparse.Namespace) -> None:
     from leaf.analysis.analyse import analyse
     from leaf.analysis.collection import read_records
 
-<<<<<<< ours
-    config = _config(options)
-    values = config.values
-    modules = {product.function.partition(":")[0] for product in FIGURES.values()}
-    with _processes(config, sorted(modules), options.threads) as pool:
-=======
     values = _config(options).values
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([analyse.__module__])  # torch and matplotlib are loaded once for all of them
+    modules = {product.function.partition(":")[0] for product in FIGURES.values()}
+    context.set_forkserver_preload(sorted(modules))  # torch and matplotlib are loaded once for all of them
     with ProcessPoolExecutor(options.threads, context, load_guests, (values["guests"],)) as pool:
->>>>>>> theirs
         records = read_records(options.directory)
         analyse(records, options.directory, values["figure_format"], values["statistics"], pool.map)
     print(f"{options.directory}: tables and figures made")
 
 
-<<<<<<< ours
-def _processes(config: Config, modules: Sequence[str], number: int | None = None) -> ProcessPoolExecutor:
-    """Processes that know the guests and have some modules; as many as cores if no number is given."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(modules))  # what they import, such as torch, is loaded once for all processes
-    return ProcessPoolExecutor(number, context, load_guests, (config.values["guests"],))
-
-
-=======
->>>>>>> theirs
 def _verify(options: argparse.Namespace) -> None:
     from leaf.analysis.collection import read_records
     from leaf.analysis.verify import verifiable, verify

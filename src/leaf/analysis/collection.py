@@ -14,7 +14,6 @@ import pandas as pd
 import safetensors
 import safetensors.numpy
 
-from leaf.activations import ACTIVATIONS
 from leaf.analysis.forms import Forms, read_forms
 from leaf.analysis.matching import FUNCTIONS
 from leaf.experiment.cells import CHOICES, Cell, sort_cells
@@ -25,6 +24,7 @@ from leaf.experiment.records import TRAINING_VERSION, EpochRecord
 from leaf.experiment.runs import Run, read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
+from leaf.names import ACTIVATIONS
 
 UNNAMED_FUNCTIONS = "relu silu tanh sigmoid linear"
 """What curves are matched with in files that don't name it, which were written before they did."""
