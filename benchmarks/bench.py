@@ -49,6 +49,7 @@ VARIANTS = {
     "LEAF-SiLU DSPT P24Sl": ("leaf-silu", "dspt-p24sl"),
 }
 AGAINST_PLAIN_LOOP = ("ReLU", "AHAF-SiLU", "LEAF-Tanh P24Sl", "LEAF-SiLU DSPT P24Sl")
+IN_BFLOAT16 = ("SiLU", "LEAF-Tanh P24Sl")
 MINIBATCHES = {"lenet5": 32, "kerasnet": 16}
 PREPARED = 8
 """Minibatches that the plain loop's workers have ready before the first is taken: its time is counted from there on."""
@@ -57,9 +58,9 @@ PREPARED = 8
 # --- networks ---------------------------------------------------------------------------------------------------------
 
 
-def our_epoch(cell: Cell, data: Data) -> Callable[[], float]:
+def our_epoch(cell: Cell, data: Data, precision: str = "float32") -> Callable[[], float]:
     """Trains an epoch of ours, loading and augmentation included: seconds per 1,000 images."""
-    training = Training(cell, Settings(), data)
+    training = Training(cell, Settings(), data, precision=precision)
 
     def run() -> float:
         training.partial = None
@@ -100,6 +101,12 @@ def bare_convolutions(network: Network, images: Tensor) -> Callable[[], float]:
     return lambda: seconds(lambda: [step() for _ in range(8)]) / 8 / len(images) * 1000
 
 
+def computes_bfloat16() -> bool:
+    """Whether this CPU has instructions for matrix products in bfloat16."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def bench_networks(disturbances: list[str]) -> pd.DataFrame:
     """A row for every network, data set and variant."""
     rows = []
@@ -109,12 +116,14 @@ def bench_networks(disturbances: list[str]) -> pd.DataFrame:
             cells = {name: Cell(network, dataset, *kind, "adam", 42) for name, kind in VARIANTS.items()}
             runs = {f"ours {name}": our_epoch(cell, data) for name, cell in cells.items()}
             runs |= {f"plain {name}": plain_epoch(cells[name], data) for name in AGAINST_PLAIN_LOOP}
+            if computes_bfloat16():
+                runs |= {f"bfloat16 {name}": our_epoch(cells[name], data, "bfloat16") for name in IN_BFLOAT16}
             training = Training(cells["SiLU"], Settings(), data)
             runs["convolutions"] = bare_convolutions(training.network, training.images(data.train_images[:BATCH]))
             with undisturbed(f"{network} on {dataset}", disturbances):
                 found = interleaved(runs, ROUNDS)
             for name in VARIANTS:
-                ours, plain = found[f"ours {name}"], found.get(f"plain {name}")
+                ours, plain, bfloat16 = (found.get(f"{kind} {name}", []) for kind in ("ours", "plain", "bfloat16"))
                 row = {
                     "network": network, "dataset": dataset, "variant": name,
                     "seconds_per_1000_images": statistics.median(ours), "spread": spread(ours),
@@ -122,6 +131,7 @@ def bench_networks(disturbances: list[str]) -> pd.DataFrame:
                     "plain_loop_over_ours": ratio(plain, ours) if plain else None,
                     "over_silu": ratio(ours, found["ours SiLU"]),
                     "over_convolutions": ratio(ours, found["convolutions"]),
+                    "bfloat16_over_float32": ratio(bfloat16, ours) if bfloat16 else None,
                 }  # fmt: skip
                 rows.append(row)
                 print(" ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()), flush=True)
