@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from leaf.activations import ACTIVATIONS
 from leaf.analysis.digest import digest
 from leaf.analysis.layout import PAGE, RECORDS, REPORTS
 from leaf.analysis.product import Group, Product
@@ -27,6 +26,7 @@ from leaf.experiment.errors import UserError
 from leaf.experiment.identity import settings_json
 from leaf.experiment.project import SHIPPED
 from leaf.experiment.records import TRAINING_VERSION
+from leaf.names import ACTIVATIONS
 
 RULES = ("all", "collect_partial", "fetch", "partial", "remaining", "train", *(group.rule for group in by_group()))
 """The rules of the workflow but for the experiments', each of which is named as the experiment."""
