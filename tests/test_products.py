@@ -40,7 +40,7 @@ def test_the_sources_hold_every_module_that_python_imports(module):
     code = f"import sys, {module}; print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'leaf'))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = {str(Path(file).relative_to(SOURCES)) for file in found.stdout.split()}
-    assert {"networks.py", "peers.py", "experiment/cells.py", "analysis/tables.py"} <= imported <= reached(module)
+    assert {"networks.py", "names.py", "experiment/cells.py", "analysis/tables.py"} <= imported <= reached(module)
 
 
 def test_the_sources_hold_nothing_above():

@@ -14,8 +14,8 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """The quantiles recorded of each activation parameter over the elements of its layer."""
 
 BINS_PER_UNIT, LARGEST_LOG = 32, 89
-"""Inputs of activations are counted in bins of equal width in sign(u)·log(1 + |u|): 1/32 wide near 0, 3% of u far from
-it. The largest float32 lies below ``LARGEST_LOG`` there."""
+"""Inputs of activations are counted in bins of equal width in ``sign(u) * log(1 + |u|)``: 1/32 wide near 0, 3% of u far
+from it. The largest float32 lies below ``LARGEST_LOG`` there."""
 
 
 def activation_parameters(network: Network) -> dict[str, Tensor]:
