@@ -2,6 +2,9 @@
 
 from snakemake.utils import min_version
 
+from leaf.experiment.errors import UserError
+from leaf.workflow import check_targets
+
 min_version("9.27")
 
 
@@ -41,6 +44,9 @@ for name in PLAN.config.experiments:
         localrule: True
 
 
+# Snakemake would answer a misspelt target with a bare MissingRuleException.
 if not IS_PART:
-
-    include: "workflow/rules/targets.smk"
+    try:
+        check_targets(PLAN.config, workflow)
+    except UserError as error:
+        raise WorkflowError(str(error))

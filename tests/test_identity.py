@@ -22,7 +22,7 @@ from leaf.experiment.clearing import prune
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
 from leaf.experiment.guests import dismiss_guests, load_guests
-from leaf.experiment.identity import Identity
+from leaf.experiment.identity import settings_json
 from leaf.experiment.job import train_cell
 from leaf.experiment.runs import Run, read_run, write_run
 from leaf.experiment.scales import Settings
@@ -167,10 +167,10 @@ CHANGES = {
 def test_all_commands_agree_on_a_change(project, monkeypatch, change):
     with guest_cell() as own:
         cell = {"plain": CELL, "guest": own, "patched": PATCHED}[change.cell]
-        before = Identity.of(cell, "tiny", SETTINGS).to_json()
+        before = settings_json(SETTINGS, [cell])
         change.make(monkeypatch)
 
-        assert (Identity.of(cell, "tiny", change.settings).to_json() != before) == change.params
+        assert (settings_json(change.settings, [cell]) != before) == change.params
         (finished,) = look([cell], "tiny", change.settings, device="cpu")
         assert finished.status == ("done" if change.current else "stale")
         assert finished.detail.removeprefix("made with ")  # a stale cell names what differs

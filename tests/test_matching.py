@@ -9,7 +9,7 @@ from leaf.activations import BASE_FUNCTIONS
 from leaf.analysis.forms import clamped_share, input_bins, read_forms
 from leaf.analysis.matching import FREEDOMS, FUNCTIONS, match, near, summary
 from leaf.experiment.cells import Cell
-from leaf.experiment.records import write_tensors
+from leaf.experiment.outputs import write_tensors
 
 INPUTS = np.linspace(-15.9, 15.9, 256)
 NORMAL = np.exp(-((INPUTS / 3) ** 2) / 2)

@@ -26,7 +26,6 @@ from leaf.experiment.progress import STATUS
 from leaf.experiment.project import SHIPPED
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import STATUSES, CellStatus, look, summarize
-from leaf.workflow import check_names
 
 if TYPE_CHECKING:
     from leaf.analysis.collection import Records
@@ -151,6 +150,8 @@ def _add_cells(parser: argparse.ArgumentParser, number: str | None = "+") -> Non
 def _config(options: argparse.Namespace) -> Config:
     """The configuration, which is read at the first call."""
     if "read" not in options:
+        from leaf.workflow import check_names
+
         overrides = parse_yaml(options.config, f"--config {options.config!r}")
         if not isinstance(overrides, dict):
             raise UserError(f"--config {options.config!r}: expected keys and values, such as '{{scale: paper}}'")
@@ -355,7 +356,7 @@ def _analyse(options: argparse.Namespace) -> None:
 
     values = _config(options).values
     context = multiprocessing.get_context("forkserver")
-    modules = {product.function.partition(":")[0] for product in FIGURES.values()}
+    modules = {analyse.__module__, *(product.function.partition(":")[0] for product in FIGURES.values())}
     context.set_forkserver_preload(sorted(modules))  # torch and matplotlib are loaded once for all of them
     with ProcessPoolExecutor(options.threads, context, load_guests, (values["guests"],)) as pool:
         records = read_records(options.directory)

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,15 @@ def check_names(config: Config) -> Config:
     Raises:
         UserError: if a name is taken.
     """
-    taken = {
-        "experiments": dict.fromkeys(RULES, "the workflow has a rule of this name")
-        | {name: f"{REPORTS}/SCALE/{path} is taken" for name, path in taken_names("experiment").items()},
-        "scales": {name: f"{REPORTS}/{name} is taken" for name in ("shipped", "benchmark", "partial")},
-        "datasets": {name: f"{REPORTS}/SCALE/{path} is taken" for name, path in taken_names("dataset").items()},
-    }
-    for kind, names in {"datasets": DATASETS, **{key: config.values[key] for key in ("experiments", "scales")}}.items():
-        for name in names:
-            if name in taken[kind]:
-                raise UserError(f"{kind}.{name}: {taken[kind][name]}; give your {kind[:-1]} another name")
+    rules = dict.fromkeys(RULES, "the workflow has a rule of this name")
+    scales = {name: f"{REPORTS}/{name} is taken" for name in ("shipped", "benchmark", "partial")}
+    for kind, names, taken in (
+        ("experiments", config.experiments, rules | taken_names("experiment")),
+        ("scales", config.values["scales"], scales),
+        ("datasets", DATASETS, taken_names("dataset")),
+    ):
+        if name := next((name for name in names if name in taken), None):
+            raise UserError(f"{kind}.{name}: {taken[name]}; give your {kind[:-1]} another name")
     return config
 
 
@@ -159,22 +159,29 @@ class Plan:
         """An experiment's title in the report."""
         return str(self.config.experiments[wildcards.experiment]["title"])
 
+    def formats(self, product: Product) -> tuple[str, ...]:
+        """The file formats of a product."""
+        return product.formats or (self.config.values["figure_format"],)
+
     def files(self, product: Product, directory: str = REPORT) -> list[str]:
         """The files of a product, with wildcards; what the report shows is the last."""
-        first = ["rst"] if product.on_first_page and directory == REPORT else []
-        formats = product.formats or [self.config.values["figure_format"]]
-        return [f"{directory}/{product.path}.{suffix}" for suffix in (*first, *formats)]
+        first = ("rst",) if product.on_first_page and directory == REPORT else ()
+        return [f"{directory}/{product.path}.{suffix}" for suffix in (*first, *self.formats(product))]
 
     def experiment_files(self, experiment: str, scale: str) -> list[str]:
         """Every table and figure of an experiment, and its cells, so that one that is missing is trained again."""
-        found = []
+        found, products = [], [product for product in PRODUCTS if product.group.wildcards]
         for cell in self.config.cells([experiment], scale):
-            place = {"experiment": experiment, "form": cell.form, **asdict(cell), "scale": scale}
             found.append(run_file(cell, scale))
-            for product in PRODUCTS:
-                without_curves = product.group.of_one_cell and not ACTIVATIONS[cell.activation].adaptive
-                if product.group.wildcards and not without_curves:
-                    found += [file.format(**place) for file in self.files(product)]
+            place = {"experiment": experiment, "form": cell.form, **asdict(cell)}
+            learns = ACTIVATIONS[cell.activation].adaptive
+            found += [
+                f"{REPORTS}/{scale}/{path}.{suffix}"
+                for product in products
+                if learns or not product.group.of_one_cell
+                for path in [product.path.format(**place)]
+                for suffix in self.formats(product)
+            ]
         return list(dict.fromkeys(found))
 
     def report_files(self, scale: str) -> list[str]:
@@ -187,27 +194,32 @@ class Plan:
         return "/".join(["logs", group.rule, "{scale}", *(f"{{{name}}}" for name in group.wildcards)]) + ".log"
 
     def parameters(self, group: Group) -> dict[str, Any]:
-        """The parameters of the rule that makes a group: a change makes the products again."""
+        """The parameters of the rule that makes a group: its shell command, and what makes the products again.
+
+        The command takes the outputs too, so that Snakemake compares the others alone.
+        """
         products = by_group()[group]
-        found: dict[str, Any] = {"made_with": lambda wildcards: digest(products)}
+        made_with = cache(lambda: digest(products))  # once for all jobs
+        found: dict[str, Any] = {"made_with": lambda wildcards: made_with()}
         if group.of_cells:
             found |= {"cells": self.names, "settings": self.settings}
         if group.of_cells and not group.wildcards:
             found["beyond_all"] = self.beyond_all
         if any(product.statistics for product in products):
             found["statistics"] = json.dumps(self.config.values["statistics"], sort_keys=True)
-        return found
 
-    def command(self, group: Group) -> str:
-        """The shell command of that rule."""
-        products = by_group()[group]
-        words = ["leaf", products[0].kind]
-        if group.of_cells:
-            words += ["{params.cells} --scale {wildcards.scale} --settings {params.settings:q}"]
-        if any(product.statistics for product in products):
-            words += ["--statistics {params.statistics:q}"]
-        words += [f"--{product.name} {{output.{product.name}}}" for product in products]
-        return " ".join([*words, "> {log} 2>&1"])
+        def command(wildcards: Any, output: Any) -> str:
+            words = ["leaf", products[0].kind]
+            if group.of_cells:
+                words += [*self.names(wildcards), "--scale", wildcards.scale, "--settings", self.settings(wildcards)]
+            if "statistics" in found:
+                words += ["--statistics", found["statistics"]]
+            for product in products:
+                files = getattr(output, product.name)
+                words += [f"--{product.name}", *([files] if isinstance(files, str) else files)]
+            return shlex.join(words)
+
+        return {**found, "command": command}
 
     # --- records ---
 

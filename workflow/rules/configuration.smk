@@ -2,7 +2,6 @@
 
 from leaf.experiment.cells import CHOICES, field_pattern
 from leaf.experiment.config import default_files, with_defaults
-from leaf.experiment.errors import UserError
 from leaf.workflow import Plan
 
 for file in [] if IS_PART else default_files():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pkgutil import resolve_name
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,12 +38,12 @@ class Group:
     labels: Mapping[str, str] = field(default_factory=dict)
     of_cells: bool = True
 
-    @property
+    @cached_property
     def wildcards(self) -> list[str]:
         """The wildcards of the path: names of a cell's fields, ``form`` and ``experiment``."""
         return [name for _, name, _, _ in Formatter().parse(self.path) if name and name != "name"]
 
-    @property
+    @cached_property
     def of_one_cell(self) -> bool:
         """Whether each product is made of a single cell."""
         return "seed" in self.wildcards
@@ -125,7 +126,6 @@ class Table(Product):
     formats = ("csv", "tex", "md", "html")
 
 
-@dataclass(frozen=True)
 class Figure(Product):
     """A kind of figure."""
 

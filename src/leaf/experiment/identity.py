@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,21 +84,16 @@ class Identity:
         wanted = len(Cell.parse(self.cell or "").epochs(self.settings["epochs"]))
         return [*words, f"{epochs} epochs instead of at most {wanted}"] if epochs > wanted else words
 
-    def to_json(self) -> str:
-        """The settings and guests as canonical JSON: what a job is given, and what Snakemake compares.
-
-        The training version is left out on purpose: a change of the code must not retrain a whole grid.
-        """
-        return _json(self.settings, self.guests or {})
-
 
 def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
-    """``Identity.to_json`` for several cells of one scale; ``guests.read_settings`` reads it."""
-    return _json(vars(settings), {file: digest for cell in cells for file, digest in guests_of(cell).items()})
+    """Settings and the guests of cells as canonical JSON: what their job is given, and what Snakemake compares.
 
-
-def _json(settings: Mapping[str, Any], guests: dict[str, str]) -> str:
-    return json.dumps({**settings, **({"guests": guests} if guests else {})}, sort_keys=True, separators=(",", ":"))
+    The training version is left out on purpose: a change of the code must not retrain a whole grid.
+    ``guests.read_settings`` reads it.
+    """
+    guests = {file: digest for cell in cells for file, digest in guests_of(cell).items()}
+    values = {**vars(settings), **({"guests": guests} if guests else {})}
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
 
 def sha256(file: Path) -> str:
