@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -472,13 +473,34 @@ def test_forest_plot_shows_every_difference_and_its_interval(project):
     hollow = [line.get_markerfacecolor() == "white" for line in axis.lines if line.get_marker() in ("o", "s")]
     assert sorted(hollow) == [False, True]
     assert words == [
-        "LeNet-5, Fashion-MNIST", "no pair trained yet", "LeNet-5, CIFAR-10", "",
-        "AHAF as SiLU", "-2.00", "LEAF as Tanh, P24Sl", f"+6.00 [{low:+.2f}, {high:+.2f}], 3 seeds",
+        "points", "95% interval", "seeds", "LeNet-5, Fashion-MNIST", "no pair trained yet", "LeNet-5, CIFAR-10", "",
+        "AHAF as SiLU", "\N{MINUS SIGN}2.00", "1",
+        "LEAF as Tanh, P24Sl", "+6.00", "3", f"[{low:+.2f}, {high:+.2f}]",
     ]  # fmt: skip
     plt.close(chart)
     nothing = differences_chart(collect({cell("relu"): ()}, "tiny", SETTINGS), **STATISTICS)
-    assert [text.get_text() for text in nothing.axes[0].texts] == ["LeNet-5, CIFAR-10", "no pair trained yet"]
+    assert [text.get_text() for text in nothing.axes[0].texts][3:] == ["LeNet-5, CIFAR-10", "no pair trained yet"]
     plt.close(nothing)
+
+
+def test_the_forest_plot_aligns_the_widest_numbers_without_overlap(project):
+    cells = []
+    for name, procedure, accuracies in (("tanh", "classic", (0.95, 0.8)), ("leaf-tanh", "p24sl", (0.15, 0.1))):
+        for seed, accuracy in enumerate(accuracies):
+            cells.append(cell(name, procedure, seed=seed))
+            write_cell(cells[-1], [accuracy])
+    cells += [cell("silu"), cell("ahaf-silu")]
+    write_cell(cells[-2], [0.6])
+    write_cell(cells[-1], [0.58])
+    chart = differences_chart(collect(dict.fromkeys(cells, ()), "tiny", SETTINGS), **STATISTICS)
+    chart.draw_without_rendering()
+    boxes = {text.get_text(): text.get_window_extent() for text in chart.axes[0].texts if text.get_text()}
+    minus = "\N{MINUS SIGN}"
+    assert {f"{minus}75.00", f"{minus}2.00"} < boxes.keys()
+    assert boxes[f"{minus}75.00"].x1 == pytest.approx(boxes[f"{minus}2.00"].x1) == pytest.approx(boxes["points"].x1)
+    assert not [(a, b) for a, b in combinations(boxes, 2) if boxes[a].overlaps(boxes[b])]
+    assert all(chart.bbox.x0 <= box.x0 and box.x1 <= chart.bbox.x1 for box in boxes.values())
+    plt.close(chart)
 
 
 def test_the_page_puts_both_networks_side_by_side_and_lists_what_is_missing(project):
@@ -515,6 +537,8 @@ def test_initial_errors():
     chart = initial_forms_chart()
     assert [axis.get_title() for axis in chart.axes][3:] == ["LEAF as SiLU", "LEAF as Tanh", ""]
     assert [text.get_text() for text in chart.axes[5].texts] == ["Exact in every format:\nLEAF as Sigmoid"]
+    labelled = [axis.xaxis.get_tick_params()["labelbottom"] for axis in chart.axes[:5]]
+    assert labelled == [False, False, True, True, True]  # the lowest panel of each column
     line = chart.axes[3].lines[0]
     assert np.nanmax(line.get_ydata()) == initial_error("leaf-silu", torch.float32).max()
     plt.close(chart)

@@ -235,8 +235,9 @@ def initial_forms_chart() -> Figure:
             axis.plot(middles, np.where(highest > 0, highest, np.nan), label=label, **style)
         axis.set_title(_title(name), fontsize="medium")
         axis.legend(fontsize="small", loc="upper left")
-    for axis in axes.flat[len(shown) :]:
-        axis.set_axis_off()
+    for place in range(len(shown), axes.size):
+        axes.flat[place].set_axis_off()
+        axes.flat[place - axes.shape[1]].tick_params(labelbottom=True)  # it is the lowest of its column now
     if exact:
         text = "\n".join(["Exact in every format:", *map(_title, exact)])
         axes.flat[len(shown)].text(0.5, 0.5, text, transform=axes.flat[len(shown)].transAxes, ha="center", va="center")

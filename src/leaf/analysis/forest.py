@@ -28,15 +28,22 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 """Colour and marker of the paper's families and of all others; markers differ so that a black print can be read."""
 
+WIDTH = 6.5
+"""Width of the chart, in inches: that of a page's text, so that it prints with letters of their true size."""
+
 ROW = 0.2
 """Height of a row, in inches."""
+
+COLUMNS = {"points": 40, "interval": 126, "seeds": 154}
+"""The columns of numbers: how far their right ends are from the axis, in points."""
 
 
 def differences_chart(records: Records, metric: str, confidence: float) -> Figure:
     """Every learnable activation less the base function of its form, a row each, with the interval over seeds.
 
-    One seed gives a hollow point without an interval. A network and data set without any pair has its heading alone;
-    headings name precision and kind of device, if the records mix them.
+    The right columns repeat points and intervals as numbers. One seed gives a hollow point without an interval. A
+    network and data set without any pair has its heading alone; headings name precision and kind of device, if the
+    records mix them.
 
     Args:
         metric, confidence: as ``differences_table`` takes them.
@@ -54,13 +61,15 @@ def differences_chart(records: Records, metric: str, confidence: float) -> Figur
     table = table[table[difference].notna()]
 
     rows = len(table) + 1.7 * len(places)
-    figure, axis = plt.subplots(figsize=(8, ROW * rows + 1.1))
+    figure, axis = plt.subplots(figsize=(WIDTH, ROW * rows + 1.3))
+    _write(axis, -1.3, {"points": "points", "interval": f"{confidence:.0%} interval", "seeds": "seeds"}, style="italic")
     y, shown = 0.0, set[str]()
     for place in places:
         network, dataset = NETWORKS[place["network"]].title, DATASETS[place["dataset"]].title
         here = table[(table["network"] == network) & (table["dataset"] == dataset)]
         ways = ", ".join(here["computed in"].unique()) if "computed in" in here else ""
-        _write(axis, y, f"{network}, {dataset}", ways if len(here) else "no pair trained yet", weight="bold")
+        _label(axis, y, f"{network}, {dataset}", weight="bold")
+        _beside(axis, y, ways if len(here) else "no pair trained yet", 8)
         for row in here.to_dict("records"):
             y += 1
             family = families[row["activation"]]
@@ -68,7 +77,7 @@ def differences_chart(records: Records, metric: str, confidence: float) -> Figur
             _draw_row(axis, y, row, row[difference], STYLES.get(family, STYLES["other"]))
         y += 1.7
     axis.axvline(0, color="0.3", linewidth=0.9)
-    axis.set(ylim=(y - 0.7, -0.9), yticks=[], xlabel=f"{difference}: learnable less base function")
+    axis.set(ylim=(y - 0.7, -2), yticks=[], xlabel=f"{difference}: learnable less base function")
     axis.margins(x=0.04)
     axis.grid(axis="x", color="0.92")
     axis.set_axisbelow(True)
@@ -79,20 +88,33 @@ def differences_chart(records: Records, metric: str, confidence: float) -> Figur
 
 def _draw_row(axis: Axes, y: float, row: Mapping[Any, Any], points: float, style: Mapping[str, Any]) -> None:
     """A point, its interval if there is one, and both in numbers."""
+    numbers = {"points": f"{points:+.2f}", "seeds": f"{row['seeds']}"}
     has_interval = not np.isnan(row["low"])
-    words = f"{points:+.2f}"
     if has_interval:
         axis.plot([row["low"], row["high"]], [y, y], color=style["color"], linewidth=2, solid_capstyle="butt")
-        words += f" [{row['low']:+.2f}, {row['high']:+.2f}], {row['seeds']} seeds"
+        numbers["interval"] = f"[{row['low']:+.2f}, {row['high']:+.2f}]"
     axis.plot(points, y, **style, markersize=4.5, markerfacecolor=style["color"] if has_interval else "white")
-    _write(axis, y, row["activation"], words, fontsize="small")
+    _label(axis, y, row["activation"], fontsize="small")
+    _write(axis, y, {name: number.replace("-", "\N{MINUS SIGN}") for name, number in numbers.items()})
 
 
-def _write(axis: Axes, y: float, left: str, right: str, **style: Any) -> None:
-    """The labels at the right of the axis."""
-    across = axis.get_yaxis_transform()
-    axis.text(-0.02, y, left, transform=across, ha="right", va="center", **style)
-    axis.text(1.02, y, right, transform=across, ha="left", va="center", fontsize="small")
+def _label(axis: Axes, y: float, words: str, **style: Any) -> None:
+    """What a row shows, left of the axis."""
+    axis.text(-0.02, y, words, transform=axis.get_yaxis_transform(), ha="right", va="center", **style)
+
+
+def _write(axis: Axes, y: float, numbers: Mapping[str, str], **style: Any) -> None:
+    """A row's numbers right of the axis, in ``COLUMNS``."""
+    for name, number in numbers.items():
+        _beside(axis, y, number, COLUMNS[name], ha="right", **style)
+
+
+def _beside(axis: Axes, y: float, words: str, distance: float, **style: Any) -> None:
+    """Words right of the axis, at a distance in points."""
+    axis.annotate(
+        words, (1, y), (distance, 0), xycoords=axis.get_yaxis_transform(), textcoords="offset points", va="center",
+        fontsize="small", annotation_clip=False, **style,
+    )  # fmt: skip
 
 
 def _legend(shown: set[str], confidence: float) -> list[Line2D]:
