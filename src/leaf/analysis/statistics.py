@@ -112,6 +112,20 @@ def judged_by(records: Records) -> str:
     return "chosen_accuracy" if records.cells["chosen_accuracy"].notna().any() else "best_accuracy"
 
 
+def checked_metric(records: Records, metric: str) -> str:
+    """A key of ``METRICS`` that records have values of; what ``judged_by`` says for ``"auto"``.
+
+    Raises:
+        UserError: if there is no such metric, or cells have results and none has this one.
+    """
+    metric = judged_by(records) if metric == "auto" else metric
+    if metric not in METRICS:
+        raise UserError(f"unknown metric {metric!r}; known: auto, {', '.join(METRICS)}")
+    if records.cells[metric].isna().all() and records.cells["best_accuracy"].notna().any():
+        raise UserError(f"statistics: metric {metric}: no cell has it; it takes validation_images. Choose auto")
+    return metric
+
+
 def differences_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
     """How much better each learnable activation is than the base function of its form, in percentage points.
 
@@ -125,11 +139,7 @@ def differences_table(records: Records, metric: str, confidence: float) -> pd.Da
     Raises:
         UserError: if there is no such metric, or cells have results and none has this one.
     """
-    metric = judged_by(records) if metric == "auto" else metric
-    if metric not in METRICS:
-        raise UserError(f"unknown metric {metric!r}; known: auto, {', '.join(METRICS)}")
-    if records.cells[metric].isna().all() and records.cells["best_accuracy"].notna().any():
-        raise UserError(f"statistics: metric {metric}: no cell has it; it takes validation_images. Choose auto")
+    metric = checked_metric(records, metric)
     rows = []
     for key, of_comparison in pairs(records, metric).groupby(COMPARISON, sort=False):
         network, dataset, *variant = map(str, key)

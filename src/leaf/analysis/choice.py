@@ -1,0 +1,89 @@
+"""The best learnable activation against the best plain function: what matters to a user, who may choose any of them.
+
+``leaf.analysis.statistics`` compares each learnable activation with the function that it starts as. Here each side may
+be any function, selected by the results themselves.
+"""
+
+import numpy as np
+import pandas as pd
+
+from leaf.analysis.collection import Records, Variant
+from leaf.analysis.pairs import are_mixed, computed_in
+from leaf.analysis.statistics import METRICS, checked_metric, paired_interval
+from leaf.analysis.tables import variant_title
+from leaf.experiment.datasets import DATASETS
+from leaf.experiment.procedures import OPTIMIZERS
+from leaf.experiment.status import DIVERGED, DONE
+from leaf.networks import NETWORKS
+
+PLACE = ["network", "dataset", "optimizer", "computed_in"]
+"""What all cells of one comparison have in common."""
+
+
+def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
+    """The plain function and the variant of each learnable family with the highest mean, and their difference.
+
+    One row per network, data set, optimizer and family. A variant is selected by its mean over its finished seeds,
+    the first of equal ones. Accuracies in % and their difference in percentage points, with its t interval, are means
+    over the seeds that both selected variants have: one such seed gives no interval, none gives no accuracy either.
+    The interval is not corrected for the selection. Precision and kind of device are the same on both sides.
+
+    Args:
+        metric, confidence: as ``differences_table`` takes them.
+
+    Raises:
+        UserError: as ``differences_table``.
+    """
+    metric = checked_metric(records, metric)
+    cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[metric].notna()]
+    cells = cells.assign(percent=cells[metric].astype(float) * 100, computed_in=computed_in(cells))
+    rows = []
+    for place, here in cells.groupby(PLACE, sort=False):
+        network, dataset, optimizer, way = map(str, place)
+        plain = here[here["family"] == "base"]
+        for _, learnable in here[here["family"] != "base"].groupby("family", sort=False):
+            if len(plain):
+                words = NETWORKS[network].title, DATASETS[dataset].title, OPTIMIZERS[optimizer].title, way
+                rows.append((*words, *_comparison(plain, learnable, confidence)))
+    columns = [
+        "network", "data set", "optimizer", "computed in", "best plain function", "plain candidates", "plain, %",
+        "best learnable variant", "learnable candidates", "learnable, %", "seeds",
+        f"difference in {METRICS[metric]}, points", "low", "high",
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns)
+    fixed = [
+        *(["optimizer"] if table["optimizer"].nunique() < 2 else []),
+        *([] if are_mixed(cells) else ["computed in"]),
+    ]
+    return table.drop(columns=fixed).round(2)
+
+
+def _comparison(plain: pd.DataFrame, learnable: pd.DataFrame, confidence: float) -> tuple[object, ...]:
+    """A row's fields from the selected variants on."""
+    (base, base_percent, bases), (variant, percent, variants) = _best(plain), _best(learnable)
+    shared = percent.index.intersection(base_percent.index)
+    points = percent[shared] - base_percent[shared]
+    low, high, *_ = paired_interval(list(points), confidence) if len(points) > 1 else (np.nan, np.nan)
+    return (
+        base, bases, base_percent[shared].mean(), variant, variants, percent[shared].mean(),
+        len(points), points.mean(), low, high,
+    )  # fmt: skip
+
+
+def _best(cells: pd.DataFrame) -> tuple[str, pd.Series, int]:
+    """The title of the variant with the highest mean, its accuracies by seed, and the number of variants."""
+    by_seed = cells.set_index("seed")
+    variants = {
+        Variant(*map(str, key)): of_it["percent"] for key, of_it in by_seed.groupby([*Variant._fields], sort=False)
+    }
+    best = max(variants, key=lambda variant: variants[variant].mean())
+    return variant_title(best, with_optimizer=False), variants[best], len(variants)
+
+
+def selection_notes(records: Records) -> list[str]:
+    """What to say under the table: that its rows are selected."""
+    return [
+        "Each side is selected after the fact, by the results that it is compared by, which favours it: the highest of"
+        " several means is too high by chance, the more so the more variants it is the best of (its candidates)"
+        " and the fewer seeds they have. The intervals are not corrected for this."
+    ]
