@@ -53,7 +53,7 @@ def test_everything_is_made(project):
             f"{table}.{suffix}"
             for suffix in ("csv", "tex", "md", "html")
             for table in (
-                "overview", "claims", "tables/mine/lenet5/fashion_mnist", "tables/mine/lenet5/cifar10",
+                "overview", "claims", "best", "tables/mine/lenet5/fashion_mnist", "tables/mine/lenet5/cifar10",
                 *(
                     f"tables/mine/lenet5/{kind}"
                     for kind in ("paper", "differences", "best_epoch", "matches", "movement")
@@ -255,7 +255,7 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
     partial = project.directory / "reports/tiny/partial"
     assert {file.name for file in partial.iterdir()} == {
         "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures", "README.md",
-        *(f"{table}.{suffix}" for table in ("claims", "overview") for suffix in ("csv", "tex", "md", "html")),
+        *(f"{table}.{suffix}" for table in ("claims", "overview", "best") for suffix in ("csv", "tex", "md", "html")),
     }  # fmt: skip
     assert "the claim is about the scale paper, this is tiny" in (partial / "claims.md").read_text()
     assert "missing" in (partial / "tables/mine/lenet5/paper.md").read_text()

@@ -5,7 +5,7 @@ the catalogue imports none of the functions.
 """
 
 from leaf.analysis.layout import BENCHMARK
-from leaf.analysis.product import PAIRS, RANGES, ROUNDING, Figure, Group, Product, Table
+from leaf.analysis.product import PAIRS, RANGES, ROUNDING, SELECTION, Figure, Group, Product, Table
 from leaf.experiment.cells import CELL_PATTERN
 
 # fmt: off
@@ -37,6 +37,8 @@ PRODUCTS: tuple[Product, ...] = (
     Table("claims", REPORT_TABLES, "a verdict on each of the paper's claims",
           "leaf.analysis.claims:evaluate", forms=True, notes=(ROUNDING, PAIRS), on_first_page=True,
           reads=("src/leaf/analysis/claims.yaml", "src/leaf/analysis/published.csv", str(BENCHMARK))),
+    Table("best", REPORT_TABLES, "the best learnable variant against the best plain function",
+          "leaf.analysis.choice:best_table", statistics=True, notes=(ROUNDING, SELECTION)),
     Figure("progress", FORM_FIGURES, "accuracy and loss over the epochs, of several cells",
            "leaf.analysis.figures:progress_chart"),
     Figure("forms", CELL_FIGURES, "the learned curves of one cell",
