@@ -4,7 +4,7 @@ Commands, rules of the workflow, reports and the names that a configuration cann
 the catalogue imports none of the functions.
 """
 
-from leaf.analysis.layout import BENCHMARK
+from leaf.analysis.layout import BENCHMARK, REPORTS
 from leaf.analysis.product import PAIRS, RANGES, ROUNDING, SELECTION, Figure, Group, Product, Table
 from leaf.experiment.cells import CELL_PATTERN
 
@@ -63,12 +63,11 @@ def by_group() -> dict[Group, list[Product]]:
 
 
 def taken_names(wildcard: str) -> dict[str, str]:
-    """The values of a wildcard whose paths would be another product's, each with the path that is taken."""
+    """The values of a wildcard that would give a product the path of another one, each with the reason."""
     found = {}
     for one, other in ((one.path.split("/"), other.path.split("/")) for one in PRODUCTS for other in PRODUCTS):
         place = one.index(f"{{{wildcard}}}") if f"{{{wildcard}}}" in one else len(other)
-        both_end = place + 1 == len(one) == len(other)
-        both_go_on = place + 1 < min(len(one), len(other))
-        if one[:place] == other[:place] and (both_end or both_go_on) and "{" not in other[place]:
-            found[other[place]] = "/".join(other[: place + 1])
+        both = (place + 1 == len(one)) == (place + 1 == len(other))  # are files there, or directories
+        if one[:place] == other[:place] and place < len(other) and both and "{" not in other[place]:
+            found[other[place]] = f"{REPORTS}/SCALE/{'/'.join(other[: place + 1])} is taken"
     return found
