@@ -638,6 +638,21 @@ def test_collecting_by_command(data, project):
     assert "missing" in table and re.search(r"ReLU +\| N/A +\| Classic +\| \d\d\.\d\d", table)
 
 
+def test_adding_keeps_the_experiments_of_cells_whose_results_are_elsewhere(project):
+    for name in ("config.yaml", "workflow"):
+        os.symlink(PROJECT / name, project / name)
+    first, second = cell("leaf-tanh", "p24sl", seed=42), cell("affine-tanh", seed=42)
+    overrides = json.dumps({"scale": "tiny", "scales": {"tiny": {"extends": "quick", "seeds": None}}})
+    for made, other in ((cell("tanh", seed=100), first), (second, None)):
+        for new in filter(None, (made, other)):
+            write_cell(new, [0.2])
+        main(["collect", "--add", "--config", overrides, "--output", "here"])
+        shutil.rmtree(project / "results")
+    experiments = read_records(project / "here").cells.set_index("cell")["experiments"]
+    assert experiments[first.name] == "bounded_functions bounded_initialization capacity frozen_parameters"
+    assert experiments[second.name] == "capacity"
+
+
 def test_raising_the_training_version_is_seen(project, monkeypatch):
     write_cell(cell(), [0.5] * 3)
     monkeypatch.setattr(identity, "TRAINING_VERSION", TRAINING_VERSION + 1)

@@ -336,16 +336,19 @@ def _collect(options: argparse.Namespace) -> None:
 
     config = _config(options)
     scale, settings = _scale_and_settings(options)
+    adding = options.add and (options.output / RECORDS[0]).exists()
+    old = read_records(options.output) if adding else None
     existing, in_all = set(existing_cells(scale, OUTPUTS[-1])), set(config.cells(scale=scale))
+    begun = existing | (set() if old is None else {Cell.parse(name) for name in old.epochs["cell"].unique()})
     cells: dict[Cell, list[str]] = {cell: [] for cell in existing}
     for name in config.experiments:
         of_it = config.cells([name], scale)
-        if name in config.in_all or existing.intersection(of_it) - in_all:  # what nobody has begun has no gaps to mark
+        if name in config.in_all or begun.intersection(of_it) - in_all:  # no gaps to mark in one that is not begun
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
     records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)
-    if options.add and (options.output / RECORDS[0]).exists():
-        records = merge(read_records(options.output), records)
+    if old is not None:
+        records = merge(old, records)
     write_records(records, options.output)
     print(f"{options.output}: {len(records.cells)} cells, {records.cells['status'].value_counts().to_dict()}")
 
