@@ -165,13 +165,13 @@ def test_editing_imported_code_remakes_the_outputs_of_its_importers(project):
 
 
 def test_renaming_a_network_remakes_what_shows_its_name_and_retrains_nothing(project):
-    old, new = 'title = "LeNet-5"', 'title = "LeNet No. 5"'
-    project.edit("src/leaf/networks.py", old, new)
+    old, new = '"LeNet-5"', '"LeNet No. 5"'
+    project.edit("src/leaf/names.py", old, new)
     jobs = project.jobs()
     assert {"claims", "network_tables", "summary_table", "differences_chart"} <= jobs.keys() and "train" not in jobs
     project.snakemake("reports/tiny/overview.md")
     assert "LeNet No. 5" in (project.directory / "reports/tiny/overview.md").read_text()
-    project.edit("src/leaf/networks.py", new, old)
+    project.edit("src/leaf/names.py", new, old)
     assert project.jobs() == {"claims": 1, "all": 1, "total": 2}
     project.snakemake()
 

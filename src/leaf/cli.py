@@ -303,12 +303,12 @@ def _records(options: argparse.Namespace, products: Sequence[Product]) -> "Recor
     from leaf.analysis.collection import collect
     from leaf.analysis.forms import layers
 
+    scale, settings = _scale_and_settings(options)
     of_one = [product for product in products if product.group.of_one_cell]
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
     if not cells or (of_one and len(cells) > 1):
         needs = [f"--{product.name} is of one{'' if product in of_one else ' or more'}" for product in products]
         raise UserError(f"{len(cells)} cells given; {', '.join(needs)}")
-    scale, settings = _scale_and_settings(options)
     records = collect(cells, scale, settings, with_forms=any(product.forms for product in products))
     for cell in cells if of_one else ():
         if not layers(records.forms.get(cell.name, {})):
