@@ -29,11 +29,11 @@ def test_reading_the_configuration_and_identities_imports_no_torch(tmp_path):
     code = """
 from leaf.experiment.config import read_config
 from leaf.experiment.costs import memory_mb, minutes
-from leaf.experiment.identity import Identity
+from leaf.experiment.identity import Identity, settings_json
 config = read_config(overrides={"scale": "paper"})
 settings = config.scales["paper"].settings
 for cell in config.cells(config.experiments):
-    Identity.of(cell, "paper", settings).to_json()
+    Identity.of(cell, "paper", settings), settings_json(settings, [cell])
     minutes(cell, settings), memory_mb(settings)
 import leaf
 leaf.ACTIVATIONS["leaf-tanh"], leaf.NETWORKS["lenet5"].title

@@ -5,7 +5,6 @@ International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
 """
 
 import math
-from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
@@ -95,12 +94,6 @@ class Affine(AffineFamily, Adaptive):
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
         scale, shift = parameters
         return torch.addcmul(shift, scale, BASE_FUNCTIONS[self.form]()(u))
-
-
-def built(kind: Activation, shape: Sequence[int]) -> nn.Module:
-    """What ``Activation.build`` gives."""
-    with torch.random.fork_rng(devices=[]):
-        return kind.make(shape)
 
 
 PROBED_SHAPES = ((2, 4, 6), (3,))

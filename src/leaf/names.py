@@ -112,7 +112,7 @@ class RationalFamily(Family):
 
 
 CENTRES = tuple(-4 + 8 * i / 17 for i in range(18))
-"""Where the F-neuron's membership functions have their tops, 8/17 from each other."""
+"""Centres of the F-neuron's membership functions, 8/17 apart."""
 
 _HARD_SIGMOID = tuple(min(max(centre + 3, 0), 6) / 6 for centre in CENTRES)
 
@@ -170,7 +170,10 @@ class Activation:
         What it draws for itself it draws from a copy of torch's generator: a network's weights are the same whatever
         its activations are.
         """
-        return Imported("leaf.activations:built")(self, shape)
+        from torch.random import fork_rng
+
+        with fork_rng(devices=[]):
+            return self.make(shape)
 
 
 def plain(name: str, function: "Callable[[], nn.Module]") -> Activation:
@@ -200,7 +203,7 @@ def learnable(
 
 
 def in_fully_connected_part(kind: Activation) -> Activation:
-    """A learnable activation after linear layers; after convolutions the plain function of its form."""
+    """Restrict a learnable activation to linear layers; after convolutions its initial function is used unchanged."""
 
     def make(shape: Sequence[int]) -> "nn.Module":
         return (kind if len(shape) == 1 else ACTIVATIONS[kind.form]).make(shape)
@@ -209,7 +212,7 @@ def in_fully_connected_part(kind: Activation) -> Activation:
 
 
 def with_frozen(kind: Activation, *names: str) -> Activation:
-    """A learnable activation whose parameters of these names keep their initial values."""
+    """Freeze parameters of a learnable activation, by name, at their initial values."""
 
     def make(shape: Sequence[int]) -> "nn.Module":
         layer = kind.make(shape)

@@ -1,4 +1,4 @@
-"""What the rules of the workflow depend on: the cells, files, parameters and commands that follow from a configuration.
+"""The cells, files, parameters and commands of the workflow's rules, derived from a configuration.
 
 Functions of ``wildcards`` are input functions or parameters of rules. The wildcards are ``scale`` and those of a cell
 (``leaf.experiment.cells.CELL_PATTERN``) or of a product (``leaf.analysis.products``).
@@ -61,7 +61,7 @@ def run_file(cell: Cell, scale: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the rules need to know of a configuration."""
+    """A configuration as the rules use it."""
 
     config: Config
 
@@ -95,7 +95,7 @@ class Plan:
         return minutes(cell, self.config.scales[wildcards.scale].settings)
 
     def continues(self, wildcards: Any, output: Any) -> str:
-        """The option that names the scale whose states a scale's cells go on from, if there is one.
+        """The option that names the scale whose states a scale's cells resume from, if there is one.
 
         It takes the outputs too, so that Snakemake reruns nothing when it changes: a state is only a cache.
         """
@@ -104,9 +104,9 @@ class Plan:
 
     @property
     def execution(self) -> str:
-        """The options that say where and how carefully cells train, and who watches.
+        """The options of ``leaf train`` for device, precision, checkpoints and trackers.
 
-        No parameters of the rule, since they change nothing about results.
+        They are no parameters of the rule, since they do not change results.
         """
         values = self.config.values
         checkpoint, tracking = values["checkpoint"], in_shell(values["tracking"])
@@ -225,7 +225,7 @@ class Plan:
 
     @property
     def partial_files(self) -> list[str]:
-        """What collected records and their analysis leave in any case, beside the tables and figures of experiments."""
+        """The files that collecting and analysing records always makes, whatever experiments there are."""
         tables = (table for table in TABLES.values() if not table.group.wildcards)
         made = [file for table in tables for file in self.files(table, PARTIAL)]
         return [*(f"{PARTIAL}/{name}" for name in (*RECORDS, PAGE)), *made]

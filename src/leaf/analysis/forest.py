@@ -69,7 +69,7 @@ def differences_chart(records: Records, metric: str, confidence: float) -> Figur
         here = table[(table["network"] == network) & (table["dataset"] == dataset)]
         ways = ", ".join(here["computed in"].unique()) if "computed in" in here else ""
         _label(axis, y, f"{network}, {dataset}", weight="bold")
-        _beside(axis, y, ways if len(here) else "no pair trained yet", 8)
+        _annotate(axis, y, ways if len(here) else "no pair trained yet", 8)
         for row in here.to_dict("records"):
             y += 1
             family = families[row["activation"]]
@@ -106,10 +106,10 @@ def _label(axis: Axes, y: float, words: str, **style: Any) -> None:
 def _write(axis: Axes, y: float, numbers: Mapping[str, str], **style: Any) -> None:
     """A row's numbers right of the axis, in ``COLUMNS``."""
     for name, number in numbers.items():
-        _beside(axis, y, number, COLUMNS[name], ha="right", **style)
+        _annotate(axis, y, number, COLUMNS[name], ha="right", **style)
 
 
-def _beside(axis: Axes, y: float, words: str, distance: float, **style: Any) -> None:
+def _annotate(axis: Axes, y: float, words: str, distance: float, **style: Any) -> None:
     """Words right of the axis, at a distance in points."""
     axis.annotate(
         words, (1, y), (distance, 0), xycoords=axis.get_yaxis_transform(), textcoords="offset points", va="center",

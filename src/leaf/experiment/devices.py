@@ -16,7 +16,7 @@ from leaf.experiment.provenance import cpu_name
 
 
 def device_name(device: torch.device) -> str:
-    """The make of a device."""
+    """Model name of a device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 

@@ -54,9 +54,9 @@ def write_outputs(
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
-    """Write a safetensors file; tensors are made contiguous, as the format demands.
+    """Write a safetensors file. Tensors are made contiguous, as the format requires.
 
-    What ``about`` tells goes into the file's metadata as one JSON text: of several entries the order would be random.
+    ``about`` is stored in the file's metadata as one JSON text, since several entries would have a random order.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"about": json.dumps(about)} if about else None

@@ -9,14 +9,14 @@ from leaf.procedures import Stage, parameter_groups, two_stages
 
 
 def training_stages(network: Network, procedure: str, optimizer: str) -> list[Stage]:
-    """The stages of one training step of ``network``, in order.
+    """Build the stages of one training step of ``network``, in order.
 
     Args:
         procedure: a name in ``PROCEDURES``.
         optimizer: a name in ``OPTIMIZERS``.
 
     Raises:
-        ValueError: if the network has nothing that the procedure is about.
+        ValueError: if the network lacks the parameters that the procedure trains separately.
     """
     adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
     plan, choice = PROCEDURES[procedure], OPTIMIZERS[optimizer]
@@ -30,10 +30,10 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
 
     def optimize(of: str) -> torch.optim.Optimizer:
         groups = parameter_groups(network, rate, slow_learning_rate=slow_rate, weight_decay=0.0, of=of)
-        # The published code's default implementation, on a GPU in the form that a CUDA graph can hold: there the bias
-        # corrections of Adam are float32, up to 1e-5 of a step off. The fused one would save 4% of a step, but rounds
-        # otherwise: it takes the second epoch of LeNet-5 with ReLU further from the published one than a reproduction
-        # may be.
+        # The published code uses this default implementation. On a GPU it must be capturable in a CUDA graph; Adam's
+        # bias corrections are then float32, with an error of up to 1e-5 of a step. The fused implementation would save
+        # 4% of a step, but it rounds differently: with it the second epoch of LeNet-5 with ReLU differs from the
+        # published one by more than the tolerance.
         return choice.kind(groups, foreach=False, capturable=on_gpu, **choice.settings)
 
     if not plan.two_stage and not plan.weights_rest:
