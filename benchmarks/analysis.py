@@ -37,7 +37,7 @@ SCALE, PROJECT, IMAGES = "paper", Path(__file__).parent.parent, 250
 def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None:
     """Write synthetic outputs of a cell that was not trained."""
     generator = torch.Generator().manual_seed(cell.seed)
-    training = Training(cell, settings, data, kernel="plain")
+    training = Training(cell, settings, data, kernel="reference")
     with torch.no_grad():
         for layer in training.network.activations:
             if isinstance(layer, Adaptive):
@@ -49,7 +49,7 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
         accuracy = float(0.9 - 0.5 / epoch + 0.01 * torch.randn((), generator=generator))
         training.records.append(EpochRecord(epoch, 1 / epoch, 0.1, 1.0, accuracy, None, 1e-3, None, 10.0))
     identity = Identity.of(cell, SCALE, settings, torch.device("cpu"))
-    execution, sessions = Execution(1, "plain", "float32"), [Session.start(cpu_name())]
+    execution, sessions = Execution(1, "reference", "float32"), [Session.start(cpu_name())]
     write_outputs(directory / cell.directory(SCALE), cell, training, identity, SCALE, execution, sessions)
 
 

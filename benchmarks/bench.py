@@ -315,9 +315,9 @@ def bench_tracking(disturbances: list[str]) -> pd.DataFrame:
     training, shares = Training(cell, Settings(), data), {name: list[float]() for name in TRACKERS}
     watches = {name: Watch(print) for name in TRACKERS}
 
-    def tell(watch: Watch) -> None:
+    def log(watch: Watch) -> None:
         watch.observe(training.records[-1], training.network)
-        watch.tell()
+        watch.flush()
 
     with tempfile.TemporaryDirectory() as directory, undisturbed("tracking", disturbances):
         for name, watch in watches.items():
@@ -325,7 +325,7 @@ def bench_tracking(disturbances: list[str]) -> pd.DataFrame:
         for _ in range(ROUNDS):
             epoch = seconds(training.run_epoch)
             for name, watch in watches.items():
-                shares[name].append(seconds(functools.partial(tell, watch)) / epoch)
+                shares[name].append(seconds(functools.partial(log, watch)) / epoch)
         for watch in watches.values():
             watch.close()
     torch.set_num_threads(THREADS)

@@ -20,7 +20,7 @@ import torch
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.loading import Data, load
-from leaf.experiment.rounding import LEAST_ACCURACY, LEAST_LOSS, Bounds, reach_of_rounding, train_epochs
+from leaf.experiment.rounding import LEAST_ACCURACY, LEAST_LOSS, Bounds, rounding_tolerance, train_epochs
 
 EPOCHS = 2
 CELLS = [
@@ -93,7 +93,7 @@ def compare_as_trained() -> list[str]:
     for cell in CELLS:
         data = load(cell.dataset, dataset_file(cell.dataset))
         as_trained = train_epochs(cell, data, EPOCHS)
-        reach = reach_of_rounding(cell, data, as_trained)
+        reach = rounding_tolerance(cell, data, as_trained)
         against = {"plain loop": plain(cell, data, EPOCHS, threads=2)}
         if cell in witnesses:
             against["published"] = witnesses[cell]

@@ -1,6 +1,6 @@
 """A recurrent network: a GRU that reads an image row by row, with LEAF in place of its functions.
 
-Named in the configuration, guests: [examples/gru.py], it is asked for as `gru`; see examples/recurrent.yaml.
+Named in the configuration, plugins: [examples/gru.py], it is asked for as `gru`; see examples/recurrent.yaml.
 """
 
 import torch

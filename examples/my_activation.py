@@ -1,16 +1,16 @@
 """Two custom activations: a fixed function, and a learnable one with this initial function.
 
-With guests: [examples/my_activation.py] in the configuration, their names are `mish` and `beta-mish`.
+With plugins: [examples/my_activation.py] in the configuration, their names are `mish` and `beta-mish`.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from leaf.activations import ACTIVATIONS, Adaptive, learnable, plain
+from leaf.activations import ACTIVATIONS, Adaptive, fixed, learnable
 
 # Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019
-ACTIVATIONS.register("mish", plain("mish", nn.Mish))
+ACTIVATIONS.register("mish", fixed("mish", nn.Mish))
 
 
 class BetaMish(Adaptive):

@@ -1,6 +1,6 @@
 """A custom data set, the shoes of Fashion-MNIST: sandals, sneakers and ankle boots.
 
-With guests: [examples/my_dataset.py] in the configuration, its name is `shoes`.
+With plugins: [examples/my_dataset.py] in the configuration, its name is `shoes`.
 """
 
 from pathlib import Path

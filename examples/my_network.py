@@ -1,4 +1,4 @@
-"""A custom network. With guests: [examples/my_network.py] in the configuration, its name is `mlp`."""
+"""A custom network. With plugins: [examples/my_network.py] in the configuration, its name is `mlp`."""
 
 from torch import nn
 

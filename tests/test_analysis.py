@@ -79,7 +79,7 @@ def write_cell(
     write_metrics(directory / "metrics.csv", records)
     write_tensors(directory / "model.safetensors", {"weight": torch.zeros(1)})
     write_tensors(directory / "forms.safetensors", forms)
-    made_with = {"device": "CPU", "kernel": "plain", "precision": "float32", **made_with}
+    made_with = {"device": "CPU", "kernel": "reference", "precision": "float32", **made_with}
     run = Run(
         identity=replace(Identity.of(made, "tiny", SETTINGS), training_version=version),
         scale="tiny",
@@ -285,7 +285,7 @@ def test_cells_that_round_differently_are_noted_below_their_table(project):
     base, learnable = [cell(seed=seed) for seed in (1, 2, 3, 4)], cell("leaf-relu", "p24sl")
     rival = cell("prelu")  # which no kernel but torch's own computes
     for made in (*base, rival):
-        write_cell(made, [0.5], kernel="plain", device="CPU")
+        write_cell(made, [0.5], kernel="reference", device="CPU")
     write_cell(learnable, [0.6], kernel="numba", device="CPU")
     alike = collect(dict.fromkeys([*base, rival, learnable, cell("silu")], ()), "tiny", SETTINGS)
     for kind in ("paper", "summary", "differences", "best_epoch", "claims"):
@@ -614,8 +614,8 @@ def test_collecting_by_command(data, project):
         os.symlink(PROJECT / name, project / name)
     settings = Settings(epochs=1, train_images=256, test_images=100)
     own = cell("leaf-tanh", "p24sl", "fashion_mnist", seed=5)
-    train_cell(cell("relu", dataset="fashion_mnist"), "tiny", settings, "cpu", say=lambda line: None)
-    train_cell(own, "tiny", settings, "cpu", say=lambda line: None)
+    train_cell(cell("relu", dataset="fashion_mnist"), "tiny", settings, "cpu", log=lambda line: None)
+    train_cell(own, "tiny", settings, "cpu", log=lambda line: None)
     overrides = json.dumps(
         {
             "scale": "tiny",

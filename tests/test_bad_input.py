@@ -258,7 +258,7 @@ def test_data_set(project, case):
 
 @pytest.fixture
 def trained(project):
-    train_cell(Cell.parse(CELL), "tiny", SETTINGS, "cpu", say=lambda line: None)
+    train_cell(Cell.parse(CELL), "tiny", SETTINGS, "cpu", log=lambda line: None)
     return Cell.parse(CELL).directory("tiny")
 
 
@@ -285,7 +285,7 @@ def test_modified_outputs(project, trained, case):
     assert_refused(project, ["table", *arguments], f"{message}.*'leaf train' makes the outputs")
     (trained / "state.pt").unlink()
     said: list[str] = []
-    train_cell(Cell.parse(CELL), "tiny", SETTINGS, "cpu", say=said.append)
+    train_cell(Cell.parse(CELL), "tiny", SETTINGS, "cpu", log=said.append)
     assert re.search(message, said[0])
     main(["table", *arguments])
     assert (project / "table.csv").exists()
@@ -304,7 +304,7 @@ def test_a_state_that_runs_code(project, trained):
     (trained / "run.json").unlink()
     torch.save({"identity": Malicious()}, trained / "state.pt")
     said: list[str] = []
-    train_cell(Cell.parse(CELL), "tiny", SETTINGS, "cpu", say=said.append)
+    train_cell(Cell.parse(CELL), "tiny", SETTINGS, "cpu", log=said.append)
     assert "state.pt: damaged, passed over" in said[0]
     assert not (project / "pwned").exists()
 

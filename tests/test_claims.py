@@ -193,7 +193,7 @@ def test_cells_that_diverged_have_no_gradients_to_wait_for():
     one = found.cells["cell"] == "lenet5/cifar10/leaf-relu/p24sl/adam/seed42"
     diverged = replace(found, cells=found.cells.assign(status=np.where(one, "diverged", "done")))
     verdict, measured, _ = verdicts(diverged)["gradients"]
-    assert verdict == "holds" and "cells; 1 diverged; plain functions: smallest 0.5" in measured
+    assert verdict == "holds" and "cells; 1 diverged; base functions: smallest 0.5" in measured
 
 
 def test_forms_and_gradients():

@@ -26,7 +26,7 @@ from leaf.experiment import schema
 from leaf.experiment.computing import PRECISIONS
 from leaf.experiment.config import CONFIG, check_config, parse_yaml, read_config, read_strictly
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import dismiss_guests
+from leaf.experiment.plugins import unload_plugins
 from leaf.experiment.scales import Settings
 from leaf.experiment.tracking import TRACKERS
 from leaf.workflow import RULES, Plan, check_names
@@ -176,18 +176,32 @@ def test_names_of_rules_and_reports_are_taken(changes, message):
         main(["cells", "--config", json.dumps(changes)])
 
 
+def test_the_former_name_of_plugins(capsys):
+    file = str(PROJECT / "examples/my_activation.py")
+    try:
+        assert read_config(overrides={"guests": [file]}).values["plugins"] == [file]
+        assert capsys.readouterr().err == "configuration: the key guests is now plugins; rename it\n"
+        assert "guests" not in read_config(overrides={"guests": [file], "plugins": [file]}).values
+        with pytest.raises(UserError, match="keep plugins alone"):
+            read_config(overrides={"guests": [file], "plugins": ["other.py"]})
+        with pytest.raises(UserError, match=r"plugins\.0: expected string, found 3"):
+            read_config(overrides={"guests": [3]})
+    finally:
+        unload_plugins()
+
+
 @pytest.mark.parametrize(
     "name", [name for name, table in TABLES.items() if table.group.wildcards and name != "summary"]
 )
 def test_names_of_tables_are_taken(tmp_path, name):
-    guest = (PROJECT / "examples/my_dataset.py").read_text().replace('"shoes"', f'"{name}"')
-    (tmp_path / "guest.py").write_text(guest)
+    plugin = (PROJECT / "examples/my_dataset.py").read_text().replace('"shoes"', f'"{name}"')
+    (tmp_path / "plugin.py").write_text(plugin)
     try:
-        config = read_config(overrides={"guests": [str(tmp_path / "guest.py")]})
+        config = read_config(overrides={"plugins": [str(tmp_path / "plugin.py")]})
         with pytest.raises(UserError, match=rf"datasets.{name}: .*/{name} is taken; give your dataset another name"):
             check_names(config)
     finally:
-        dismiss_guests()
+        unload_plugins()
 
 
 @pytest.mark.parametrize(

@@ -363,7 +363,7 @@ def test_an_output_of_another_size_is_reported():
     u = torch.randn(50, 3)
     with pytest.warns(UserWarning, match="changed by inf"):
         found = replace_activations(Choosing(), example_input=u)
-    assert found.difference == math.inf and not found.model.act.plain
+    assert found.difference == math.inf and not found.model.act.reference
 
 
 def test_copies_keep_the_state_that_the_class_defines():

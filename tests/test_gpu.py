@@ -10,7 +10,7 @@ from leaf.experiment import training as training_module
 from leaf.experiment.augmentation import to_unit_interval
 from leaf.experiment.cells import Cell
 from leaf.experiment.devices import training_device
-from leaf.experiment.graphs import RecordedStep
+from leaf.experiment.graphs import CapturedStep
 from leaf.experiment.job import train_cell
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import Training
@@ -63,8 +63,8 @@ def test_pixels_become_the_same_numbers(gpu):
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
 def test_captured_and_eager_steps_give_the_same_bits(data, gpu, monkeypatch, cell, precision):
     recorded = trained(cell, data, gpu, precision)
-    assert isinstance(recorded.take_step, RecordedStep)
-    monkeypatch.setattr(training_module, "recorded", lambda step, *_: step)
+    assert isinstance(recorded.take_step, CapturedStep)
+    monkeypatch.setattr(training_module, "captured", lambda step, *_: step)
     assert_equal(trained(cell, data, gpu, precision), recorded)
 
 
@@ -104,6 +104,6 @@ def test_published_losses(data, gpu, entry):
 
 def test_a_job_from_nothing_to_its_files(empty_project, gpu):
     settings, said = Settings(epochs=1, train_images=256, test_images=100), []
-    train_cell(CELLS[2], "tiny", settings, "cuda", say=said.append)
-    train_cell(CELLS[2], "tiny", settings, "cuda", say=said.append)
+    train_cell(CELLS[2], "tiny", settings, "cuda", log=said.append)
+    train_cell(CELLS[2], "tiny", settings, "cuda", log=said.append)
     assert "1 epochs, test accuracy" in said[0] and "kept" in said[1]

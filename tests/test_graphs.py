@@ -6,8 +6,8 @@ import torch
 from leaf.experiment import graphs
 from leaf.experiment import training as training_module
 from leaf.experiment.cells import Cell
-from leaf.experiment.graphs import RecordedStep
-from leaf.experiment.guests import dismiss_guests, load_guests
+from leaf.experiment.graphs import CapturedStep
+from leaf.experiment.plugins import load_plugins, unload_plugins
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import Training
 
@@ -57,12 +57,12 @@ def replays(monkeypatch, expected) -> list[int]:
 
         return replay
 
-    def recorded(step, state, minibatch, device):
-        return RecordedStep(step, state, minibatch, torch.default_generator, None)
+    def captured(step, state, minibatch, device):
+        return CapturedStep(step, state, minibatch, torch.default_generator, None)
 
     monkeypatch.setattr(graphs, "take_on", lambda stream, step, *inputs: step(*inputs))
     monkeypatch.setattr(graphs, "record", record)
-    monkeypatch.setattr(training_module, "recorded", recorded)
+    monkeypatch.setattr(training_module, "captured", captured)
     return replayed
 
 
@@ -119,13 +119,13 @@ def test_a_graph_that_differs_from_the_step_is_not_used(data, replays, expected,
     assert len(replays) == (trouble != "an error")
 
 
-def test_guests_are_not_captured(data, replays):
-    load_guests(["examples/my_activation.py"])
+def test_plugins_are_not_captured(data, replays):
+    load_plugins(["examples/my_activation.py"])
     try:
         cell = Cell("lenet5", "fashion_mnist", "mish", "classic", "adam", 42)
         training = Training(cell, Settings(epochs=1, batch_size=64), data("fashion_mnist", 256, 100))
         training.run_epoch()
     finally:
-        dismiss_guests()
-    assert not isinstance(training.take_step, RecordedStep)
+        unload_plugins()
+    assert not isinstance(training.take_step, CapturedStep)
     assert not replays

@@ -21,22 +21,22 @@ from leaf.experiment.cells import OUTPUTS, Cell
 from leaf.experiment.clearing import prune
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import dismiss_guests, load_guests
 from leaf.experiment.identity import settings_json
 from leaf.experiment.job import train_cell
+from leaf.experiment.plugins import load_plugins, unload_plugins
 from leaf.experiment.runs import Run, read_run, write_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import look
 
 SETTINGS = Settings(epochs=3, train_images=256, test_images=100)
-GUEST = (PROJECT / "examples/my_network.py").read_text().replace("128", "8")
+PLUGIN = (PROJECT / "examples/my_network.py").read_text().replace("128", "8")
 CELL = Cell("lenet5", "fashion_mnist", "tanh", "classic", "adam", 42)
 PATCHED = Cell("lenet5", "fashion_mnist", "leaf-tanh", "patch1-p24sl", "adam", 42)
 
 
 def train(cell: Cell, settings: Settings = SETTINGS, scale: str = "tiny", **options) -> list[str]:
     said: list[str] = []
-    train_cell(cell, scale, settings, **{"device": "cpu", "threads": 1, "say": said.append, **options})
+    train_cell(cell, scale, settings, **{"device": "cpu", "threads": 1, "log": said.append, **options})
     return said
 
 
@@ -44,7 +44,7 @@ def first_words(cell: Cell, settings: Settings, **options) -> str:
     """Messages of the job before it starts to train."""
     said: list[str] = []
     with suppress(Killed, UserError):
-        train(cell, settings, say=said.append, progress=stop, **options)
+        train(cell, settings, log=said.append, progress=stop, **options)
     return "\n".join(said)
 
 
@@ -53,13 +53,13 @@ def stop(epoch: int, step: int, steps: int) -> None:
 
 
 @contextmanager
-def guest_cell() -> Iterator[Cell]:
-    """A cell whose network is in the guest file ``guest.py``."""
+def plugin_cell() -> Iterator[Cell]:
+    """A cell whose network is in the plugin file ``plugin.py``."""
     try:
-        load_guests(["guest.py"])
+        load_plugins(["plugin.py"])
         yield Cell("mlp", "fashion_mnist", "tanh", "classic", "adam", 42)
     finally:
-        dismiss_guests()
+        unload_plugins()
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,10 @@ def trained(data, tmp_path_factory) -> Path:
     """Three cells, each twice: finished at the scale tiny, interrupted in the last epoch at the scale early."""
     directory = tmp_path_factory.mktemp("identity")
     (directory / "resources").symlink_to(PROJECT / "resources")
-    (directory / "guest.py").write_text(GUEST)
+    (directory / "plugin.py").write_text(PLUGIN)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
-        with guest_cell() as own:
+        with plugin_cell() as own:
             train(PATCHED.parent)
             for cell in (CELL, own, PATCHED):
                 with pytest.raises(Killed):
@@ -86,7 +86,7 @@ def project(trained, tmp_path, monkeypatch) -> Iterator[None]:
     copy = shutil.copytree(trained, tmp_path / "project", symlinks=True)
     monkeypatch.chdir(copy)
     yield
-    dismiss_guests()
+    unload_plugins()
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
@@ -116,9 +116,9 @@ def change_device(patch: pytest.MonkeyPatch) -> None:
         (directory / "state.previous.pt").unlink(missing_ok=True)
 
 
-def change_guest(patch: pytest.MonkeyPatch) -> None:
-    Path("guest.py").write_text(GUEST + "\n")
-    load_guests(["guest.py"])
+def change_plugin(patch: pytest.MonkeyPatch) -> None:
+    Path("plugin.py").write_text(PLUGIN + "\n")
+    load_plugins(["plugin.py"])
 
 
 def change_parent(patch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ class Change(NamedTuple):
     current: bool
     resumes: bool
     params: bool
-    cell: str = "plain"
+    cell: str = "built in"
     settings: Settings = SETTINGS
     options: dict = {}
     make: Callable[[pytest.MonkeyPatch], None] = lambda patch: None
@@ -148,9 +148,9 @@ class Change(NamedTuple):
 
 CHANGES = {
     "nothing": Change(True, True, False),
-    "nothing, with a guest": Change(True, True, False, "guest"),
+    "nothing, with a plugin": Change(True, True, False, "plugin"),
     "nothing, with a parent": Change(True, True, False, "patched"),
-    "guest": Change(False, False, True, "guest", make=change_guest),
+    "plugin": Change(False, False, True, "plugin", make=change_plugin),
     "settings": Change(False, False, True, settings=replace(SETTINGS, train_images=128)),
     "more epochs": Change(False, True, True, settings=replace(SETTINGS, epochs=4)),
     "fewer epochs": Change(False, False, True, settings=replace(SETTINGS, epochs=1)),
@@ -165,8 +165,8 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_all_commands_agree_on_a_change(project, monkeypatch, change):
-    with guest_cell() as own:
-        cell = {"plain": CELL, "guest": own, "patched": PATCHED}[change.cell]
+    with plugin_cell() as own:
+        cell = {"built in": CELL, "plugin": own, "patched": PATCHED}[change.cell]
         before = settings_json(SETTINGS, [cell])
         change.make(monkeypatch)
 
@@ -235,14 +235,14 @@ def test_a_run_of_the_old_layout_is_current(project):
 
 
 def test_a_state_of_the_old_layout_is_resumed(project):
-    with guest_cell() as cell:
+    with plugin_cell() as cell:
         file = cell.directory("early") / "state.pt"
         state = torch.load(file, weights_only=True)
         made = state["identity"]
         state["identity"] = {
             "cell": made["cell"],
             "settings": {key: value for key, value in made["settings"].items() if key != "epochs"},
-            "training_version": 1, "data": made["data"], "device": "cpu", "guests": sorted(made["guests"].values()),
+            "training_version": 1, "data": made["data"], "device": "cpu", "guests": sorted(made["plugins"].values()),
         }  # fmt: skip
         state["sessions"] = [{"started": "2026-11-27T04:17:21+00:00", "host": "vm", "device": "CPU", "seconds": 1.0}]
         torch.save(state, file)
@@ -254,6 +254,25 @@ def test_a_state_of_the_old_layout_is_resumed(project):
         assert "resumes after epoch 2" in train(cell, scale="early")[0]
         for name in OUTPUTS[1:3]:
             assert (cell.directory("early") / name).read_bytes() == (cell.directory("tiny") / name).read_bytes()
+
+
+def test_files_with_former_names_are_read(project):
+    """``guests`` instead of ``plugins``, and the kernel ``plain`` instead of ``reference``."""
+
+    def rename(values):
+        values["identity"]["guests"] = values["identity"].pop("plugins")
+        return values
+
+    with plugin_cell() as cell:
+        early, finished = cell.directory("early"), cell.directory("tiny")
+        state = rename(torch.load(early / "state.pt", weights_only=True))
+        state["execution"]["kernel"] = "plain"
+        torch.save(state, early / "state.pt")
+        for file in (early / "status.json", finished / "run.json"):
+            file.write_text(json.dumps(rename(json.loads(file.read_text()))))
+        assert train(cell) == [f"{cell.name}: outputs are current, kept"]
+        assert train(cell, scale="early")[0] == f"{cell.name}: resumes after epoch 2"
+        assert read_run(early).execution.kernel == "reference"
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ SMALL = Cell("lenet5", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42)
 
 def train(cell: Cell, scale: str, **options) -> list[str]:
     said: list[str] = []
-    train_cell(cell, scale, SETTINGS, "cpu", threads=1, say=said.append, **options)
+    train_cell(cell, scale, SETTINGS, "cpu", threads=1, log=said.append, **options)
     return said
 
 

@@ -33,7 +33,7 @@ SETTINGS = Settings(epochs=3, train_images=256, test_images=100)
 
 def train(cell=CELL, settings=SETTINGS, **options) -> list[str]:
     said: list[str] = []
-    train_cell(cell, "tiny", settings, "cpu", threads=1, say=said.append, **options)
+    train_cell(cell, "tiny", settings, "cpu", threads=1, log=said.append, **options)
     return said
 
 
@@ -94,7 +94,7 @@ def test_base_cells_have_inputs_and_gradient_norms_only(empty_project):
     train(cell)
     forms = safetensors.torch.load_file(cell.directory("tiny") / "forms.safetensors")
     assert {name.split("/")[0] for name in forms} == {"inputs", "input_edges", "gradient_norms"}
-    assert read_run(cell.directory("tiny")).execution.kernel == "plain"
+    assert read_run(cell.directory("tiny")).execution.kernel == "reference"
     assert pd.read_csv(cell.directory("tiny") / "metrics.csv")["slow_learning_rate"].isna().all()
 
 
@@ -125,7 +125,7 @@ def test_killed_at_any_epoch_ends_as_if_undisturbed(empty_project):
 
 def test_a_resumed_cell_computes_as_before(empty_project, monkeypatch):
     with monkeypatch.context() as without_numba:
-        without_numba.setattr(job, "kernel_for", lambda device: "plain")
+        without_numba.setattr(job, "kernel_for", lambda device: "reference")
         train(precision="bfloat16")
         expected = results()
         for name in (*OUTPUTS, "state.pt"):
@@ -133,12 +133,12 @@ def test_a_resumed_cell_computes_as_before(empty_project, monkeypatch):
         with pytest.raises(Killed):
             train(precision="bfloat16", progress=kill_in_epoch(2))
     assert train() == [
-        f"{CELL.name}: resumes after epoch 1, with kernel plain, precision bfloat16 as before",
+        f"{CELL.name}: resumes after epoch 1, with kernel reference, precision bfloat16 as before",
         f"{CELL.name}: 3 epochs, test accuracy {results_accuracy():.2%}",
     ]
     assert results() == expected
     run = read_run(CELL.directory("tiny"))
-    assert (run.execution.kernel, run.execution.precision) == ("plain", "bfloat16")
+    assert (run.execution.kernel, run.execution.precision) == ("reference", "bfloat16")
 
 
 def test_the_commit_is_that_of_the_code_or_none(tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_a_state_of_an_unavailable_kernel_is_kept_and_reported(empty_project, mo
     with pytest.raises(Killed):
         train(progress=kill_in_epoch(2))
     with monkeypatch.context() as without_numba:
-        without_numba.setattr(job, "kernel_for", lambda device: "plain")
+        without_numba.setattr(job, "kernel_for", lambda device: "reference")
         with pytest.raises(UserError, match="trained with the kernel 'numba', which is not available here"):
             train()
     assert "resumes after epoch 1" in train()[0]
@@ -213,7 +213,7 @@ def test_more_epochs_resume_from_the_state(empty_project):
 def train_longer(cell=CELL, scale="longer", **options) -> list[str]:
     """Two more epochs, as a separate scale."""
     said: list[str] = []
-    train_cell(cell, scale, Settings(5, train_images=256, test_images=100), "cpu", 1, say=said.append, **options)
+    train_cell(cell, scale, Settings(5, train_images=256, test_images=100), "cpu", 1, log=said.append, **options)
     return said
 
 

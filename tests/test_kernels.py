@@ -62,10 +62,10 @@ def inputs(shape: tuple[int, ...], batch: int = 9, channels_last: bool = False) 
 
 def test_the_fast_kernel_is_available_and_used():
     assert kernel_for(torch.device("cpu")) == "numba"
-    assert kernel_for(torch.device("cpu"), torch.float64) == "plain"
+    assert kernel_for(torch.device("cpu"), torch.float64) == "reference"
     layer, u = LEAF((4,), "silu"), torch.randn(2, 4)
     assert layer(u).grad_fn.name() == "FusedGatedLineBackward"
-    layer.plain = True
+    layer.reference = True
     assert layer(u).grad_fn.name() != "FusedGatedLineBackward"
 
 
@@ -95,7 +95,7 @@ def test_shared_parameters_against_float64(sharing, shape, pooled, channels_last
         in_threads = gradients(layer, u, pooled)
     finally:
         torch.set_num_threads(before)
-    layer.plain = True
+    layer.reference = True
     for ours, threaded, plain, exact in zip(found, in_threads, gradients(layer, u, pooled), true, strict=True):
         assert torch.equal(ours, threaded)
         for result in (ours, plain):
@@ -219,7 +219,7 @@ def test_a_derivative_of_the_derivative_of_one_module_used_twice():
 
     u = inputs((4,)).requires_grad_()
     ours = second(u, layer)
-    layer.plain = True
+    layer.reference = True
     for found, true in zip(ours, second(u, layer), strict=True):
         torch.testing.assert_close(found, true, rtol=1e-4, atol=1e-4)
 
@@ -246,7 +246,7 @@ def test_without_numba_the_reference_runs():
         "import torch; from leaf import LEAF; from leaf.kernels import kernel_for\n"
         "print(kernel_for(torch.device('cpu')), LEAF((4,), 'sigmoid')(torch.zeros(2, 4)).unique().item())"
     )
-    assert run(code).split() == ["plain", "0.5"]
+    assert run(code).split() == ["reference", "0.5"]
 
 
 def test_importing_leaf_imports_no_compiler():
@@ -258,7 +258,7 @@ def test_importing_leaf_imports_no_compiler():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_working_triton_a_gpu_uses_the_formula():
     """Triton finds no driver here; a missing C compiler or cache directory has the same effect."""
-    assert kernel_for(torch.device("cuda")) == "plain"
+    assert kernel_for(torch.device("cuda")) == "reference"
 
 
 def test_the_gpu_kernel_in_tritons_interpreter():

@@ -199,7 +199,7 @@ with warnings.catch_warnings(record=True) as caught:
     y = layer(u)
     grads = torch.autograd.grad(y, leaves, weights)
     layer(u)
-layer.plain = True
+layer.reference = True
 assert torch.equal(y, layer(u)) and same(grads, torch.autograd.grad(layer(u), leaves, weights))
 print([str(warning.message) for warning in caught])
 """

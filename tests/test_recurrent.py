@@ -1,4 +1,4 @@
-"""The recurrent guest: a GRU against torch's, LEAF in its gates, and the paper's claim about it."""
+"""The recurrent plugin: a GRU against torch's, LEAF in its gates, and the paper's claim about it."""
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,8 @@ from leaf.analysis.collection import COLUMNS, Records, collect
 from leaf.analysis.figures import evolution_chart, forms_chart
 from leaf.experiment.cells import Cell
 from leaf.experiment.config import read_config
-from leaf.experiment.guests import dismiss_guests, load_guests
 from leaf.experiment.job import train_cell
+from leaf.experiment.plugins import load_plugins, unload_plugins
 from leaf.experiment.random_streams import initial_network
 from leaf.experiment.scales import Settings
 
@@ -24,9 +24,9 @@ SEEDS = (42, 100, 128, 1999, 7823)
 
 @pytest.fixture(autouse=True)
 def gru():
-    load_guests([str(PROJECT / "examples/gru.py")])
+    load_plugins([str(PROJECT / "examples/gru.py")])
     yield
-    dismiss_guests()
+    unload_plugins()
 
 
 def test_without_leaf_it_equals_torchs_gru():
@@ -65,7 +65,7 @@ def test_leaf_replaces_the_function_of_its_form(activation, places):
 def test_a_recurrent_cell(empty_project):
     cell = Cell("gru", "fashion_mnist", "leaf-sigmoid", "dspt-p24sl", "adam", 42)
     settings = Settings(epochs=1, train_images=256, test_images=100)
-    train_cell(cell, "tiny", settings, "cpu", threads=1, say=lambda line: None)
+    train_cell(cell, "tiny", settings, "cpu", threads=1, log=lambda line: None)
     records = collect({cell: ()}, "tiny", settings, with_forms=True)
     forms = records.forms[cell.name]
     # all 28 steps of 100 images, in 128 units

@@ -72,9 +72,9 @@ def finished(data, tmp_path_factory) -> Copy:
         patch.setattr("leaf.experiment.config.CONFIG", copy.directory / "config.yaml")
         for one in (*DONE, STALE):
             settings = read_config(overrides={"scales": {"tiny": {"epochs": 2 if one == STALE else 1}}}).scales["tiny"]
-            train_cell(one, "tiny", settings.settings, "cpu", say=lambda line: None)
+            train_cell(one, "tiny", settings.settings, "cpu", log=lambda line: None)
         patch.setattr("leaf.experiment.training.to_unit_interval", lambda *a: to_unit_interval(*a) * float("nan"))
-        train_cell(DIVERGED, "tiny", read_config().scales["tiny"].settings, "cpu", say=lambda line: None)
+        train_cell(DIVERGED, "tiny", read_config().scales["tiny"].settings, "cpu", log=lambda line: None)
     return copy
 
 
@@ -187,7 +187,7 @@ def test_a_cell_in_training_is_not_forgotten(project, capsys):
                 main(["forget", DONE[0].name, cell("leaf-tanh").name])
             refused.append(exit_.value.code)
 
-    train_cell(cell("leaf-tanh"), "tiny", settings, "cpu", progress=forget_too, say=lambda line: None)
+    train_cell(cell("leaf-tanh"), "tiny", settings, "cpu", progress=forget_too, log=lambda line: None)
     assert refused[0] == f"leaf: {held}: is being trained on {socket.gethostname()}; end it, or wait for it"
     assert {*OUTPUTS, "state.pt"} < files_of(cell("leaf-tanh")) and {*OUTPUTS, "state.pt"} < files_of(DONE[0])
 
@@ -204,7 +204,7 @@ def test_prune_leaves_what_may_still_be_needed(project, capsys):
     unfinished, damaged = cell("leaf-tanh"), DONE[1]
     with pytest.raises(Killed):
         train_cell(
-            unfinished, "tiny", replace(settings, epochs=2), "cpu", progress=kill_in_epoch(2), say=lambda line: None
+            unfinished, "tiny", replace(settings, epochs=2), "cpu", progress=kill_in_epoch(2), log=lambda line: None
         )
     (damaged.directory("tiny") / "metrics.csv").unlink()
     freed = sum((one.directory("tiny") / "state.pt").stat().st_size for one in (DONE[0], DIVERGED))

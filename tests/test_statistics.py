@@ -205,23 +205,23 @@ def test_seeds_agree_on_the_order_unless_some_turn_it():
 def test_the_best_of_each_family_against_the_best_plain_function():
     found = records(
         rows("relu", "classic", [0.55, 0.57]),
-        rows("silu", "classic", BASE),  # the best plain function: mean 0.60
+        rows("silu", "classic", BASE),  # the best base function: mean 0.60
         rows("leaf-tanh", "p24sl", LEAF),  # the best LEAF, which starts as another function: mean 0.662
         rows("leaf-silu", "p24sl", [0.65, 0.66]),
         rows("leaf-silu", "dspt-p24sl", [0.99], status="stale"),
         rows("ahaf-silu", "classic", [0.58]),
-        rows("leaf-relu", "p24sl", [0.3], dataset="fashion_mnist"),  # without a plain function there
+        rows("leaf-relu", "p24sl", [0.3], dataset="fashion_mnist"),  # without a base function there
     )
     table = best_table(found, "auto", 0.95)
     ahaf, leaf = table.sort_values("best learnable variant").to_dict("records")
-    assert (leaf["best plain function"], leaf["best learnable variant"]) == ("SiLU", "LEAF as Tanh, P24Sl")
-    assert (leaf["plain candidates"], leaf["learnable candidates"], ahaf["learnable candidates"]) == (2, 2, 1)
-    assert (leaf["plain, %"], leaf["learnable, %"]) == (60.0, 66.2)
+    assert (leaf["best base function"], leaf["best learnable variant"]) == ("SiLU", "LEAF as Tanh, P24Sl")
+    assert (leaf["base candidates"], leaf["learnable candidates"], ahaf["learnable candidates"]) == (2, 2, 1)
+    assert (leaf["base, %"], leaf["learnable, %"]) == (60.0, 66.2)
     theirs = stats.ttest_rel(LEAF, BASE).confidence_interval(0.95)
     difference = "difference in best test accuracy, points"
     assert (leaf["seeds"], leaf[difference]) == (5, 6.2)
     assert (leaf["low"], leaf["high"]) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=0.005)
-    assert (ahaf["seeds"], ahaf["plain, %"], ahaf[difference]) == (1, 60.0, -2.0) and np.isnan(ahaf["low"])
+    assert (ahaf["seeds"], ahaf["base, %"], ahaf[difference]) == (1, 60.0, -2.0) and np.isnan(ahaf["low"])
 
 
 def test_the_best_are_compared_within_a_precision_and_over_shared_seeds():
@@ -229,7 +229,7 @@ def test_the_best_are_compared_within_a_precision_and_over_shared_seeds():
     other = rows("relu", "classic", [0.9], precision="tf32", device="NVIDIA")
     learnable = rows("leaf-silu", "p24sl", LEAF, precision="float32", device="CPU (x)")
     (row,) = best_table(records(plain, other, learnable), "final_accuracy", 0.95).to_dict("records")
-    assert (row["best plain function"], row["computed in"], row["seeds"]) == ("SiLU", "float32 on CPU", 2)
+    assert (row["best base function"], row["computed in"], row["seeds"]) == ("SiLU", "float32 on CPU", 2)
     assert row["learnable, %"] == 66.5  # of the two shared seeds, at the final epoch: (0.65 + 0.68) / 2
     with pytest.raises(UserError, match="unknown metric 'accuracy'"):
         best_table(records(learnable), "accuracy", 0.95)

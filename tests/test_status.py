@@ -34,7 +34,7 @@ DIRECTORY = CELL.directory("tiny")
 
 def train(cell: Cell = CELL, settings: Settings = SETTINGS, **options) -> list[str]:
     said: list[str] = []
-    train_cell(cell, "tiny", settings, "cpu", threads=1, say=said.append, **options)
+    train_cell(cell, "tiny", settings, "cpu", threads=1, log=said.append, **options)
     return said
 
 

@@ -32,7 +32,7 @@ RUN_ID = f"tiny.{CELL.name.replace('/', '.')}"
 
 def train(tracking: Tracking | None = BOTH, scale: str = "tiny", **options) -> list[str]:
     said: list[str] = []
-    train_cell(CELL, scale, SETTINGS, "cpu", threads=1, say=said.append, tracking=tracking, **options)
+    train_cell(CELL, scale, SETTINGS, "cpu", threads=1, log=said.append, tracking=tracking, **options)
     return said
 
 

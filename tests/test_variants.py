@@ -35,7 +35,7 @@ def cell(activation="leaf-tanh", procedure="patch1-p24sl", network="lenet5", dat
 
 def train(made: Cell, settings=SETTINGS, **options) -> list[str]:
     said: list[str] = []
-    train_cell(made, "tiny", settings, "cpu", threads=1, say=said.append, **options)
+    train_cell(made, "tiny", settings, "cpu", threads=1, log=said.append, **options)
     return said
 
 
@@ -48,7 +48,7 @@ def train(made: Cell, settings=SETTINGS, **options) -> list[str]:
      ("frozen_p2-leaf-tanh", "classic", {"p2"}), ("frozen_p2-leaf-tanh", "p24sl", {"p2"}),
      ("frozen_p2-leaf-tanh", "dspt-p24sl", {"p2"}), ("leaf-tanh", "classic", set())],
 )  # fmt: skip
-@pytest.mark.parametrize("kernel", ["plain", None])
+@pytest.mark.parametrize("kernel", ["reference", None])
 def test_frozen_parameters_keep_their_bits_and_the_others_move(data, activation, procedure, frozen, kernel):
     images = data("fashion_mnist", 256, 100)
     training = Training(cell(activation, procedure), Settings(epochs=1), images, kernel=kernel)

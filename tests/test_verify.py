@@ -21,7 +21,7 @@ SETTINGS = Settings(epochs=2, train_images=640, test_images=100)
 
 @pytest.fixture
 def records(empty_project):
-    train_cell(CELL, "paper", SETTINGS, "cpu", threads=1, say=lambda line: None)
+    train_cell(CELL, "paper", SETTINGS, "cpu", threads=1, log=lambda line: None)
     write_records(collect({CELL: ["mine"]}, "paper", SETTINGS, with_forms=True), empty_project / "shipped")
     return read_records(empty_project / "shipped")
 
@@ -56,7 +56,7 @@ def test_another_rounding_follows_and_another_result_does_not(records, images):
 def test_rounding_is_measured(data):
     images = data("fashion_mnist", 2560, 100)
     reference = rounding.train_epochs(CELL, images, 1)
-    (bounds,) = rounding.reach_of_rounding(CELL, images, reference)
+    (bounds,) = rounding.rounding_tolerance(CELL, images, reference)
     assert bounds.loss >= rounding.LEAST_LOSS and bounds.accuracy >= rounding.LEAST_ACCURACY
     others = [rounding.train_epochs(CELL, images, 1, **options)[0].train_loss for options in rounding.ROUNDINGS]
     off = [abs(other - reference[0].train_loss) for other in others]

@@ -20,8 +20,8 @@ from leaf.names import ACTIVATIONS as ACTIVATIONS
 from leaf.names import STEP_SLOPE as STEP_SLOPE
 from leaf.names import Activation as Activation
 from leaf.names import AffineFamily, AHAFFamily, LEAFFamily
+from leaf.names import fixed as fixed
 from leaf.names import learnable as learnable
-from leaf.names import plain as plain
 
 BASE_FUNCTIONS: dict[str, type[nn.Module]] = {name: function.load() for name, function in names.BASE_FUNCTIONS.items()}
 """The paper's base functions, by the names that they have in ``ACTIVATIONS``."""
@@ -107,12 +107,12 @@ def check(name: str, kind: Any) -> None:
         UserError: if not.
     """
     if not isinstance(kind, Activation):
-        raise UserError(f"activation {name!r} is no Activation; make one with plain(…) or learnable(…)")
+        raise UserError(f"activation {name!r} is no Activation; make one with fixed(…) or learnable(…)")
     if kind.family == "base":
         if kind.form != name:
-            raise UserError(f"activation {name!r}: a plain function's form is its own name, not {kind.form!r}")
+            raise UserError(f"activation {name!r}: a base function's form is its own name, not {kind.form!r}")
     elif kind.form not in ACTIVATIONS or ACTIVATIONS[kind.form].family != "base":
-        raise UserError(f"activation {name!r}: its form {kind.form!r} is no plain function in ACTIVATIONS")
+        raise UserError(f"activation {name!r}: its form {kind.form!r} is no base function in ACTIVATIONS")
     same = [n for n, k in ACTIVATIONS.items() if (k.family, k.form) == (kind.family, kind.form) and n != name]
     if same:
         raise UserError(f"activation {name!r}: family {kind.family!r} as {kind.form!r} is {same[0]!r} already")

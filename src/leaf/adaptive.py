@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leaf.kernels import gated_line
-from leaf.kernels.plain import in_memory_order, symbolic
+from leaf.kernels.reference import in_memory_order, symbolic
 from leaf.names import Family, GatedLineFamily
 
 SHARING = ("element", "channel", "layer")
@@ -53,7 +53,7 @@ class Adaptive(Family, nn.Module):
         RuntimeError: if an input has another size.
     """
 
-    plain = False
+    reference = False
     """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
 
     def __init__(
@@ -238,5 +238,5 @@ class GatedLine(GatedLineFamily, Adaptive):
         samples = self.samples(u)
         if pooled and (u.ndim != 4 or samples is not u):
             raise self._wrong_size(u, "(N, C, H, W) with pooled=True")
-        y = gated_line(samples, *self.line(*self.parameters_for(samples)), pooled, self.plain)
+        y = gated_line(samples, *self.line(*self.parameters_for(samples)), pooled, self.reference)
         return y if samples is u else y.reshape(u.shape)

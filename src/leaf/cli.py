@@ -21,7 +21,7 @@ from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_choice, existing
 from leaf.experiment.clearing import forget, prune
 from leaf.experiment.config import Config, check_config, check_known, parse_yaml, read_config
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import load_guests, read_settings
+from leaf.experiment.plugins import load_plugins, read_settings
 from leaf.experiment.progress import STATUS
 from leaf.experiment.project import SHIPPED
 from leaf.experiment.scales import Settings
@@ -181,7 +181,7 @@ def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[
 
 
 def _scale_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
-    """The scale's name and settings; from the command line alone, if it tells both. Guests are known after that."""
+    """The scale's name and settings; from the command line alone, if it tells both. Plugins are known after that."""
     given = getattr(options, "settings", None)
     if given and options.scale:
         return options.scale, read_settings(given)
@@ -252,7 +252,7 @@ def _train(options: argparse.Namespace) -> None:
         try:
             train_cell(
                 cell, scale, settings, device, options.threads, precision, schedule,
-                progress=progress, say=bar.write, continues=continues, tracking=tracking,
+                progress=progress, log=bar.write, continues=continues, tracking=tracking,
             )  # fmt: skip
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
@@ -361,7 +361,7 @@ def _analyse(options: argparse.Namespace) -> None:
     context = multiprocessing.get_context("forkserver")
     modules = {analyse.__module__, *(product.function.partition(":")[0] for product in FIGURES.values())}
     context.set_forkserver_preload(sorted(modules))  # torch and matplotlib are loaded once for all of them
-    with ProcessPoolExecutor(options.threads, context, load_guests, (values["guests"],)) as pool:
+    with ProcessPoolExecutor(options.threads, context, load_plugins, (values["plugins"],)) as pool:
         records = read_records(options.directory)
         analyse(records, options.directory, values["figure_format"], values["statistics"], pool.map)
     print(f"{options.directory}: tables and figures made")

@@ -166,7 +166,7 @@ def replace_activations(
         found = find_uses(model, example_input)
         sites, kept = _plan(model, found, example_input, wanted)
     replaced = _install(model, sites, wanted)
-    with evaluating(model), _plainly(model):
+    with evaluating(model), _by_reference_kernel(model):
         difference, size = _difference(found.output, run(model, example_input))
     faithful = wanted.faithful and all(one.error is None for one in replaced)
     if faithful and not difference <= 1e-3 + 0.01 * size:
@@ -350,16 +350,16 @@ def _new_name(module: nn.Module, use: Use) -> str:
 
 
 @contextmanager
-def _plainly(model: nn.Module) -> Iterator[None]:
+def _by_reference_kernel(model: nn.Module) -> Iterator[None]:
     """Use the reference kernel meanwhile, so that no kernel is compiled."""
-    layers = [layer for layer in model.modules() if isinstance(layer, Adaptive) and not layer.plain]
+    layers = [layer for layer in model.modules() if isinstance(layer, Adaptive) and not layer.reference]
     for layer in layers:
-        layer.plain = True
+        layer.reference = True
     try:
         yield
     finally:
         for layer in layers:
-            layer.plain = False
+            layer.reference = False
 
 
 def _difference(before: Any, after: Any) -> tuple[float, float]:

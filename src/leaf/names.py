@@ -136,16 +136,16 @@ class Activation:
     """All that the rest of the project knows of an activation, under its name in ``ACTIVATIONS``.
 
     Attributes:
-        family: ``"base"`` for a plain function, else the family of the learnable one.
+        family: ``"base"`` for a base function, else the family of the learnable one.
         title: the family in tables.
-        form: the plain function that it is or starts as, by its name in ``ACTIVATIONS``: what tables compare it with.
+        form: the base function that it is or starts as, by its name in ``ACTIVATIONS``: what tables compare it with.
         make: makes the module for inputs of one sample's shape.
         adaptive: whether it has parameters to train; the module is an ``Adaptive`` then.
         slow_parameters: those of them that P24Sl slows down; empty where P24Sl has no meaning.
         fused: whether ``leaf.kernels`` computes it.
         start: what it starts as, in words, where that is not quite its form.
         fully_connected_only: whether it learns after linear layers only and is its form after convolutions.
-        learns: class of the learnable module; ``None`` for a plain function.
+        learns: class of the learnable module; ``None`` for a base function.
     """
 
     family: str
@@ -176,8 +176,8 @@ class Activation:
             return self.make(shape)
 
 
-def plain(name: str, function: "Callable[[], nn.Module]") -> Activation:
-    """A plain function, such as ``plain("mish", nn.Mish)``; ``name`` is the one it has in ``ACTIVATIONS``."""
+def fixed(name: str, function: "Callable[[], nn.Module]") -> Activation:
+    """A base function, such as ``fixed("mish", nn.Mish)``; ``name`` is the one it has in ``ACTIVATIONS``."""
     return Activation("base", "base", name, lambda shape: function())
 
 
@@ -243,19 +243,19 @@ def _activations() -> dict[str, Activation]:
     leaf: tuple[type[Family], Imported] = (LEAFFamily, Imported("leaf.activations:LEAF"))
     affine: tuple[type[Family], Imported] = (AffineFamily, Imported("leaf.activations:Affine"))
     fneuron: tuple[type[Family], Imported] = (FNeuronFamily, Imported("leaf.variants:FNeuron"))
-    known = {name: plain(name, function) for name, function in BASE_FUNCTIONS.items()}
+    known = {name: fixed(name, function) for name, function in BASE_FUNCTIONS.items()}
     for families, sharing in (((ahaf, leaf, affine), "element"), ((ahaf, leaf), "channel")):
         for family, layer in families:
             for form in family.forms:
                 kind = learnable(family, form, sharing, layer=layer)
                 known[f"{kind.family}-{form}"] = kind
     # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; the exact one
-    known["gelu"] = plain("gelu", Imported("torch.nn:GELU"))
+    known["gelu"] = fixed("gelu", Imported("torch.nn:GELU"))
     known["prelu"] = learnable(PReLUFamily, "relu", start="leaky ReLU", layer=Imported("leaf.peers:PReLU"))
     known["swish"] = learnable(SwishFamily, "silu", layer=Imported("leaf.peers:Swish"))
     known["rational"] = learnable(RationalFamily, "relu", start="ReLU (nearly)", layer=Imported("leaf.peers:Rational"))
-    known["hardtanh"] = plain("hardtanh", Imported("torch.nn:Hardtanh"))
-    known["hardsigmoid"] = plain("hardsigmoid", Imported("torch.nn:Hardsigmoid"))
+    known["hardtanh"] = fixed("hardtanh", Imported("torch.nn:Hardtanh"))
+    known["hardsigmoid"] = fixed("hardsigmoid", Imported("torch.nn:Hardsigmoid"))
     for (family, layer), title in ((ahaf, "AHAF"), (leaf, "LEAF"), (fneuron, "F-neuron")):
         for form in family.forms:
             kind = replace(learnable(family, form, layer=layer), title=title)

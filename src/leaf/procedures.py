@@ -23,10 +23,10 @@ SLOWDOWN = 1000
 class Stage:
     """One optimizer step on a minibatch, with the parameters that it trains and those that are frozen meanwhile."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, resting: Sequence[nn.Parameter]) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, frozen: Sequence[nn.Parameter]) -> None:
         self.optimizer = optimizer
         self.learning = parameters_of(optimizer)
-        self.resting = list(resting)
+        self.frozen = list(frozen)
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -136,7 +136,7 @@ def take(
 ) -> Tensor:
     """Compute the loss and take an optimizer step in each stage; return the last stage's loss, detached."""
     for stage in stages:
-        for parameter in stage.resting:
+        for parameter in stage.frozen:
             parameter.requires_grad_(False)
         for parameter in stage.learning:
             parameter.requires_grad_(True)

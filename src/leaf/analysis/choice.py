@@ -1,4 +1,4 @@
-"""The best learnable activation against the best plain function: what matters to a user, who may choose any of them.
+"""The best learnable activation against the best base function: what matters to a user, who may choose any of them.
 
 ``leaf.analysis.statistics`` compares each learnable activation with the function that it starts as. Here each side may
 be any function, selected by the results themselves.
@@ -21,7 +21,7 @@ PLACE = ["network", "dataset", "optimizer", "computed_in"]
 
 
 def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
-    """The plain function and the variant of each learnable family with the highest mean, and their difference.
+    """The base function and the variant of each learnable family with the highest mean, and their difference.
 
     One row per network, data set, optimizer and family. A variant is selected by its mean over its finished seeds,
     the first of equal ones. Accuracies in % and their difference in percentage points, with its t interval, are means
@@ -46,7 +46,7 @@ def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame
                 words = NETWORKS[network].title, DATASETS[dataset].title, OPTIMIZERS[optimizer].title, way
                 rows.append((*words, *_comparison(plain, learnable, confidence)))
     columns = [
-        "network", "data set", "optimizer", "computed in", "best plain function", "plain candidates", "plain, %",
+        "network", "data set", "optimizer", "computed in", "best base function", "base candidates", "base, %",
         "best learnable variant", "learnable candidates", "learnable, %", "seeds",
         f"difference in {METRICS[metric]}, points", "low", "high",
     ]  # fmt: skip

@@ -20,6 +20,7 @@ from leaf.experiment.cells import CHOICES, Cell, sort_cells
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
 from leaf.experiment.identity import Identity
+from leaf.experiment.provenance import RENAMED_KERNELS
 from leaf.experiment.records import TRAINING_VERSION, EpochRecord
 from leaf.experiment.runs import Run, read_run
 from leaf.experiment.scales import Settings
@@ -247,8 +248,8 @@ def read_records(directory: Path) -> Records:
     for field, known in CHOICES.items():
         if unknown := [name for name in cells[field].unique() if name not in known]:
             raise UserError(
-                f"{directory}: has records of the {field} {unknown[0]!r}, which is not known here; if a guest brings"
-                " it, name the guest's file in the configuration (guests)"
+                f"{directory}: has records of the {field} {unknown[0]!r}, which is not known here; if a plugin"
+                " registers it, name the plugin's file in the configuration (plugins)"
             )
     if unknown := [name for name in functions if name not in FUNCTIONS]:
         raise UserError(f"{directory}: curves are matched with {', '.join(unknown)}, which this version does not know")
@@ -259,6 +260,7 @@ def read_records(directory: Path) -> Records:
             values = _in_order(values, functions)
         forms.setdefault(cell, {})[f"{kind}/{key}"] = values
     cells["experiments"] = cells["experiments"].fillna("")
+    cells["kernel"] = cells["kernel"].replace(RENAMED_KERNELS)
     before_the_column = cells["with_model"].isna() & (cells["status"] != MISSING)
     cells["with_model"] = cells["with_model"].mask(before_the_column, True)  # models had to be there then
     of_another = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] != TRAINING_VERSION)

@@ -90,7 +90,7 @@ def curves(activation: str, parameters: Mapping[str, np.ndarray], at: np.ndarray
 
 @torch.no_grad()
 def base_curve(form: str) -> np.ndarray:
-    """Outputs of a plain function on ``CURVE_INPUTS``: float32 ``(inputs,)``."""
+    """Outputs of a base function on ``CURVE_INPUTS``: float32 ``(inputs,)``."""
     return ACTIVATIONS[form].build((1,))(torch.from_numpy(CURVE_INPUTS)).numpy()
 
 

@@ -32,7 +32,7 @@ def initial_error(name: str, number_format: torch.dtype) -> np.ndarray:
     device = "cuda" if number_format == torch.float16 else "cpu"
     layer = kind.build((1,))
     assert isinstance(layer, Adaptive)
-    layer.plain = True
+    layer.reference = True
     inputs = torch.from_numpy(ERROR_INPUTS).to(device, number_format)
     ours = layer.to(device, number_format)(inputs[:, None])[:, 0]
     difference = ours.double() - BASE_FUNCTIONS[kind.form]()(inputs).double()

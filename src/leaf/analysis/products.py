@@ -37,7 +37,7 @@ PRODUCTS: tuple[Product, ...] = (
     Table("claims", REPORT_TABLES, "a verdict on each of the paper's claims",
           "leaf.analysis.claims:evaluate", forms=True, notes=(ROUNDING, PAIRS), on_first_page=True,
           reads=("src/leaf/analysis/claims.yaml", "src/leaf/analysis/published.csv", str(BENCHMARK))),
-    Table("best", REPORT_TABLES, "the best learnable variant against the best plain function",
+    Table("best", REPORT_TABLES, "the best learnable variant against the best base function",
           "leaf.analysis.choice:best_table", statistics=True, notes=(ROUNDING, SELECTION)),
     Figure("progress", FORM_FIGURES, "accuracy and loss over the epochs, of several cells",
            "leaf.analysis.figures:progress_chart"),

@@ -117,7 +117,7 @@ def _fall(records: Records, cell: pd.Series) -> float:
 
 
 def gradients(records: Records, limits: Limits) -> Finding:
-    """The first layer's gradient norm over the last layer's at the end of training, of LEAF and of plain functions."""
+    """The first layer's gradient norm over the last layer's at the end of training, of LEAF and of base functions."""
     cells = _of_paper(records)
     ratios = {}
     for family in ("leaf", "base"):
@@ -132,7 +132,7 @@ def gradients(records: Records, limits: Limits) -> Finding:
     words = [_smallest(ratios["leaf"]) + (f"; {diverged} diverged" if diverged else "")]
     if ratios["base"]:
         passing = sum(ratio >= limits["ratio"] for ratio in ratios["base"].values())
-        words.append(f"plain functions: {_smallest(ratios['base'])}, {passing} of them pass the same rule")
+        words.append(f"base functions: {_smallest(ratios['base'])}, {passing} of them pass the same rule")
     lacking = expected - len(ratios["leaf"])
     missing = f"{lacking} of {expected} cells with LEAF" if lacking else ""
     holds = min(ratios["leaf"].values()) >= limits["ratio"]

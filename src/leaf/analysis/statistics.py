@@ -29,7 +29,7 @@ METRICS = {
 }
 """What can be compared: columns of ``Records.cells``, with what they are called."""
 
-BETTER, WORSE, EVEN, UNTOLD = "better", "worse", "no difference shown", "one seed: not to be told"
+BETTER, WORSE, EVEN, UNDETERMINED = "better", "worse", "no difference shown", "one seed: not to be told"
 UNLIKE = "computed differently: not compared"
 
 
@@ -155,7 +155,7 @@ def differences_table(records: Records, metric: str, confidence: float) -> pd.Da
     table = pd.DataFrame(rows, columns=columns)
     table.insert(columns.index("p") + 1, "p, Holm", holm(list(table["p"])))
     table["verdict"] = [
-        UNLIKE if not seeds else UNTOLD if np.isnan(p) else EVEN if p >= 1 - confidence
+        UNLIKE if not seeds else UNDETERMINED if np.isnan(p) else EVEN if p >= 1 - confidence
         else BETTER if points > 0 else WORSE
         for seeds, p, points in zip(table["seeds"], table["p, Holm"], table[difference], strict=True)
     ]  # fmt: skip

@@ -22,7 +22,7 @@ NAMED_IN_NOTES = 3
 
 
 def form_title(form: str) -> str:
-    """A plain function as torch and the paper write it: ReLU, SiLU, Tanh, Sigmoid."""
+    """A base function as torch and the paper write it: ReLU, SiLU, Tanh, Sigmoid."""
     return type(ACTIVATIONS[form].build((1,))).__name__
 
 

@@ -10,7 +10,7 @@ from leaf.experiment.cells import Cell
 from leaf.experiment.errors import UserError
 from leaf.experiment.loading import Data
 from leaf.experiment.procedures import PROCEDURES
-from leaf.experiment.rounding import reach_of_rounding, train_epochs
+from leaf.experiment.rounding import rounding_tolerance, train_epochs
 from leaf.experiment.status import DIVERGED, DONE
 from leaf.kernels import kernel_for
 
@@ -22,11 +22,11 @@ def verifiable(records: Records) -> list[Cell]:
     """The cells of the paper's scale, trained from start to end with the present training version in float32."""
     cells = records.cells
     there = cells["status"].isin([DONE, DIVERGED]) & (cells["precision"] == "float32") & (cells["scale"] == "paper")
-    there &= cells["procedure"] == cells["procedure"].map(PROCEDURES.plain_name)
+    there &= cells["procedure"] == cells["procedure"].map(PROCEDURES.base_name)
     return [Cell.parse(name) for name in cells["cell"][there]]
 
 
-def verify(records: Records, cell: Cell, data: Data, epochs: int, say: Callable[[str], None] = print) -> bool:
+def verify(records: Records, cell: Cell, data: Data, epochs: int, log: Callable[[str], None] = print) -> bool:
     """Train the first epochs of a cell of the paper's scale on the CPU, and tell whether they follow its record.
 
     They do if they are the same bits, as on a computer of the same kind; or else if every epoch's mean training loss
@@ -42,19 +42,19 @@ def verify(records: Records, cell: Cell, data: Data, epochs: int, say: Callable[
     recorded = [epoch for epoch in recorded if math.isfinite(epoch["train_loss"])]
     if not recorded:
         raise UserError(f"{cell.name}: diverged in its first epoch, which leaves nothing to compare")
-    kernel = row["kernel"] if row["kernel"] in ("plain", kernel_for(torch.device("cpu"))) else "plain"
+    kernel = row["kernel"] if row["kernel"] in ("reference", kernel_for(torch.device("cpu"))) else "reference"
     here = train_epochs(cell, data, len(recorded), int(row["threads"]), kernel)
     if all(vars(ours)[key] == theirs[key] for ours, theirs in zip(here, recorded, strict=True) for key in COMPARED):
-        say(f"{cell.name}: {len(recorded)} epochs, the same bits as recorded on {row['device']}")
+        log(f"{cell.name}: {len(recorded)} epochs, the same bits as recorded on {row['device']}")
         return True
-    say(f"{cell.name}: not the bits of {row['device']} with torch {row['torch']}; measuring what rounding may change")
+    log(f"{cell.name}: not the bits of {row['device']} with torch {row['torch']}; measuring what rounding may change")
     follows = True
-    bounds = reach_of_rounding(cell, data, here)
+    bounds = rounding_tolerance(cell, data, here)
     for ours, theirs, bound in zip(here, recorded, bounds, strict=True):
         loss = abs(ours.train_loss - theirs["train_loss"])
         accuracy = abs(ours.test_accuracy - theirs["test_accuracy"])
         within = loss <= bound.loss and accuracy <= bound.accuracy
-        say(
+        log(
             f"epoch {ours.epoch}: training loss {ours.train_loss:.6f}, recorded {theirs['train_loss']:.6f}, differs by"
             f" {loss:.1e} of {bound.loss:.1e}; accuracy {ours.test_accuracy:.2%}, recorded"
             f" {theirs['test_accuracy']:.2%}, differs by {accuracy:.2%} of {bound.accuracy:.2%}"

@@ -1,11 +1,11 @@
-"""The network of a cell: built, and tried on images if it is made with guests."""
+"""The network of a cell: built, and tried on images if it is made with plugins."""
 
 import torch
 
 from leaf.experiment.cells import Cell, check_choice
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import guests_of, in_a_line
+from leaf.experiment.plugins import in_a_line, plugins_of
 from leaf.names import NETWORKS
 from leaf.networks import Network
 
@@ -28,13 +28,13 @@ def build_network(network: str, dataset: str, activation: str) -> Network:
 
 
 def check_cell(cell: Cell) -> None:
-    """See that a cell with guests has a network that turns its data set's images into logits.
+    """See that a cell with plugins has a network that turns its data set's images into logits.
 
     Raises:
         UserError: if not.
     """
-    guests = guests_of(cell)
-    if not guests:
+    plugins = plugins_of(cell)
+    if not plugins:
         return
     data = DATASETS[cell.dataset]
     try:
@@ -47,4 +47,4 @@ def check_cell(cell: Cell) -> None:
             raise UserError(f"two images give {found}, not {[2, data.classes]}: a row of logits each")
     except Exception as error:
         what = f"network {cell.network!r} with {cell.activation!r} for {cell.dataset!r}"
-        raise UserError(f"{', '.join(guests)}: {what}: {in_a_line(error, next(iter(guests)))}") from None
+        raise UserError(f"{', '.join(plugins)}: {what}: {in_a_line(error, next(iter(plugins)))}") from None

@@ -22,7 +22,7 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "procedure": PROCEDURES,
     "optimizer": OPTIMIZERS,
 }
-"""The known values of each of a cell's fields but the seed: what is there now, guests included."""
+"""The known values of each of a cell's fields but the seed: what is there now, plugins included."""
 
 CELL_PATTERN = "{network}/{dataset}/{activation}/{procedure}/{optimizer}/seed{seed}"
 """A cell's name, and its directory below ``results/{scale}``, with Snakemake's wildcards for its fields."""
@@ -130,7 +130,7 @@ def field_pattern(field: str) -> str:
 def existing_cells(scale: str, *files: str) -> list[Cell]:
     """The cells that have left one of some files at a scale, of the configuration or not, in the paper's order.
 
-    What is no cell here, such as one with a guest that the configuration doesn't name, is told of and passed over.
+    What is no cell here, such as one with a plugin that the configuration doesn't name, is told of and passed over.
     """
     top, found = str(RESULTS / scale), []
     for directory in sorted(place for place, _, names in os.walk(top) if not set(files).isdisjoint(names)):
@@ -208,7 +208,7 @@ def sort_cells(cells: Iterable[Cell]) -> list[Cell]:
         return (
             places["network"][cell.network], places["dataset"][cell.dataset], forms[kind.form],
             places["optimizer"][cell.optimizer], families[kind.family], procedure.start, procedure.stop or 0,
-            places["procedure"][PROCEDURES.plain_name(cell.procedure)], cell.seed, *vars(cell).values(),
+            places["procedure"][PROCEDURES.base_name(cell.procedure)], cell.seed, *vars(cell).values(),
         )  # fmt: skip
 
     return sorted(set(cells), key=order)

@@ -57,10 +57,10 @@ def load_state(directory: Path, wanted: Identity) -> tuple[dict[str, Any] | None
 
 
 def _identity(values: dict[str, Any]) -> Identity:
-    """The identity in a state. Also reads the layout of commit 2790cbb: without epochs, guests as a list of digests."""
+    """The identity in a state. Also reads the layout of commit 2790cbb: without epochs, plugin digests as a list."""
     if "epochs" not in values["settings"]:
         values = {**values, "guests": {digest: digest for digest in values.get("guests", [])}}
-    return Identity(**values)
+    return Identity.from_json(values)
 
 
 def _check_intact(file: Path) -> None:

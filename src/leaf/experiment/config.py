@@ -14,7 +14,7 @@ import yaml
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_result_path, expand, sort_cells
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import load_guests
+from leaf.experiment.plugins import load_plugins
 from leaf.experiment.project import CONFIG
 from leaf.experiment.scales import Scale, resolve_scales
 
@@ -217,7 +217,7 @@ def check_config(values: Mapping[str, Any]) -> Config:
     from leaf.experiment.schema import validated  # here, since it imports pydantic
 
     config = Config(validated(values))
-    load_guests(config.values["guests"])
+    load_plugins(config.values["plugins"])
     check_known("scale", config.scale, config.scales)
     for name, experiment in config.experiments.items():
         for block in experiment["cells"]:

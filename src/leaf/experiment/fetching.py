@@ -79,7 +79,7 @@ def fetch(name: str, directory: Path | None = None) -> Path:
         return file
     _check_access(file)
     if own := DATASETS[name].read:
-        return _fetch_from_guest(name, own, directory)
+        return _fetch_from_plugin(name, own, directory)
     failures = []
     for source, read in _sources(name, directory):
         with tempfile.TemporaryDirectory(prefix="leaf-fetch-") as scratch:
@@ -129,18 +129,18 @@ def _own_directory(directory: Path | None) -> Path | None:
     return directory or (Path(os.environ[DIRECTORY_VARIABLE]) if os.environ.get(DIRECTORY_VARIABLE) else None)
 
 
-def _fetch_from_guest(name: str, read: Callable[[Path | None], Arrays], directory: Path | None) -> Path:
-    """Fetch a guest's data set with the guest's own ``read``."""
+def _fetch_from_plugin(name: str, read: Callable[[Path | None], Arrays], directory: Path | None) -> Path:
+    """Fetch a plugin's data set with the plugin's own ``read``."""
     try:
         arrays = {key: np.ascontiguousarray(array) for key, array in read(_own_directory(directory)).items()}
         found = differences(name, arrays)
     except Exception as error:
-        raise UserError(f"data set {name}: its guest's read: {type(error).__name__}: {_one_line(error)}") from None
+        raise UserError(f"data set {name}: its plugin's read: {type(error).__name__}: {_one_line(error)}") from None
     if found:
-        raise UserError(f"data set {name}: its guest's read gives something else: {'; '.join(found)}")
+        raise UserError(f"data set {name}: its plugin's read gives something else: {'; '.join(found)}")
     file = dataset_file(name)
     write_whole(file, lambda part: safetensors.numpy.save_file(arrays, part))
-    print(f"{file}: from its guest, SHA-256 as known")
+    print(f"{file}: from its plugin, SHA-256 as known")
     return file
 
 

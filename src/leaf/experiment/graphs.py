@@ -14,15 +14,15 @@ Step = Callable[..., Tensor]
 """Takes a minibatch's tensors, updates parameters and optimizer states in place, and returns the loss."""
 
 
-def recorded(step: Step, state: Callable[[], list[Tensor]], minibatch: int, device: torch.device) -> Step:
-    """The step, captured as a CUDA graph on a GPU and unchanged on other devices; see ``RecordedStep``."""
+def captured(step: Step, state: Callable[[], list[Tensor]], minibatch: int, device: torch.device) -> Step:
+    """The step, captured as a CUDA graph on a GPU and unchanged on other devices; see ``CapturedStep``."""
     if device.type != "cuda":
         return step
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
-    return RecordedStep(step, state, minibatch, generator, torch.cuda.Stream())
+    return CapturedStep(step, state, minibatch, generator, torch.cuda.Stream())
 
 
-class RecordedStep:
+class CapturedStep:
     """A step that is replayed as a CUDA graph from its third full minibatch on, with bitwise the same results.
 
     The first full minibatch runs eagerly, so that the step allocates what it allocates only once. The second runs twice

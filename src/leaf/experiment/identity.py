@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import DATASETS
-from leaf.experiment.guests import guests_of
+from leaf.experiment.plugins import plugins_of
 from leaf.experiment.records import TRAINING_VERSION
 from leaf.experiment.scales import Settings
 
@@ -26,7 +26,7 @@ class Identity:
         training_version: see ``TRAINING_VERSION``.
         data: SHA-256 of each array of the data set.
         device: ``"cpu"`` or ``"cuda"``. A state is resumed on the same kind of device; outputs are valid on any.
-        guests: SHA-256 of each guest file that the cell uses. Only the digests count, not the paths.
+        plugins: SHA-256 of each plugin file that the cell uses. Only the digests count, not the paths.
         parent: SHA-256 of the weights that the cell starts from; ``None`` without a parent.
     """
 
@@ -35,7 +35,7 @@ class Identity:
     training_version: int | None
     data: dict[str, str] | None = None
     device: str | None = None
-    guests: dict[str, str] | None = None
+    plugins: dict[str, str] | None = None
     parent: str | None = None
 
     @classmethod
@@ -48,9 +48,14 @@ class Identity:
         kind = None if device in (None, "auto") else str(device).partition(":")[0]
         weights = cell.parent.directory(scale) / "model.safetensors" if cell.parent else None
         return cls(
-            cell.name, dict(vars(settings)), TRAINING_VERSION, DATASETS[cell.dataset].sha256, kind, guests_of(cell),
+            cell.name, dict(vars(settings)), TRAINING_VERSION, DATASETS[cell.dataset].sha256, kind, plugins_of(cell),
             sha256(weights) if weights and weights.exists() else None,
         )  # fmt: skip
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Identity":
+        """Read an identity from a cell's file. Older files name the field ``plugins`` ``guests``."""
+        return cls(**{{"guests": "plugins"}.get(key, key): value for key, value in values.items()})
 
     def differences(self, made: "Identity") -> list[str]:
         """How results that were made earlier differ from these, in words that follow "made with"; empty if current."""
@@ -63,11 +68,11 @@ class Identity:
         ]
         if None not in (self.data, made.data) and self.data != made.data:
             words.append("another version of the data set")
-        if self.guests is not None and made.guests is not None:
-            ours, theirs = self.guests.values(), made.guests.values()
-            words += [f"another version of {file}" for file, digest in made.guests.items() if digest not in ours]
-            added = {file for file, digest in self.guests.items() if digest not in theirs} - made.guests.keys()
-            words += [f"no guest {file}" for file in sorted(added)]
+        if self.plugins is not None and made.plugins is not None:
+            ours, theirs = self.plugins.values(), made.plugins.values()
+            words += [f"another version of {file}" for file, digest in made.plugins.items() if digest not in ours]
+            added = {file for file, digest in self.plugins.items() if digest not in theirs} - made.plugins.keys()
+            words += [f"no plugin {file}" for file in sorted(added)]
         if None not in (self.parent, made.parent) and self.parent != made.parent:
             words.append("other weights of the cell that it starts from")
         return words
@@ -86,13 +91,13 @@ class Identity:
 
 
 def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
-    """Settings and the guests of cells as canonical JSON: what their job is given, and what Snakemake compares.
+    """Settings and the plugins of cells as canonical JSON: what their job is given, and what Snakemake compares.
 
     The training version is left out on purpose: a change of the code must not retrain a whole grid.
-    ``guests.read_settings`` reads it.
+    ``plugins.read_settings`` reads it.
     """
-    guests = {file: digest for cell in cells for file, digest in guests_of(cell).items()}
-    values = {**vars(settings), **({"guests": guests} if guests else {})}
+    plugins = {file: digest for cell in cells for file, digest in plugins_of(cell).items()}
+    values = {**vars(settings), **({"plugins": plugins} if plugins else {})}
     return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
 

@@ -34,7 +34,7 @@ from leaf.experiment.training import Training
 from leaf.kernels import kernel_for
 from leaf.names import ACTIVATIONS
 
-CellProgress = Callable[[int, int, int], None]
+ProgressCallback = Callable[[int, int, int], None]
 """Called with the epoch, the number of minibatches done in it, and their total number."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -64,8 +64,8 @@ def train_cell(
     threads: int | None = None,
     precision: str = "float32",
     schedule: Schedule = Schedule(),
-    progress: CellProgress = lambda epoch, step, steps: None,
-    say: Callable[[str], None] = print,
+    progress: ProgressCallback = lambda epoch, step, steps: None,
+    log: Callable[[str], None] = print,
     continues: str | None = None,
     tracking: Tracking | None = None,
 ) -> None:
@@ -77,7 +77,7 @@ def train_cell(
         precision: a name in ``PRECISIONS`` for a new training; a resumed one keeps its precision.
         schedule: when to write the state.
         progress: called after every minibatch.
-        say: called with one line for each action and its reason.
+        log: called with one line for each action and its reason.
         continues: another scale, whose state of the cell is resumed if this scale has none that fits.
         tracking: the trackers to log to, if any; they do not affect results.
 
@@ -87,22 +87,22 @@ def train_cell(
         Stopped: if one of ``STOP_SIGNALS`` arrives during training.
     """
     directory = cell.directory(scale)
-    with hold(directory, say):
+    with hold(directory, log):
         remove_parts(directory)
         try:
             run = read_run(directory)
         except DamagedError as damage:
             run = None
-            say(str(damage))
+            log(str(damage))
         if run and not Identity.of(cell, scale, settings).differences(run.identity):
             for name in OUTPUTS:
                 os.utime(directory / name)
             drop_progress(directory)
-            say(f"{cell.name}: outputs are current, kept")
+            log(f"{cell.name}: outputs are current, kept")
             return
         with _caught_signals() as caught, _noted_failure(directory), training_device(device) as chosen:
             try:
-                job = _Job(cell, scale, settings, chosen, threads, precision, say, continues)
+                job = _Job(cell, scale, settings, chosen, threads, precision, log, continues)
                 with job.watched_by(tracking):
                     job.run(schedule, progress, caught)
             except torch.OutOfMemoryError as error:
@@ -123,7 +123,7 @@ def check_possible(execution: Execution, device: torch.device) -> None:
     if execution.precision != "float32" and device.type == "cuda" and not torch.cuda.is_tf32_supported():
         name = torch.cuda.get_device_name(device)
         raise UserError(f"precision: {name} supports neither tf32 nor bfloat16; choose float32")
-    if execution.kernel not in ("plain", kernel_for(device)):
+    if execution.kernel not in ("reference", kernel_for(device)):
         raise UserError(
             f"the state was trained with the kernel {execution.kernel!r}, which is not available here, and another"
             f" kernel rounds differently: install {execution.kernel}, or delete the state to start again"
@@ -141,10 +141,10 @@ class _Job:
         device: torch.device,
         threads: int | None,
         precision: str,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         continues: str | None,
     ) -> None:
-        self.cell, self.scale, self.settings, self.say = cell, scale, settings, say
+        self.cell, self.scale, self.settings, self.log = cell, scale, settings, log
         self.directory, self.started = cell.directory(scale), time.time()
         _check_files(self.directory)
         session = Session.start(device_name(device))
@@ -153,9 +153,9 @@ class _Job:
         weights = self._take_parent()
         self.identity = Identity.of(cell, scale, settings, device)
         state, of_scale = self._load_state(continues)
-        kernel = kernel_for(device) if ACTIVATIONS[cell.activation].fused else "plain"
+        kernel = kernel_for(device) if ACTIVATIONS[cell.activation].fused else "reference"
         chosen = Execution(threads or torch.get_num_threads(), kernel, precision)
-        self.execution = Execution(**state["execution"]) if state else chosen
+        self.execution = Execution.from_json(state["execution"]) if state else chosen
         check_possible(self.execution, device)
         torch.set_num_threads(self.execution.threads)
         settings.check_images(cell.dataset, DATASETS[cell.dataset].images, "settings: ")
@@ -164,20 +164,20 @@ class _Job:
         self.sessions = [*(Session(**earlier) for earlier in state["sessions"]), session] if state else [session]
         if state:
             self.training.load_state_dict(state["training"])
-            kept = [f"{key} {value}" for key, value in state["execution"].items() if value != asdict(chosen)[key]]
+            kept = [f"{key} {value}" for key, value in asdict(self.execution).items() if value != asdict(chosen)[key]]
             as_before = f", with {', '.join(kept)} as before" if kept else ""
-            say(f"{cell.name}: resumes {self.where}{of_scale}{as_before}")
+            log(f"{cell.name}: resumes {self.where}{of_scale}{as_before}")
         self.saved = self.where if state else None
         self.minibatches = math.ceil((len(data.train_images) - settings.validation_images) / settings.batch_size)
-        self.told = 0.0
-        self.watch = Watch(say)
+        self.reported = 0.0
+        self.watch = Watch(log)
 
     def _load_state(self, continues: str | None) -> tuple[dict[str, Any] | None, str]:
         """Load the state to resume from, if one fits; and a phrase that names its scale, if that is another one."""
         for scale in filter(None, (self.scale, continues)):
             state, refused = load_state(self.cell.directory(scale), self.identity)
             for line in refused:
-                self.say(line)
+                self.log(line)
             if state:
                 return state, "" if scale == self.scale else f" of the scale {scale}"
         return None, ""
@@ -222,7 +222,7 @@ class _Job:
         finally:
             self.watch.close()
 
-    def run(self, schedule: Schedule, progress: CellProgress, caught: list[int]) -> None:
+    def run(self, schedule: Schedule, progress: ProgressCallback, caught: list[int]) -> None:
         """Train to the end and write the outputs; after a signal, write the state and raise ``Stopped``."""
         saved = time.monotonic()
 
@@ -234,18 +234,18 @@ class _Job:
                 self.save()
                 saved = time.monotonic()
             if caught:
-                self.tell(stopped=signal.Signals(caught[0]).name)
+                self.report(stopped=signal.Signals(caught[0]).name)
                 raise Stopped(caught[0], self.where)
-            if time.monotonic() - self.told > BEAT:
-                self.tell()
+            if time.monotonic() - self.reported > BEAT:
+                self.report()
 
-        self.tell()
+        self.report()
         while not self.training.finished:
             self.watch.observe(self.training.run_epoch(after_minibatch), self.training.network)
             if self.training.finished or len(self.training.records) % schedule.epochs == 0:
                 self.save()
                 saved = time.monotonic()
-            self.tell()
+            self.report()
         write_outputs(
             self.directory, self.cell, self.training, self.identity, self.scale, self.execution, self.sessions
         )
@@ -255,7 +255,7 @@ class _Job:
         end = f"{len(self.training.records)} epochs"
         if self.training.diverged:
             end = f"diverged at epoch {last.epoch}, first in {self.training.nonfinite_layer}"
-        self.say(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
+        self.log(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
 
     def save(self) -> None:
         """Write the state, then log its epochs: they will not be trained again."""
@@ -268,9 +268,9 @@ class _Job:
         }
         save_state(self.directory, state)
         self.saved = self.where
-        self.watch.tell()
+        self.watch.flush()
 
-    def tell(self, stopped: str | None = None) -> None:
+    def report(self, stopped: str | None = None) -> None:
         """Write the progress to ``status.json``."""
         training = self.training
         now = Progress(
@@ -286,7 +286,7 @@ class _Job:
             before = sum(session.seconds for session in self.sessions[:-1])
             now = replace(now, seconds_per_epoch=(before + time.time() - self.started) / trained)
         write_progress(self.directory, now)
-        self.told = time.monotonic()
+        self.reported = time.monotonic()
 
 
 def _check_files(directory: Path) -> None:

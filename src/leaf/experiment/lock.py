@@ -13,16 +13,16 @@ LOCK = "lock"
 
 
 @contextmanager
-def hold(directory: Path, say: Callable[[str], None] | None = None) -> Iterator[None]:
+def hold(directory: Path, log: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lock of a cell's directory, which is created if needed.
 
     On a file system without locks, continue without one.
 
     Args:
-        say: if given, wait for a lock that another process holds, after a call of ``say`` with one line.
+        log: if given, wait for a lock that another process holds, after a call of ``log`` with one line.
 
     Raises:
-        UserError: if the directory is not writable, or another process holds the lock and ``say`` is not given.
+        UserError: if the directory is not writable, or another process holds the lock and ``log`` is not given.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -35,13 +35,13 @@ def hold(directory: Path, say: Callable[[str], None] | None = None) -> Iterator[
         except BlockingIOError:
             lock.seek(0)
             held = f"{directory}: held by {lock.read().strip() or 'another process'}"
-            if say is None:
+            if log is None:
                 raise UserError(f"{held}; end it, or wait for it") from None
-            say(f"{held}, waiting")
+            log(f"{held}, waiting")
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            if say:
-                say(f"{directory}: cannot be locked ({error.strerror}); nobody else may train this cell now")
+            if log:
+                log(f"{directory}: cannot be locked ({error.strerror}); nobody else may train this cell now")
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()

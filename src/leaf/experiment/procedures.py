@@ -44,7 +44,7 @@ class Procedures(dict[str, Procedure]):
     PREFIX = r"(?:(?:first|patch)[1-9]\d*-)?"
     NOTE = "; and of each firstK-… and patchK-…, K an epoch"
 
-    def plain_name(self, name: str) -> str:
+    def base_name(self, name: str) -> str:
         """Remove the prefix ``firstK-`` or ``patchK-`` from a procedure's name."""
         return re.sub(f"^{self.PREFIX}", "", name)
 
@@ -58,7 +58,7 @@ class Procedures(dict[str, Procedure]):
         return replace(plan, title=f"patched at epoch {epoch}, {plan.title}", start=epoch)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (super().__contains__(name) or super().__contains__(self.plain_name(name)))
+        return isinstance(name, str) and (super().__contains__(name) or super().__contains__(self.base_name(name)))
 
 
 PROCEDURES = Procedures(

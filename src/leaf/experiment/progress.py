@@ -95,7 +95,7 @@ def _identity(values: dict[str, Any]) -> Identity | None:
     settings, version = values.pop("settings", None), values.pop("training_version", None)
     if settings:
         return Identity(None, settings, version)
-    return Identity(**values["identity"]) if values.get("identity") else None
+    return Identity.from_json(values["identity"]) if values.get("identity") else None
 
 
 def note_failure(directory: Path, error: Exception) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 
 from leaf.experiment.errors import UserError
 
+RENAMED_KERNELS = {"plain": "reference"}
+"""Present names of kernels that older files name differently."""
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -21,13 +24,18 @@ class Execution:
 
     Attributes:
         threads: number of CPU threads of each operation.
-        kernel: name of the kernel of AHAF and LEAF, see ``leaf.kernels``; ``"plain"`` for other activations.
+        kernel: name of the kernel of AHAF and LEAF, see ``leaf.kernels``; ``"reference"`` for other activations.
         precision: a name in ``PRECISIONS``.
     """
 
     threads: int
     kernel: str
     precision: str
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Execution":
+        """Read an execution from a cell's file."""
+        return cls(**{**values, "kernel": RENAMED_KERNELS.get(values["kernel"], values["kernel"])})
 
 
 @dataclass

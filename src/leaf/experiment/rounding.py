@@ -65,7 +65,7 @@ def train_epochs(
             return [training.run_epoch() for _ in range(epochs)]
 
 
-def reach_of_rounding(cell: Cell, data: Data, reference: list[EpochRecord]) -> list[Bounds]:
+def rounding_tolerance(cell: Cell, data: Data, reference: list[EpochRecord]) -> list[Bounds]:
     """Measure the tolerances for each epoch of ``reference``, which was trained with one thread."""
     others = [train_epochs(cell, data, len(reference), **rounding) for rounding in ROUNDINGS]
     return [

@@ -69,8 +69,8 @@ class Run:
         """The run of a ``run.json``, in the present layout or in that of commit 2790cbb."""
         values = values if "identity" in values else _from_flat(values)
         parts = {
-            "identity": Identity(**values["identity"]),
-            "execution": Execution(**values["execution"]),
+            "identity": Identity.from_json(values["identity"]),
+            "execution": Execution.from_json(values["execution"]),
             "sessions": [Session(**session) for session in values["sessions"]],
         }
         return cls(**{**values, **parts})
@@ -87,7 +87,7 @@ def _from_flat(values: Mapping[str, Any]) -> dict[str, Any]:
     kind = {"": None, "CPU": "cpu"}.get(values["device"][:3], "cuda")
     identity = {
         "cell": values["cell"]["name"], "settings": values["settings"], "training_version": values["training_version"],
-        "data": values["data_sha256"], "device": kind, "guests": values.get("guests", {}),
+        "data": values["data_sha256"], "device": kind, "plugins": values.get("guests", {}),
         "parent": values.get("parent", {}).get("model_sha256"),
     }  # fmt: skip
     same = (

@@ -125,7 +125,7 @@ class Configuration(Model):
     """Additional scales; settings that are not given are those of the scale that is extended."""
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1), ONLY_NAMES]
     """Sets of cells; the name of each is a target."""
-    guests: Distinct[str] = []
+    plugins: Distinct[str] = []
     """Python files that register additional activations, networks or data sets."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on; `auto` uses a GPU if there is one."""
@@ -150,9 +150,20 @@ def validated(values: Mapping[str, Any]) -> dict[str, Any]:
         UserError: with one line about the first wrong key.
     """
     try:
-        return Configuration.model_validate(values).model_dump()
+        return Configuration.model_validate(_with_present_names(values)).model_dump()
     except ValidationError as error:
         raise UserError(_explain(min(error.errors(), key=_place))) from None
+
+
+def _with_present_names(values: Any) -> Any:
+    """Rename the key ``guests``, which is the former name of ``plugins``."""
+    if not isinstance(values, Mapping) or "guests" not in values:
+        return values
+    files, others = values["guests"], {key: value for key, value in values.items() if key != "guests"}
+    if others.get("plugins") not in (None, [], files):
+        raise UserError("guests: is the former name of plugins, which is given too; keep plugins alone")
+    print("configuration: the key guests is now plugins; rename it", file=sys.stderr)
+    return {**others, "plugins": files}
 
 
 UNKNOWN_KEY = ("extra_forbidden", "invalid_key")

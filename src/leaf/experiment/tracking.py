@@ -125,7 +125,7 @@ class Tracker(Protocol):
 
     def __init__(self, tracking: Tracking, run: Run) -> None: ...
 
-    def tell(self, epoch: Epoch) -> None:
+    def log_epoch(self, epoch: Epoch) -> None:
         """Log one epoch."""
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class TensorBoard:
         directory = Path(tracking.directory, "tensorboard", run.scale, run.cell.name)
         self.writer = SummaryWriter(directory, purge_step=run.first_epoch)  # hides epochs of earlier sessions
 
-    def tell(self, epoch: Epoch) -> None:
+    def log_epoch(self, epoch: Epoch) -> None:
         for name, number in epoch.numbers.items():
             self.writer.add_scalar(name, number, epoch.number)
         for name, (counts, edges, total, squares) in epoch.histograms.items():
@@ -176,7 +176,7 @@ class WeightsAndBiases:
             settings=settings,
         )  # fmt: skip
 
-    def tell(self, epoch: Epoch) -> None:
+    def log_epoch(self, epoch: Epoch) -> None:
         import wandb
 
         histograms = {
@@ -206,13 +206,13 @@ class Watch:
     logs no epoch twice.
 
     Args:
-        say: called with one line when a tracker fails and training continues.
+        log: called with one line when a tracker fails and training continues.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self.log = log
         self.trackers: dict[str, Tracker] = {}
-        self.untold: list[Epoch] = []
+        self.pending: list[Epoch] = []
 
     def start(self, tracking: Tracking, run: Run) -> None:
         """Start trackers.
@@ -233,15 +233,15 @@ class Watch:
                 raise UserError(f"tracking: {name} doesn't start: {reason}") from None
 
     def observe(self, record: EpochRecord, network: nn.Module) -> None:
-        """Keep the data of the epoch that has just ended for ``tell``."""
+        """Keep the data of the epoch that has just ended until ``flush``."""
         if self.trackers:
-            self.untold.append(observe(record, network))
+            self.pending.append(observe(record, network))
 
-    def tell(self) -> None:
+    def flush(self) -> None:
         """Log the epochs observed since the last call."""
-        for epoch in self.untold:
-            self._each(methodcaller("tell", epoch))
-        self.untold.clear()
+        for epoch in self.pending:
+            self._each(methodcaller("log_epoch", epoch))
+        self.pending.clear()
 
     def close(self) -> None:
         """Close the trackers."""
@@ -253,7 +253,7 @@ class Watch:
             try:
                 call(tracker)
             except Exception as error:
-                self.say(f"tracking: {name} failed, training continues without it: {type(error).__name__}: {error}")
+                self.log(f"tracking: {name} failed, training continues without it: {type(error).__name__}: {error}")
                 del self.trackers[name]
                 with suppress(Exception):
                     tracker.close()

@@ -17,10 +17,10 @@ from leaf.experiment.augmentation import augment, to_unit_interval
 from leaf.experiment.building import build_network
 from leaf.experiment.cells import Cell
 from leaf.experiment.computing import compute_in, keep_freed_memory, make_deterministic
-from leaf.experiment.graphs import Step, recorded
-from leaf.experiment.guests import guests_of
+from leaf.experiment.graphs import Step, captured
 from leaf.experiment.loading import Data
 from leaf.experiment.observations import first_nonfinite_layer, gradient_norms, parameter_quantiles
+from leaf.experiment.plugins import plugins_of
 from leaf.experiment.random_streams import EpochDraws, epoch_draws, epoch_order, initial_network
 from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import Settings
@@ -30,7 +30,7 @@ from leaf.procedures import training_step
 
 TEST_BATCH_SIZE = 250
 
-Progress = Callable[[int, int], None]
+StepCallback = Callable[[int, int], None]
 """Called with the number of minibatches done in the epoch and their number in all."""
 
 
@@ -53,7 +53,7 @@ class Training:
         settings: how long and with what minibatches.
         data: the images to train and test on, as many of them as the settings say.
         device: where to compute.
-        kernel: ``"plain"``, or the name of the fast kernel that the device has; that one if not given.
+        kernel: ``"reference"``, or the name of the fast kernel that the device has; that one if not given.
         precision: a name in ``computing.PRECISIONS``.
         parent: of a cell that takes over another's network, that network's weights by name.
         dtype, memory_format: of weights and images; the tests' exact comparisons use float64 and contiguous memory.
@@ -90,11 +90,11 @@ class Training:
         self.network.to(memory_format=memory_format)
         for layer in self.network.activations:
             if isinstance(layer, Adaptive):
-                layer.plain = kernel == "plain"
+                layer.reference = kernel == "reference"
         compute_in(precision, self.network, device)
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
-        self.may_record = not guests_of(cell)  # what a guest does besides, a record would leave out
-        self.take_step = self._recorded_step()
+        self.may_capture = not plugins_of(cell)  # what a plugin does besides, a record would leave out
+        self.take_step = self._captured_step()
         self.records: list[EpochRecord] = []
         self.partial: PartialEpoch | None = None
         self.nonfinite_layer: str | None = None
@@ -128,7 +128,7 @@ class Training:
             return values.clone(memory_format=torch.contiguous_format)
         return values.contiguous(memory_format=self.memory_format)
 
-    def run_epoch(self, progress: Progress = lambda step, steps: None) -> EpochRecord:
+    def run_epoch(self, progress: StepCallback = lambda step, steps: None) -> EpochRecord:
         """Train one epoch, or the rest of the one under way, and test.
 
         Args:
@@ -164,7 +164,7 @@ class Training:
         self.quantiles.append(parameter_quantiles(self.network))
         return record
 
-    def train_epoch(self, progress: Progress = lambda step, steps: None) -> Tensor:
+    def train_epoch(self, progress: StepCallback = lambda step, steps: None) -> Tensor:
         """Train to the end of the epoch under way, or a new one, and give its minibatches' losses, on the CPU.
 
         The epoch stays under way until ``run_epoch`` has tested too.
@@ -198,9 +198,9 @@ class Training:
         note = functools.partial(self._note_nonfinite, images)
         return training_step(self.network, self.stages, images, labels, note)
 
-    def _recorded_step(self) -> Step:
+    def _captured_step(self) -> Step:
         """The training step, on a GPU recorded; anew whenever optimizers were given other memory."""
-        if not self.may_record:
+        if not self.may_capture:
             return self._step
         optimizers = [stage.optimizer for stage in self.stages]
 
@@ -208,7 +208,7 @@ class Training:
             remembered = [values.values() for optimizer in optimizers for values in optimizer.state.values()]
             return [*self.network.state_dict().values(), *itertools.chain(*remembered)]
 
-        return recorded(self._step, state, self.settings.batch_size, self.data.train_images.device)
+        return captured(self._step, state, self.settings.batch_size, self.data.train_images.device)
 
     def _note_nonfinite(self, images: Tensor) -> None:
         """Note which layer first stopped giving finite values, if that isn't known."""
@@ -258,7 +258,7 @@ class Training:
         if self.partial:
             device = self.data.train_images.device
             self.partial.losses = [loss.to(device) for loss in self.partial.losses]
-        self.take_step = self._recorded_step()
+        self.take_step = self._captured_step()
         self.quantiles = state["quantiles"]
         self.nonfinite_layer = state["nonfinite_layer"]
 

@@ -1,6 +1,6 @@
 r"""How a gated line, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, is computed. AHAF and LEAF are made of it.
 
-- ``plain``: torch operations, for any device and dtype and whatever torch does with functions. The reference.
+- ``reference``: torch operations, for any device and dtype and whatever torch does with functions. The reference.
 - ``numba``: on a CPU in float32; memory is read and written once, and 2×2 max-pooling goes into the same pass.
 - ``triton``: on a GPU in float32; memory is read and written once.
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from leaf.kernels.operands import Broken, Operands, Unfit
-from leaf.kernels.plain import formula, plain_gated_line, symbolic
+from leaf.kernels.reference import formula, reference_gated_line, symbolic
 
 FAST = {"cpu": ("numba", "leaf.kernels.cpu"), "cuda": ("triton", "leaf.kernels.gpu")}
 """For a type of device its fast kernel: the name, which is that of the package it needs, and the module."""
@@ -64,18 +64,24 @@ def _give_up(device: str, reason: Broken) -> None:
 
 def kernel_for(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """The name of the kernel that computes on a device in a dtype."""
-    return FAST[device.type][0] if dtype == torch.float32 and _fast_module(device.type) else "plain"
+    return FAST[device.type][0] if dtype == torch.float32 and _fast_module(device.type) else "reference"
 
 
 def gated_line(
-    u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None, pooled: bool = False, plain: bool = False
+    u: Tensor,
+    p1: Tensor,
+    p2: Tensor | None,
+    p3: Tensor,
+    p4: Tensor | None,
+    pooled: bool = False,
+    reference: bool = False,
 ) -> Tensor:
     """The gated line of ``u``; 2×2 max-pooling of it, if ``pooled``.
 
     Args:
         u: ``(N, *shape)``; ``(N, C, H, W)`` if pooled.
         p1, p2, p3, p4: ``shape``, or what broadcasts to it; floating point; ``None`` stands for a constant 0.
-        plain: compute it as the reference does.
+        reference: use the reference kernel.
 
     Returns:
         ``(N, *shape)``, or ``(N, C, H // 2, W // 2)``, of the promoted dtype, in the memory format of ``u``.
@@ -84,7 +90,7 @@ def gated_line(
     if u.dtype is not p1.dtype:
         u = u.to(torch.promote_types(u.dtype, p1.dtype))
     device = _device_type(u)
-    kernel = None if plain else _fast_module(device)
+    kernel = None if reference else _fast_module(device)
     if kernel is not None:
         try:
             operands = Operands(u, (p1, p2, p3, p4))
@@ -95,7 +101,7 @@ def gated_line(
             _give_up(device, reason)
         except Unfit:
             pass
-    y = (formula if symbolic() else plain_gated_line)(u, p1, p2, p3, p4)
+    y = (formula if symbolic() else reference_gated_line)(u, p1, p2, p3, p4)
     return max_pool2d(y, 2) if pooled else y
 
 
@@ -169,7 +175,7 @@ def _reference_gradients(
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in given if tensor is not None), grad_y.dtype)
         # Views, since the input may come from another use of this module, whose share is not asked for here.
         inputs: list[Any] = [None if tensor is None else tensor.to(dtype).view_as(tensor) for tensor in given]
-        y = plain_gated_line(*inputs)
+        y = reference_gated_line(*inputs)
         y = max_pool2d(y, 2) if pooled else y
     wanted = [tensor for tensor, need in zip(inputs, needed, strict=True) if need]
     found = iter(torch.autograd.grad(y, wanted, grad_y.to(dtype), create_graph=differentiable))

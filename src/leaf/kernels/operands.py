@@ -18,7 +18,7 @@ from torch._C import (
 from torch.compiler import is_compiling
 from torch.nn import Parameter
 
-from leaf.kernels.plain import transformed
+from leaf.kernels.reference import transformed
 
 PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 

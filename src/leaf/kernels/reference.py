@@ -57,7 +57,7 @@ class _GatedLine(torch.autograd.Function):
         return grad_u, grad_p1, grad_p2, grad_p3, grad_p4
 
 
-def plain_gated_line(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
+def reference_gated_line(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
     """The gated line of ``u``, ``(N, *shape)``, with parameters that broadcast to ``shape``."""
     return in_memory_order(formula if transformed() else _GatedLine.apply, u, p1, p2, p3, p4)
 

@@ -1,4 +1,4 @@
-"""Guests: user code is trained, tabulated and plotted like built-in code, and its versions are never mixed."""
+"""Plugins: user code is trained, tabulated and plotted like built-in code, and its versions are never mixed."""
 
 import json
 import re
@@ -12,15 +12,15 @@ from project_copy import Copy
 from test_networks import weights_digest
 
 from leaf import build_network
-from leaf.activations import ACTIVATIONS, plain
+from leaf.activations import ACTIVATIONS, fixed
 from leaf.analysis.collection import read_records
 from leaf.analysis.tables import paper_table
 from leaf.cli import main
 from leaf.experiment.cells import CHOICES, Cell
 from leaf.experiment.errors import UserError
-from leaf.experiment.guests import dismiss_guests, load_guests, read_settings
 from leaf.experiment.identity import Identity, settings_json
 from leaf.experiment.job import train_cell
+from leaf.experiment.plugins import load_plugins, read_settings, unload_plugins
 from leaf.experiment.random_streams import initial_network
 from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
@@ -32,9 +32,9 @@ SETTINGS = Settings(epochs=1, train_images=256, test_images=100)
 
 @pytest.fixture(autouse=True)
 def house():
-    """Unload all guests after each test."""
+    """Unload all plugins after each test."""
     yield
-    dismiss_guests()
+    unload_plugins()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def project(empty_project):
 
 def train(cell: Cell) -> list[str]:
     said: list[str] = []
-    train_cell(cell, "tiny", SETTINGS, "cpu", threads=1, say=said.append)
+    train_cell(cell, "tiny", SETTINGS, "cpu", threads=1, log=said.append)
     return said
 
 
@@ -58,7 +58,7 @@ TINY = """
 scale: tiny
 scales:
   tiny: {extends: quick, epochs: 1, train_images: 256, test_images: 100}
-guests: [examples/my_activation.py, examples/my_network.py, examples/my_dataset.py]
+plugins: [examples/my_activation.py, examples/my_network.py, examples/my_dataset.py]
 experiments:
   mine:
     title: Mine
@@ -89,11 +89,11 @@ def test_an_example_of_each_kind_goes_through_the_workflow(grid):
     assert "Shoes, best accuracy, %" in table and "</svg>" in picture
     assert re.search(r"\| BetaMish +\| Mish +\| Classic +\| \d\d\.\d\d", table)
     run = read_run(grid.directory / "results/tiny" / CELL)
-    assert set(run.identity.guests) == {f"examples/my_{kind}.py" for kind in ("activation", "network", "dataset")}
+    assert set(run.identity.plugins) == {f"examples/my_{kind}.py" for kind in ("activation", "network", "dataset")}
     assert "Nothing to be done" in grid.snakemake("-n", *TARGETS)
 
 
-def test_a_changed_guest_retrains_the_cells_that_use_it_and_no_other(grid):
+def test_a_changed_plugin_retrains_the_cells_that_use_it_and_no_other(grid):
     grid.edit("examples/my_activation.py", "softplus(beta * u)", "beta * u")
     jobs = grid.jobs(*TARGETS)
     assert (jobs["train"], jobs["network_tables"], jobs["forms_charts"]) == (1, 1, 1)
@@ -105,8 +105,8 @@ def test_a_changed_guest_retrains_the_cells_that_use_it_and_no_other(grid):
 # --- what makes a cell ------------------------------------------------------------------------------------------------
 
 
-def test_settings_name_the_guests_of_their_cells_and_nothing_else(project):
-    load_guests(["examples/my_activation.py", "examples/my_network.py"])
+def test_settings_name_the_plugins_of_their_cells_and_nothing_else(project):
+    load_plugins(["examples/my_activation.py", "examples/my_network.py"])
     plain = Cell("lenet5", "cifar10", "leaf-tanh", "p24sl", "adam", 42)
     ours = Cell("lenet5", "cifar10", "beta-mish", "dspt", "adam", 42)
     assert (
@@ -117,24 +117,24 @@ def test_settings_name_the_guests_of_their_cells_and_nothing_else(project):
         )
     )  # as ever: what Snakemake holds against its records
     told = settings_json(Settings(), [plain, ours])
-    assert list(json.loads(told)["guests"]) == ["examples/my_activation.py"]
-    dismiss_guests()
+    assert list(json.loads(told)["plugins"]) == ["examples/my_activation.py"]
+    unload_plugins()
     with pytest.raises(UserError, match="unknown activation 'beta-mish'"):
         Cell.parse(ours.name)
     assert read_settings(told) == Settings()
     assert Cell.parse(ours.name) == ours and "mlp" not in CHOICES["network"]
     file = project / "examples/my_activation.py"
     file.write_text(file.read_text() + "\n")
-    with pytest.raises(UserError, match=r"guest examples/my_activation.py: has changed since this was asked for"):
+    with pytest.raises(UserError, match=r"plugin examples/my_activation.py: has changed since the job was created"):
         read_settings(told)
 
 
-def test_a_job_knows_its_guests_from_its_settings_alone(project, capsys):
-    load_guests(["examples/my_network.py"])
+def test_a_job_knows_its_plugins_from_its_settings_alone(project, capsys):
+    load_plugins(["examples/my_network.py"])
     cell = Cell("mlp", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42)
     told = settings_json(SETTINGS, [cell])
     (project / "config.yaml").unlink()
-    dismiss_guests()
+    unload_plugins()
     made = ["--scale", "tiny", "--settings", told]
     main(["train", cell.name, *made, "--device", "cpu", "--precision", "float32"])
     main(["table", cell.name, *made, "--statistics", "{}", "--summary", "a.csv"])
@@ -142,27 +142,27 @@ def test_a_job_knows_its_guests_from_its_settings_alone(project, capsys):
     assert "LEAF as Tanh" in (project / "a.csv").read_text() and (project / "c.svg").exists()
 
 
-def test_collected_records_of_guests_need_their_guests(project, capsys):
-    overrides = "{scale: tiny, scales: {tiny: {extends: quick, epochs: 1, train_images: 256, test_images: 100}}GUESTS}"
-    with_guests = overrides.replace("GUESTS", ", guests: [examples/my_network.py]")
-    load_guests(["examples/my_network.py"])
+def test_collected_records_of_plugins_need_their_plugins(project, capsys):
+    overrides = "{scale: tiny, scales: {tiny: {extends: quick, epochs: 1, train_images: 256, test_images: 100}}PLUGINS}"
+    with_plugins = overrides.replace("PLUGINS", ", plugins: [examples/my_network.py]")
+    load_plugins(["examples/my_network.py"])
     train(Cell("mlp", "fashion_mnist", "tanh", "classic", "adam", 42))
-    dismiss_guests()
-    main(["collect", "--config", with_guests, "--output", "here"])
+    unload_plugins()
+    main(["collect", "--config", with_plugins, "--output", "here"])
     assert "'done': 1" in capsys.readouterr().out
     table = paper_table(read_records(Path("here")).select(network="mlp"))
     assert re.fullmatch(r"\d\d\.\d\d", table["Fashion-MNIST", "best accuracy, %"].item())
-    dismiss_guests()
-    assert "has records of the network 'mlp', which is not known here; if a guest" in told(["analyse", "here"])
-    main(["collect", "--config", overrides.replace("GUESTS", ""), "--output", "there"])
+    unload_plugins()
+    assert "has records of the network 'mlp', which is not known here; if a plugin" in told(["analyse", "here"])
+    main(["collect", "--config", overrides.replace("PLUGINS", ""), "--output", "there"])
     said = capsys.readouterr()
     assert "mlp/fashion_mnist/tanh/classic/adam/seed42: passed over: " in said.err and "done" not in said.out
 
 
-def test_processes_that_draw_know_the_guests(project, capfd):
+def test_processes_that_draw_know_the_plugins(project, capfd):
     config = "{scale: tiny, scales: {tiny: {extends: quick, epochs: 1, train_images: 256, test_images: 100}},"
-    config += " guests: [examples/my_activation.py]}"
-    load_guests(["examples/my_activation.py"])
+    config += " plugins: [examples/my_activation.py]}"
+    load_plugins(["examples/my_activation.py"])
     cell = Cell("lenet5", "fashion_mnist", "beta-mish", "classic", "adam", 42)
     train(cell)
     main(["collect", "--config", config, "--output", "here"])
@@ -170,8 +170,8 @@ def test_processes_that_draw_know_the_guests(project, capfd):
     assert (project / f"here/figures/evolution/{cell.name}.svg").exists()
 
 
-def test_a_state_of_another_guest_is_passed_over(project, monkeypatch):
-    load_guests(["examples/my_activation.py"])
+def test_a_state_of_another_plugin_is_passed_over(project, monkeypatch):
+    load_plugins(["examples/my_activation.py"])
     cell = Cell("lenet5", "fashion_mnist", "beta-mish", "classic", "adam", 42)
     train(cell)
     directory = cell.directory("tiny")
@@ -180,30 +180,30 @@ def test_a_state_of_another_guest_is_passed_over(project, monkeypatch):
     assert not Identity.of(cell, "tiny", SETTINGS).differences(first.identity)
     file = project / "examples/my_activation.py"
     (project / "examples/elsewhere.py").write_bytes(file.read_bytes())
-    dismiss_guests()
-    load_guests(["examples/elsewhere.py"])
+    unload_plugins()
+    load_plugins(["examples/elsewhere.py"])
     assert train(cell) == [f"{cell.name}: outputs are current, kept"]  # where it lies changes nothing
     file.write_text(file.read_text().replace("(1.0,)", "(2.0,)"))
-    dismiss_guests()
-    load_guests(["examples/my_activation.py"])
+    unload_plugins()
+    load_plugins(["examples/my_activation.py"])
     assert Identity.of(cell, "tiny", SETTINGS).differences(first.identity)
     assert "state.pt: made with another version of examples/my_activation.py, passed over" in train(cell)[0]
     assert read_run(directory).sha256["model.safetensors"] != first.sha256["model.safetensors"]
     built_in = ACTIVATIONS["beta-mish"]
-    dismiss_guests()
-    monkeypatch.setitem(ACTIVATIONS, "mish", plain("mish", torch.nn.Mish))
+    unload_plugins()
+    monkeypatch.setitem(ACTIVATIONS, "mish", fixed("mish", torch.nn.Mish))
     monkeypatch.setitem(ACTIVATIONS, "beta-mish", built_in)  # as if a newer version of the package had it
     assert "state.pt: made with another version of examples/my_activation.py, passed over" in train(cell)[0]
 
 
-def test_a_file_that_changed_is_another_guest(project):
-    load_guests(["examples/my_network.py"])
+def test_a_file_that_changed_is_another_plugin(project):
+    load_plugins(["examples/my_network.py"])
     before = NETWORKS["mlp"]
-    load_guests(["examples/my_network.py"])
+    load_plugins(["examples/my_network.py"])
     assert NETWORKS["mlp"] is before
     file = project / "examples/my_network.py"
     file.write_text(file.read_text().replace("128", "64"))
-    load_guests(["examples/my_network.py"])
+    load_plugins(["examples/my_network.py"])
     assert build_network("mlp", "fashion_mnist", "relu").linear1.out_features == 64
 
 
@@ -226,7 +226,7 @@ ACTIVATIONS["drawing"] = learnable(Drawing, "relu")
 def test_an_activation_that_draws_leaves_the_weights_as_they_are(project):
     """Comparisons are paired: if an activation draws random numbers, weights and images stay the same."""
     (project / "drawing.py").write_text(DRAWING)
-    load_guests(["drawing.py"])
+    load_plugins(["drawing.py"])
     found = {}
     for activation in ("relu", "drawing"):
         network, streams = initial_network(
@@ -239,7 +239,7 @@ def test_an_activation_that_draws_leaves_the_weights_as_they_are(project):
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
-PLAIN = "from torch import nn\nfrom leaf.activations import ACTIVATIONS, Activation, plain\n"
+PLAIN = "from torch import nn\nfrom leaf.activations import ACTIVATIONS, Activation, fixed\n"
 NETWORK = "from torch import nn\nfrom leaf.networks import NETWORKS, Network\n"
 DATASET = "from leaf.experiment.datasets import DATASETS, Dataset\n"
 LEARNABLE = """
@@ -256,30 +256,30 @@ MISTAKES = {
     "an exception": ("x = 1\n\n1 / 0\n", r"ZeroDivisionError: division by zero \(line 3\)"),
     "an exit": ("import sys\nsys.exit('I leave')\n", r"SystemExit: I leave \(line 2\)"),
     "a missing package": ("import nowhere_to_be_found\n", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
-    "nothing brought": ("x = 1\n", "brings nothing; it should register something in ACTIVATIONS, NETWORKS or DATASETS"),
+    "nothing registered": ("x = 1\n", "registers nothing; expected an entry in ACTIVATIONS, NETWORKS or DATASETS"),
     "no text": (b"\xff\xfe\x00", "SyntaxError: "),
     "a name that exists": (
-        PLAIN + 'ACTIVATIONS["relu"] = plain("relu", nn.Mish)\n',
+        PLAIN + 'ACTIVATIONS["relu"] = fixed("relu", nn.Mish)\n',
         "activation 'relu' exists already; choose another name",
     ),
     "a name registered again": (
-        PLAIN + 'ACTIVATIONS.register("relu", plain("relu", nn.Mish))\n',
+        PLAIN + 'ACTIVATIONS.register("relu", fixed("relu", nn.Mish))\n',
         "activation 'relu' exists already; choose another name",
     ),
     "another name for what exists": (
         PLAIN + 'ACTIVATIONS["a"] = ACTIVATIONS.pop("relu")\n',
-        "activation 'a': a plain function's form is its own name, not 'relu'",
+        "activation 'a': a base function's form is its own name, not 'relu'",
     ),
     "a name taken away": (
-        PLAIN + 'ACTIVATIONS.pop("relu")\nACTIVATIONS.register("mish", plain("mish", nn.Mish))\n',
-        "takes the activation 'relu' away, which it did not bring",
+        PLAIN + 'ACTIVATIONS.pop("relu")\nACTIVATIONS.register("mish", fixed("mish", nn.Mish))\n',
+        "removes the activation 'relu', which it did not register",
     ),
     "a name that is replaced": (
-        PLAIN + 'ACTIVATIONS.pop("relu")\nACTIVATIONS.register("relu", plain("relu", nn.Mish))\n',
-        "takes the activation 'relu' away",
+        PLAIN + 'ACTIVATIONS.pop("relu")\nACTIVATIONS.register("relu", fixed("relu", nn.Mish))\n',
+        "removes the activation 'relu', which",
     ),
     "no name": (
-        PLAIN + 'ACTIVATIONS.register(nn.Mish, plain("a", nn.Mish))\n',
+        PLAIN + 'ACTIVATIONS.register(nn.Mish, fixed("a", nn.Mish))\n',
         "activation <class .*: names are made of",
     ),
     "arguments that it does not take": (
@@ -290,21 +290,21 @@ MISTAKES = {
         "activation 'mine': Mine lacks arguments of Adaptive: got an unexpected keyword .* 'channel_dim'",
     ),
     "a name for no path": (
-        PLAIN + 'ACTIVATIONS["a/b"] = plain("a/b", nn.Mish)\n',
+        PLAIN + 'ACTIVATIONS["a/b"] = fixed("a/b", nn.Mish)\n',
         "activation 'a/b': names are made of",
     ),
     "a name for no path, by update": (
-        PLAIN + 'ACTIVATIONS.update({"a/b": plain("a/b", nn.Mish)})\n',
+        PLAIN + 'ACTIVATIONS.update({"a/b": fixed("a/b", nn.Mish)})\n',
         "activation 'a/b': names are made of",
     ),
     "no Activation": (PLAIN + 'ACTIVATIONS["mine"] = nn.Mish\n', "activation 'mine' is no Activation; make one with"),
     "another name than its form": (
-        PLAIN + 'ACTIVATIONS["mine"] = plain("mish", nn.Mish)\n',
-        "'mine': a plain function's form is its own name, not 'mish'",
+        PLAIN + 'ACTIVATIONS["mine"] = fixed("mish", nn.Mish)\n',
+        "'mine': a base function's form is its own name, not 'mish'",
     ),
     "a form that nobody knows": (
         LEARNABLE.replace('"relu"', '"rleu"'),
-        "activation 'mine': its form 'rleu' is no plain function in ACTIVATIONS",
+        "activation 'mine': its form 'rleu' is no base function in ACTIVATIONS",
     ),
     "a form that the family lacks": (
         LEARNABLE.replace("FORMULA", "a * u").replace('(Mine, "relu")', '(Mine, "silu")'),
@@ -319,11 +319,11 @@ MISTAKES = {
         r"RuntimeError: shape '\[5, 2, 4, 6\]' is invalid",
     ),
     "another output shape of a module": (
-        PLAIN + 'ACTIVATIONS["mine"] = plain("mine", nn.Flatten)\n',
+        PLAIN + 'ACTIVATIONS["mine"] = fixed("mine", nn.Flatten)\n',
         r"activation 'mine': gives \[5, 48\] for inputs of shape \[5, 2, 4, 6\], not the same shape",
     ),
     "no tensor": (
-        PLAIN + 'class M(nn.Module):\n    forward = lambda self, u: (u, u)\nACTIVATIONS["mine"] = plain("mine", M)\n',
+        PLAIN + 'class M(nn.Module):\n    forward = lambda self, u: (u, u)\nACTIVATIONS["mine"] = fixed("mine", M)\n',
         "activation 'mine': gives tuple for inputs of shape",
     ),
     "a failing formula": (LEARNABLE.replace("FORMULA", "a * u / v"), r"NameError: name 'v' is not defined \(line 6\)"),
@@ -332,7 +332,7 @@ MISTAKES = {
         "activation 'mine': a learnable activation is a leaf.activations.Adaptive",
     ),
     "plain, but with parameters": (
-        PLAIN + 'ACTIVATIONS["mine"] = plain("mine", nn.PReLU)\n',
+        PLAIN + 'ACTIVATIONS["mine"] = fixed("mine", nn.PReLU)\n',
         "activation 'mine': adaptive is False, but its parameters say otherwise",
     ),
     "no network": (NETWORK + 'NETWORKS["mine"] = nn.Linear\n', "network 'mine' is no class that derives from"),
@@ -353,13 +353,13 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("source", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_invalid_guests(tmp_path, source, message):
-    file = tmp_path / "guest.py"
+def test_invalid_plugins(tmp_path, source, message):
+    file = tmp_path / "plugin.py"
     file.write_bytes(source if isinstance(source, bytes) else source.encode())
     before = {field: list(known) for field, known in CHOICES.items()}
     with pytest.raises(UserError, match=message) as error:
-        load_guests([str(file)])
-    assert str(error.value).startswith(f"guest {file}: ") and "\n" not in str(error.value)
+        load_plugins([str(file)])
+    assert str(error.value).startswith(f"plugin {file}: ") and "\n" not in str(error.value)
     assert {field: list(known) for field, known in CHOICES.items()} == before
     assert ACTIVATIONS["relu"].family == "base"
 
@@ -372,12 +372,12 @@ def told(arguments: list[str]) -> str:
 
 
 def test_mistakes_on_the_command_line(project):
-    assert told(["cells", "--config", "{guests: [nobody.py]}"]) == (
-        "leaf: guest nobody.py: not found; its path counts from the working directory"
+    assert told(["cells", "--config", "{plugins: [nobody.py]}"]) == (
+        "leaf: plugin nobody.py: not found; its path counts from the working directory"
     )
-    assert "guests: expected array, found 'a.py'" in told(["cells", "--config", "{guests: a.py}"])
-    assert "guests.0: expected string, found 3" in told(["cells", "--config", "{guests: [3]}"])
-    assert "has non-unique elements" in told(["cells", "--config", "{guests: [a.py, a.py]}"])
+    assert "plugins: expected array, found 'a.py'" in told(["cells", "--config", "{plugins: a.py}"])
+    assert "plugins.0: expected string, found 3" in told(["cells", "--config", "{plugins: [3]}"])
+    assert "has non-unique elements" in told(["cells", "--config", "{plugins: [a.py, a.py]}"])
 
 
 BROKEN = """
@@ -407,7 +407,7 @@ NETWORKS["broken"] = Broken
 )
 def test_a_network_that_cannot_be_trained(project, inputs, outputs, message):
     (project / "broken.py").write_text(BROKEN.replace("INPUTS", inputs).replace("OUTPUTS", outputs))
-    said = told(["train", "broken/fashion_mnist/relu/classic/adam/seed1", "--config", "{guests: [broken.py]}"])
+    said = told(["train", "broken/fashion_mnist/relu/classic/adam/seed1", "--config", "{plugins: [broken.py]}"])
     assert re.search(f"broken.py: network 'broken' with 'relu' for 'fashion_mnist': {message}", said), said
     assert {file.name for file in Path("results").rglob("*.*")} == {"status.json"}  # which keeps the reason
 
@@ -427,11 +427,11 @@ DATASETS["mine"] = Dataset("Mine", (1, 8, 8), 2, {"train": 4, "test": 2}, dict.f
 @pytest.mark.parametrize(
     ("read", "message"),
     [
-        ("raise OSError('disk gone')", "data set mine: its guest's read: OSError: disk gone"),
-        ("return 3", "data set mine: its guest's read: AttributeError: "),
+        ("raise OSError('disk gone')", "data set mine: its plugin's read: OSError: disk gone"),
+        ("return 3", "data set mine: its plugin's read: AttributeError: "),
         (
             "return {}",
-            "data set mine: its guest's read gives something else: train_images missing; train_labels missing",
+            "data set mine: its plugin's read gives something else: train_images missing; train_labels missing",
         ),
         (
             "return {'train_images': np.zeros((4, 8, 8))}",
@@ -442,4 +442,4 @@ DATASETS["mine"] = Dataset("Mine", (1, 8, 8), 2, {"train": 4, "test": 2}, dict.f
 )
 def test_a_data_set_that_is_unavailable(project, read, message):
     (project / "mine.py").write_text(SET.replace("READ", read))
-    assert re.search(message, told(["fetch", "mine", "--config", "{guests: [mine.py]}"]))
+    assert re.search(message, told(["fetch", "mine", "--config", "{plugins: [mine.py]}"]))
