@@ -181,7 +181,7 @@ def test_all_commands_agree_on_a_change(project, monkeypatch, change):
         assert ("outputs are current, kept" in said) == change.current
 
         (interrupted,) = look([cell], "early", change.settings, device="cpu")
-        assert ("goes on after epoch 2" in interrupted.detail) == change.resumes
+        assert ("resumes after epoch 2" in interrupted.detail) == change.resumes
         assert ("starts again" in interrupted.detail) != change.resumes
         said = first_words(cell, change.settings, scale="early", **change.options)
         assert ("resumes after epoch 2" in said) == change.resumes
@@ -250,7 +250,7 @@ def test_a_state_of_the_old_layout_is_resumed(project):
         words = json.loads(status.read_text())
         words |= {"settings": words.pop("identity")["settings"], "training_version": 1}
         status.write_text(json.dumps(words))
-        assert "goes on after epoch 2" in look([cell], "early", SETTINGS)[0].detail
+        assert "resumes after epoch 2" in look([cell], "early", SETTINGS)[0].detail
         assert "resumes after epoch 2" in train(cell, scale="early")[0]
         for name in OUTPUTS[1:3]:
             assert (cell.directory("early") / name).read_bytes() == (cell.directory("tiny") / name).read_bytes()

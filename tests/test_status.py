@@ -61,11 +61,11 @@ def test_a_real_process_from_its_start_to_its_end_by_force(empty_project):
     process.wait(60)
     ended, detail = status(long)
     assert ended == "interrupted"
-    found = re.search(r"^ended without a word in epoch (\d+)/50, .*; goes on after epoch (\d+)$", detail)
+    found = re.search(r"^ended without a reason in epoch (\d+)/50, .*; resumes after epoch (\d+)$", detail)
     assert found and int(found[1]) == int(found[2]) + 1
     with pytest.raises(Killed):  # what was said is what happens
         train(settings=long, progress=kill_in_epoch(int(found[1])))
-    assert status(long) == ("failed", f"Killed; goes on after epoch {found[2]}")
+    assert status(long) == ("failed", f"Killed; resumes after epoch {found[2]}")
 
 
 def test_a_signal(empty_project):
@@ -76,7 +76,7 @@ def test_a_signal(empty_project):
     with pytest.raises(Stopped):
         train(progress=stop)
     where = f"in epoch 2/3, minibatch 1/2, on {socket.gethostname()}"
-    assert status() == ("interrupted", f"stopped by SIGTERM {where}; goes on after epoch 1, minibatch 1")
+    assert status() == ("interrupted", f"stopped by SIGTERM {where}; resumes after epoch 1, minibatch 1")
     other = replace(SETTINGS, train_images=128)
     assert status(other) == ("interrupted", f"stopped by SIGTERM {where}; starts again")
     assert train()[0] == f"{CELL.name}: resumes after epoch 1, minibatch 1"
@@ -99,7 +99,7 @@ def test_failures_report_their_reason(empty_project):
 
     with pytest.raises(UserError):
         train(progress=block_the_second_state)
-    assert status()[0] == "failed" and re.search("state.pt cannot be written: .*; goes on after epoch 1$", status()[1])
+    assert status()[0] == "failed" and re.search("state.pt cannot be written: .*; resumes after epoch 1$", status()[1])
     shutil.rmtree(in_the_way.parent)
     assert train()[0] == f"{CELL.name}: resumes after epoch 1"
     assert status()[0] == "done"
@@ -108,7 +108,7 @@ def test_failures_report_their_reason(empty_project):
 def test_an_error_of_the_program_is_reported_too(empty_project):
     with pytest.raises(Killed):
         train(progress=kill_in_epoch(3))
-    assert status() == ("failed", "Killed; goes on after epoch 2")
+    assert status() == ("failed", "Killed; resumes after epoch 2")
 
 
 def test_within_an_epoch(empty_project, monkeypatch):
@@ -133,14 +133,14 @@ def test_on_another_machine_a_recent_update_decides(empty_project):
     assert status()[0] == "running" and status()[1].endswith("on node17")
     say_elsewhere(minutes=10)
     assert status()[0] == "interrupted"
-    assert "ended without a word in epoch 2/3, on node17; goes on after epoch 1" in status()[1]
+    assert "ended without a reason in epoch 2/3, on node17; resumes after epoch 1" in status()[1]
     say_elsewhere(minutes=1, failure="the reason")
-    assert status() == ("failed", "the reason; goes on after epoch 1")
+    assert status() == ("failed", "the reason; resumes after epoch 1")
     say_elsewhere(minutes=10, epoch=3)
     (shorter,) = look([CELL], "tiny", replace(SETTINGS, epochs=2))
     assert shorter.detail.endswith("; starts again") and shorter.epochs_left == 2  # its state has three behind it
     (DIRECTORY / "status.json").write_text("{}")  # no such words
-    assert status() == ("interrupted", "no word of how far it was; goes on from its state")
+    assert status() == ("interrupted", "without status.json; resumes from its state")
 
 
 def test_a_file_system_without_locks(empty_project, monkeypatch):
@@ -204,7 +204,7 @@ def test_outputs_that_changed_after_the_record_are_damaged(empty_project):
 def test_a_longer_run_that_finds_a_shorter_ones_state(empty_project):
     train()
     (found,) = look([CELL], "longer", replace(SETTINGS, epochs=5), continues="tiny")
-    assert (found.status, found.detail) == ("waiting", "goes on after epoch 3 of the scale tiny")
+    assert (found.status, found.detail) == ("waiting", "resumes after epoch 3 of the scale tiny")
     assert found.epochs_left == 2
     (found,) = look([CELL], "longer", replace(SETTINGS, epochs=5, train_images=128), continues="tiny")
     assert (found.detail, found.epochs_left) == ("", 5)
@@ -226,10 +226,10 @@ def test_a_part_of_the_epochs(empty_project, monkeypatch):
     assert all(detail.startswith("epoch 1/1, ") for detail, _ in seen)
     with pytest.raises(Killed):
         train(patched, progress=kill_in_epoch(3))
-    assert left()[1] == ("Killed; goes on after epoch 2", 1)
+    assert left()[1] == ("Killed; resumes after epoch 2", 1)
     train(patched)
     longer = left(replace(SETTINGS, epochs=5), "longer", continues="tiny")
-    assert longer == [("goes on after epoch 1 of the scale tiny", 0), ("goes on after epoch 3 of the scale tiny", 2)]
+    assert longer == [("resumes after epoch 1 of the scale tiny", 0), ("resumes after epoch 3 of the scale tiny", 2)]
 
 
 def test_epochs_beyond_the_scale(empty_project):
@@ -261,7 +261,7 @@ def test_a_summary():
     assert 1 < total / 3600 < 10
     assert list(summarize(found, "paper")) == [
         "paper: 10 cells, 2 done, 3 waiting, 1 diverged, 1 stale, 1 failed, 2 running",
-        f"about {total / 3600:.1f} h of training left, {total / 2 / 60:.0f} min with 2 cells at a time as now",
+        f"about {total / 3600:.1f} h of training left, {total / 2 / 60:.0f} min with 2 cells at a time, as now",
         "running     kerasnet/cifar10/silu/classic/adam/seed42: epoch 1",
         "running     kerasnet/cifar10/sigmoid/classic/adam/seed42: epoch 2",
         "failed      kerasnet/cifar10/tanh/classic/adam/seed42: the reason",
@@ -270,7 +270,7 @@ def test_a_summary():
     ]
     everything = list(summarize(found, "paper", everything=True))
     assert len(everything) == 12 and everything[-2] == "done        lenet5/cifar10/relu/classic/adam/seed42: 3 epochs"
-    assert list(summarize(found[3:5], "paper"))[1] == "time left: not known before a cell has trained"
+    assert list(summarize(found[3:5], "paper"))[1] == "time left: unknown until a cell has trained"
     assert len(list(summarize(found[:2], "paper"))) == 1
     assert list(summarize([], "paper")) == ["paper: 0 cells"]
 
@@ -289,13 +289,13 @@ def test_by_command(empty_project, capsys):
     main(["status", *config])
     first, _, *lines = capsys.readouterr().out.splitlines()
     assert first == "tiny: 69 cells, 1 done, 67 waiting, 1 failed"
-    assert lines == [f"failed      {beyond.name}: Killed; goes on after epoch 1"]
+    assert lines == [f"failed      {beyond.name}: Killed; resumes after epoch 1"]
     main(["status", *config, "--all", "--activation", "leaf-*", "--network", "lenet5", "--dataset", "fashion_mnist"])
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 2 + 9 and sum(line.startswith("waiting") for line in told) == 7
     main(["status", *config, "--experiment", "relu_stability"])
     assert capsys.readouterr().out.splitlines() == [
-        "tiny: 5 cells, 5 waiting", "time left: not known before a cell has trained",
+        "tiny: 5 cells, 5 waiting", "time left: unknown until a cell has trained",
     ]  # fmt: skip
     assert sorted(map(str, Path("results").rglob("*"))) == before
     with pytest.raises(SystemExit, match="unknown activation 'laef-\\*'"):

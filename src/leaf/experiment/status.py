@@ -1,4 +1,4 @@
-"""How far the grid is, told from files alone, by whoever sees them: the machine that trains or another."""
+"""Status of a grid, from its files alone: any machine that reads them can report it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,30 +20,30 @@ from leaf.names import ACTIVATIONS
 RUNNING, INTERRUPTED, FAILED, DAMAGED = "running", "interrupted", "failed", "damaged"
 STALE, DIVERGED, WAITING, DONE = "stale", "diverged", "waiting", "done"
 STATUSES = {
-    RUNNING: "in training now",
-    INTERRUPTED: "its training ended early; the next run goes on",
-    FAILED: "its training ended with an error; the next run tries again",
-    DAMAGED: "its files are not as its run left them",
-    STALE: "made with other settings or another training version than the present ones",
-    DIVERGED: "its loss became NaN or infinite: a result",
-    WAITING: "not begun",
+    RUNNING: "training now",
+    INTERRUPTED: "training ended early; the next run resumes it",
+    FAILED: "training ended with an error; the next run tries again",
+    DAMAGED: "its files differ from those that its run wrote",
+    STALE: "made with other settings or another training version",
+    DIVERGED: "the loss became NaN or infinite, which is a result",
+    WAITING: "not started",
     DONE: "finished",
 }
-"""What can be said of a cell, in the order it is told."""
+"""Statuses of a cell with their meaning, in the order of the report."""
 
 PART = 50
-"""How many cells a thread looks at in a row: handing over one at a time would take longer than the look."""
+"""Number of cells per task of the thread pool: a task costs more than the status of one cell."""
 
 
 @dataclass(frozen=True)
 class CellStatus:
-    """One cell's status.
+    """Status of one cell.
 
     Attributes:
         status: a key of ``STATUSES``.
-        detail: more of it, in words.
-        epochs_left: what is left to train, in part where an epoch is under way.
-        seconds_per_epoch: wall time, as far as this cell tells.
+        detail: a description.
+        epochs_left: number of epochs left to train; fractional within an epoch.
+        seconds_per_epoch: mean wall time of an epoch of this cell, if known.
     """
 
     cell: Cell
@@ -54,7 +54,7 @@ class CellStatus:
 
 
 def outcome(run: Run, wanted: Identity) -> str:
-    """The status of a finished cell: ``DONE``, ``DIVERGED`` or ``STALE``."""
+    """Status of a finished cell: ``DONE``, ``DIVERGED`` or ``STALE``."""
     if wanted.differences(run.identity):
         return STALE
     return DIVERGED if run.diverged_at else DONE
@@ -63,11 +63,11 @@ def outcome(run: Run, wanted: Identity) -> str:
 def look(
     cells: Iterable[Cell], scale: str, settings: Settings, continues: str | None = None, device: str = "auto"
 ) -> list[CellStatus]:
-    """The status of every cell.
+    """Determine the status of every cell.
 
     Args:
         scale, settings: the name of the scale and its settings.
-        continues: a scale whose states the cells may go on from.
+        continues: a scale whose states the cells may resume from.
         device: the device that the cells would train on; with ``"auto"`` a state of any device counts.
     """
     cells = list(cells)
@@ -105,9 +105,9 @@ def _look(cell: Cell, scale: str, settings: Settings, continues: str | None, dev
     if run:
         return CellStatus(cell, STALE, f"made with {', '.join(differences)}")
     if has_state(directory):
-        return CellStatus(cell, INTERRUPTED, "no word of how far it was; goes on from its state", len(epochs))
+        return CellStatus(cell, INTERRUPTED, "without status.json; resumes from its state", len(epochs))
     if continues and (done := _done_before(cell, wanted, continues)):
-        where = f"goes on after epoch {epochs.start + done} of the scale {continues}"
+        where = f"resumes after epoch {epochs.start + done} of the scale {continues}"
         return CellStatus(cell, WAITING, where, max(0, len(epochs) - done))
     return CellStatus(cell, WAITING, "", len(epochs))
 
@@ -115,22 +115,22 @@ def _look(cell: Cell, scale: str, settings: Settings, continues: str | None, dev
 def _under_way(
     cell: Cell, scale: str, wanted: Identity, epochs: range, progress: Progress, training: bool
 ) -> CellStatus:
-    """Of a cell that has told of its training of some epochs and has no outputs of it yet."""
+    """Status of a cell that has a ``status.json`` and no current outputs."""
     made = progress.identity if progress.saved and has_state(cell.directory(scale)) else None
-    goes_on = training or bool(made and not wanted.obstacles(made, progress.epoch - epochs.start))
-    left = min(len(epochs), max(0, epochs.stop - progress.epochs_done)) if goes_on else len(epochs)
+    resumes = training or bool(made and not wanted.obstacles(made, progress.epoch - epochs.start))
+    left = min(len(epochs), max(0, epochs.stop - progress.epochs_done)) if resumes else len(epochs)
     if training:
         return CellStatus(cell, RUNNING, _how_far(progress, epochs, left), left, progress.seconds_per_epoch)
-    next_run = f"goes on {progress.saved}" if goes_on else "starts again"
+    next_run = f"resumes {progress.saved}" if resumes else "starts again"
     if progress.failure:
         return CellStatus(cell, FAILED, f"{progress.failure}; {next_run}", left, progress.seconds_per_epoch)
-    how = f"stopped by {progress.stopped}" if progress.stopped else "ended without a word"
+    how = f"stopped by {progress.stopped}" if progress.stopped else "ended without a reason"
     where = f"in {_place(progress, epochs)}, on {progress.host}"
     return CellStatus(cell, INTERRUPTED, f"{how} {where}; {next_run}", left, progress.seconds_per_epoch)
 
 
 def _done_before(cell: Cell, wanted: Identity, scale: str) -> int:
-    """How many epochs a cell has finished at another scale whose state training can go on from."""
+    """Number of epochs that a cell has finished at another scale, if training can resume from that state."""
     directory = cell.directory(scale)
     try:
         run = read_run(directory) if has_state(directory) else None
@@ -160,11 +160,11 @@ def _how_far(progress: Progress, epochs: range, left: float) -> str:
 
 
 def summarize(found: Sequence[CellStatus], scale: str, everything: bool = False) -> Iterator[str]:
-    """What is known of a grid, in lines: its numbers, the time left, and each cell that has something to tell.
+    """Yield the lines of the report: numbers of cells, the time left, and the cells that need attention.
 
     Args:
-        found: what ``look`` gave.
-        everything: tell of the cells that are done or waiting too.
+        found: the result of ``look``.
+        everything: include the cells that are done or waiting.
     """
     count = Counter(one.status for one in found)
     yield ", ".join([f"{scale}: {len(found)} cells", *(f"{count[s]} {s}" for s in reversed(STATUSES) if count[s])])
@@ -177,7 +177,7 @@ def summarize(found: Sequence[CellStatus], scale: str, everything: bool = False)
 
 
 def _time_left(found: Sequence[CellStatus], running: int) -> Iterator[str]:
-    """How long what is left will train, by what cells of its kind take."""
+    """Estimate the remaining training time from the epochs of cells of the same kind."""
     unfinished = [one for one in found if one.epochs_left]
     known: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for one in found:
@@ -185,23 +185,23 @@ def _time_left(found: Sequence[CellStatus], running: int) -> Iterator[str]:
             for kind in _kinds(one.cell):
                 known[kind].append(one.seconds_per_epoch)
     if unfinished and not known:
-        yield "time left: not known before a cell has trained"
+        yield "time left: unknown until a cell has trained"
     elif unfinished:
         means = {kind: fmean(seconds) for kind, seconds in known.items()}
         nearest = [next(means[kind] for kind in _kinds(one.cell) if kind in means) for one in unfinished]
         total = sum(one.epochs_left * seconds for one, seconds in zip(unfinished, nearest, strict=True))
-        at_a_time = f", {duration(total / running)} with {running} cells at a time as now" if running > 1 else ""
+        at_a_time = f", {duration(total / running)} with {running} cells at a time, as now" if running > 1 else ""
         yield f"about {duration(total)} of training left{at_a_time}"
 
 
 def _kinds(cell: Cell) -> list[tuple[Any, ...]]:
-    """What the time of a cell's epoch hangs on, most of it first; of the last kind is every cell."""
+    """Kinds of cells with similar times per epoch, from the most to the least specific; the last has every cell."""
     kind = (cell.network, cell.dataset, ACTIVATIONS[cell.activation].family, PROCEDURES[cell.procedure].two_stage)
     return [kind, kind[:2], kind[:1], ()]
 
 
 def duration(seconds: float) -> str:
-    """A duration in words, to two digits or so."""
+    """A duration in words, with about two digits."""
     for unit, size, least in (("days", 86400, 2), ("h", 3600, 1), ("min", 60, 1)):
         if seconds >= least * size:
             number = seconds / size
