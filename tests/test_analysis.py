@@ -295,7 +295,7 @@ def test_cells_that_round_differently_are_noted_below_their_table(project):
     other = cell("leaf-silu", "p24sl")
     write_cell(other, [0.6], kernel="numba", device="CPU")
     records = collect(dict.fromkeys([*base, learnable, other], ()), "tiny", SETTINGS)
-    rounding = "they differ by rounding, which training amplifies."
+    rounding = "their results differ by rounding, which training amplifies."
     device, kernel, precision = TABLES["differences"].make(records, STATISTICS).attrs["notes"]
     assert device == f"Of these cells, 5 on CPU, 1 on GPU & <more> ({learnable.name}): {rounding}"
     assert "1 with kernel numba" in kernel and f"1 with kernel triton ({learnable.name})" in kernel
@@ -525,7 +525,7 @@ def test_the_page_puts_both_networks_side_by_side_and_lists_what_is_missing(proj
     write_cell(made[1], [0.5], precision="bfloat16")
     mixed = page(collect(dict.fromkeys(made, ()), "tiny", SETTINGS), "a.svg", STATISTICS, "")
     assert "61.23 (2) float32 on CPU" in mixed and "KerasNet, CIFAR-10 (float32 on CPU)" in mixed
-    assert "Left out of differences and verdicts" in mixed
+    assert "Excluded from differences and verdicts" in mixed
 
 
 def test_initial_errors():

@@ -72,15 +72,15 @@ CONFIGURATIONS = {
     "scale null": ({"scale": None}, "scale: expected string, found None"),
     "scales a list": ({"scales": ["quick"]}, "scales: expected object"),
     "scale named with a slash": ({"scales": {"a/b": {"extends": "quick"}}}, "scales: 'a/b' does not match"),
-    "quick changed": ({"scales": {"quick": {"extends": "quick"}}}, "fixed; give your scale a name of its own"),
-    "paper changed": ({"scales": {"paper": {"extends": "quick"}}}, "fixed; give your scale a name of its own"),
+    "quick changed": ({"scales": {"quick": {"extends": "quick"}}}, "a fixed scale; choose another name"),
+    "paper changed": ({"scales": {"paper": {"extends": "quick"}}}, "a fixed scale; choose another name"),
     "extends nothing": ({"scales": {"mine": {"epochs": 1}}}, "scales.mine: 'extends' is a required property"),
     "extends the unknown": (scale(extends="qick"), "scales.mine.extends: unknown scale 'qick'"),
     "a name that is taken": ({"scales": {"shipped": {"extends": "quick"}}}, "scales.shipped: reports/shipped is taken"),
-    "extends itself": (scale(extends="mine"), "scales: mine: extends goes in a circle"),
+    "extends itself": (scale(extends="mine"), "scales: mine: extends is circular"),
     "extend each other": (
         {"scales": {"a": {"extends": "b"}, "b": {"extends": "a"}}},
-        "scales: a, b: extends goes in a circle",
+        "scales: a, b: extends is circular",
     ),
     "zero epochs": (scale(epochs=0), "scales.mine.epochs: 0 is less than the minimum of 1"),
     "negative epochs": (scale(epochs=-5), "scales.mine.epochs: -5 is less than"),
@@ -199,11 +199,11 @@ COMMANDS = {
     ),
     "no such filter": (["cells", "--dataset", "mnist"], "unknown dataset 'mnist'"),
     "no table": (["table", CELL], "nothing to make; ask for one or more of: --summary, --paper"),
-    "no such format": (["table", CELL, "--paper", "a.xls"], "a.xls: no table format '.xls'"),
-    "no such picture": (["figure", "--initial_forms", "a.gif2"], "a.gif2: no figure format '.gif2'"),
+    "no such format": (["table", CELL, "--paper", "a.xls"], "a.xls: unknown table format '.xls'"),
+    "no such picture": (["figure", "--initial_forms", "a.gif2"], "a.gif2: unknown figure format '.gif2'"),
     "no figure": (["figure", CELL], "nothing to make; ask for one or more of: --progress, --forms"),
-    "forms of two cells": (["figure", CELL, CELL.replace("42", "43"), "--forms", "a.svg"], "2 cells given; .*of one"),
-    "progress of no cell": (["figure", "--progress", "a.svg"], "0 cells given; --progress is of one or more"),
+    "forms of two cells": (["figure", CELL, CELL.replace("42", "43"), "--forms", "a.svg"], "2 cells given; .*takes one"),
+    "progress of no cell": (["figure", "--progress", "a.svg"], "0 cells given; --progress takes one or more"),
     "forms of no training": (["figure", CELL, "--evolution", "a.svg"], f"{CELL}: no learned curves at scale quick"),
     "no records": (["analyse", "nowhere"], "nowhere: no collected records .*leaf collect"),
 }
@@ -272,8 +272,8 @@ OUTPUTS = {
     "metrics without a column": ("metrics.csv", lambda text: text.replace(b"test_loss", b"loss"), "metrics.csv is not"),
     "another model": ("model.safetensors", lambda content: other_model(), "model.safetensors is not the file"),
     "truncated forms": ("forms.safetensors", lambda content: content[:-1], "forms.safetensors is not the file"),
-    "no record": ("run.json", lambda text: b"{}", "run.json is no record of a run"),
-    "broken record": ("run.json", lambda text: text[:50], "run.json is no record of a run"),
+    "no record": ("run.json", lambda text: b"{}", "run.json is not a record of a run"),
+    "broken record": ("run.json", lambda text: text[:50], "run.json is not a record of a run"),
 }
 
 
@@ -323,7 +323,7 @@ def test_a_table_cannot_be_written(project, trained):
 def test_a_gpu_is_demanded(project):
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    assert_refused(project, ["train", CELL, *TINY, "--device", "cuda"], "cuda is demanded, but torch finds no GPU here")
+    assert_refused(project, ["train", CELL, *TINY, "--device", "cuda"], "cuda is requested, but torch finds no GPU")
 
 
 def test_a_gpu_runs_out_of_memory(project, monkeypatch):

@@ -317,7 +317,7 @@ def test_divergence_is_a_result(empty_project, monkeypatch):
 def test_a_missing_gpu(empty_project):
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(UserError, match="cuda is demanded, but torch finds no GPU"):
+    with pytest.raises(UserError, match="cuda is requested, but torch finds no GPU"):
         train_cell(CELL, "tiny", SETTINGS, "cuda")
 
 

@@ -156,7 +156,7 @@ def test_collected_records_of_plugins_need_their_plugins(project, capsys):
     assert "has records of the network 'mlp', which is not known here; if a plugin" in told(["analyse", "here"])
     main(["collect", "--config", overrides.replace("PLUGINS", ""), "--output", "there"])
     said = capsys.readouterr()
-    assert "mlp/fashion_mnist/tanh/classic/adam/seed42: passed over: " in said.err and "done" not in said.out
+    assert "mlp/fashion_mnist/tanh/classic/adam/seed42: skipped: " in said.err and "done" not in said.out
 
 
 def test_processes_that_draw_know_the_plugins(project, capfd):
@@ -280,7 +280,7 @@ MISTAKES = {
     ),
     "no name": (
         PLAIN + 'ACTIVATIONS.register(nn.Mish, fixed("a", nn.Mish))\n',
-        "activation <class .*: names are made of",
+        "activation <class .*: names consist of",
     ),
     "arguments that it does not take": (
         LEARNABLE.replace("FORMULA", "a * u").replace(
@@ -291,20 +291,23 @@ MISTAKES = {
     ),
     "a name for no path": (
         PLAIN + 'ACTIVATIONS["a/b"] = fixed("a/b", nn.Mish)\n',
-        "activation 'a/b': names are made of",
+        "activation 'a/b': names consist of",
     ),
     "a name for no path, by update": (
         PLAIN + 'ACTIVATIONS.update({"a/b": fixed("a/b", nn.Mish)})\n',
-        "activation 'a/b': names are made of",
+        "activation 'a/b': names consist of",
     ),
-    "no Activation": (PLAIN + 'ACTIVATIONS["mine"] = nn.Mish\n', "activation 'mine' is no Activation; make one with"),
+    "no Activation": (
+        PLAIN + 'ACTIVATIONS["mine"] = nn.Mish\n',
+        "activation 'mine' is not an Activation; make one with",
+    ),
     "another name than its form": (
         PLAIN + 'ACTIVATIONS["mine"] = fixed("mish", nn.Mish)\n',
         "'mine': a base function's form is its own name, not 'mish'",
     ),
     "a form that nobody knows": (
         LEARNABLE.replace('"relu"', '"rleu"'),
-        "activation 'mine': its form 'rleu' is no base function in ACTIVATIONS",
+        "activation 'mine': its form 'rleu' is not a base function in ACTIVATIONS",
     ),
     "a form that the family lacks": (
         LEARNABLE.replace("FORMULA", "a * u").replace('(Mine, "relu")', '(Mine, "silu")'),
@@ -333,14 +336,14 @@ MISTAKES = {
     ),
     "plain, but with parameters": (
         PLAIN + 'ACTIVATIONS["mine"] = fixed("mine", nn.PReLU)\n',
-        "activation 'mine': adaptive is False, but its parameters say otherwise",
+        "activation 'mine': adaptive is False, which its parameters contradict",
     ),
-    "no network": (NETWORK + 'NETWORKS["mine"] = nn.Linear\n', "network 'mine' is no class that derives from"),
+    "no network": (NETWORK + 'NETWORKS["mine"] = nn.Linear\n', "network 'mine' is not a subclass of"),
     "a network without a title": (
         NETWORK + 'class Mine(Network):\n    pass\nNETWORKS["mine"] = Mine\n',
         "network 'mine': the class has no title",
     ),
-    "no data set": (DATASET + 'DATASETS["mine"] = [1]\n', "dataset 'mine' is no Dataset"),
+    "no data set": (DATASET + 'DATASETS["mine"] = [1]\n', "dataset 'mine' is not a Dataset"),
     "a data set from nowhere": (
         DATASET + 'DATASETS["mine"] = Dataset("Mine", (1, 8, 8), 2, {}, {})\n',
         "dataset 'mine' has no read",
@@ -400,7 +403,7 @@ NETWORKS["broken"] = Broken
 @pytest.mark.parametrize(
     ("inputs", "outputs", "message"),
     [
-        ("784", "classes + 1", r"two images give \[2, 11\], not \[2, 10\]: a row of logits each"),
+        ("784", "classes + 1", r"two images give an output of shape \[2, 11\], expected logits of shape \[2, 10\]"),
         ("100", "classes", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("nothing", "classes", r"NameError: name 'nothing' is not defined \(line 12\)"),
     ],

@@ -167,8 +167,8 @@ def files_of(one: Cell) -> set[str]:
 def test_forget(project, capsys):
     before = {one: files_of(one) for one in (*DONE, STALE)}
     said = leaf(f"leaf forget {DONE[0].name} {STALE.name} {cell('leaf-tanh').name}", capsys)
-    assert re.fullmatch(rf"{DONE[0].name}: forgotten, \d\.\d MB", said[0]) and "forgotten" in said[1]
-    assert said[2] == f"{cell('leaf-tanh').name}: nothing to forget"
+    assert re.fullmatch(rf"{DONE[0].name}: removed, \d\.\d MB", said[0]) and "removed" in said[1]
+    assert said[2] == f"{cell('leaf-tanh').name}: nothing to remove"
     assert files_of(DONE[0]) == files_of(STALE) == {"lock"}  # someone may be waiting for it
     assert files_of(DONE[1]) == before[DONE[1]]
     assert leaf("leaf forget", capsys) == []

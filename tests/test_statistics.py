@@ -77,7 +77,7 @@ def test_differences_are_paired_by_seed_with_the_base_of_the_form():
     assert table["activation"].tolist() == ["LEAF as Tanh, P24Sl", "LEAF as Tanh, DSPT, P24Sl", "LEAF as SiLU, P24Sl"]
     assert table[points].tolist() == [6.2, 0.0, 10.0]
     assert table["seeds"].tolist() == [5, 5, 1]
-    assert table["verdict"].tolist() == ["better", "no difference shown", "one seed: not to be told"]
+    assert table["verdict"].tolist() == ["better", "no difference shown", "one seed: undetermined"]
     p = stats.ttest_rel(LEAF, BASE).pvalue
     assert table["p"].tolist()[0] == pytest.approx(p, abs=1e-5)
     assert table["p, Holm"].tolist()[0] == pytest.approx(2 * p, abs=1e-5)  # of two that could be tested
@@ -98,7 +98,7 @@ def test_cells_are_judged_at_the_epoch_that_validation_images_chose_if_there_are
     variants = ("tanh", "classic", BASE), ("leaf-tanh", "p24sl", LEAF)
     found = records(*(rows(*variant) for variant in variants))
     assert differences_table(found, "auto", 0.95).columns[4] == "difference in best test accuracy, points"
-    with pytest.raises(UserError, match=r"metric chosen_accuracy: no cell has it; it takes validation_images"):
+    with pytest.raises(UserError, match=r"metric chosen_accuracy: no cell has it, since it needs validation_images"):
         differences_table(found, "chosen_accuracy", 0.95)
     base, learnable = (
         rows(*variant, chosen_accuracy=chosen) for variant, chosen in zip(variants, (0.4, 0.45), strict=True)

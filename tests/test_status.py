@@ -152,7 +152,7 @@ def test_a_file_system_without_locks(empty_project, monkeypatch):
     monkeypatch.setattr("fcntl.flock", no_locks)
     seen = []
     said = train(progress=lambda epoch, step, steps: seen.append(status()[0]))
-    assert said[0] == f"{DIRECTORY}: cannot be locked (No locks available); nobody else may train this cell now"
+    assert said[0] == f"{DIRECTORY}: cannot be locked (No locks available); no other process may train this cell"
     assert set(seen) == {"running"} and status()[0] == "done"
     longer = replace(SETTINGS, epochs=5)
     with pytest.raises(Killed):

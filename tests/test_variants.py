@@ -159,7 +159,7 @@ def test_procedures_that_start_or_stop_at_an_epoch():
     ("activation", "procedure", "message"),
     [
         ("tanh", "patch1-classic", "'patch1-classic' gives a base network activation parameters and 'tanh' has none"),
-        ("tanh", "tune", "'tune' trains activation parameters alone and 'tanh' has none; it goes with: ahaf-relu"),
+        ("tanh", "tune", "'tune' trains activation parameters alone and 'tanh' has none; it applies to: ahaf-relu"),
         ("leaf-tanh", "patch1-clasic", r"unknown procedure 'patch1-clasic'.*; and of each firstK-… and patchK-…"),
     ],
 )

@@ -40,7 +40,7 @@ def test_the_same_bits(records, images):
     assert verifiable(records) == [CELL]
     for epochs in (1, 2):
         follows, said = check(records, images, epochs)
-        assert follows and f"{epochs} epochs, the same bits as recorded on CPU" in said
+        assert follows and f"{epochs} epochs, bitwise as recorded on CPU" in said
 
 
 def test_another_rounding_follows_and_another_result_does_not(records, images):

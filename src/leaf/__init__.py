@@ -1,4 +1,4 @@
-"""Learnable activation functions (AHAF, LEAF) and the experiment that compares them with plain ones.
+"""Learnable activation functions (AHAF, LEAF) and the experiment that compares them with fixed ones.
 
 In a model of your own::
 
@@ -44,11 +44,11 @@ _MODULES = {
     "errors": ("UserError",),
     "experiment.building": ("build_network",),
 }
-"""Where the public names are. They are imported when they are used: ``leaf.names`` and others need no torch."""
+"""The modules of the public names. A name is imported on first use, so that ``leaf.names`` does not import torch."""
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, or a module of the library."""
+    """Import a public name or a module of the library."""
     for module, names in _MODULES.items():
         if name in names:
             value = globals()[name] = getattr(import_module(f"leaf.{module}"), name)

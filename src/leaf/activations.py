@@ -1,4 +1,4 @@
-"""The activation functions of the experiment: AHAF, LEAF and the base functions they start from.
+"""The activation functions of the experiment: AHAF, LEAF and the base functions that they extend.
 
 Source: Bodyanskiy & Kostiuk, "Learnable Extended Activation Function for Deep Neural Networks",
 International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
@@ -24,15 +24,15 @@ from leaf.names import fixed as fixed
 from leaf.names import learnable as learnable
 
 BASE_FUNCTIONS: dict[str, type[nn.Module]] = {name: function.load() for name, function in names.BASE_FUNCTIONS.items()}
-"""The paper's base functions, by the names that they have in ``ACTIVATIONS``."""
+"""The paper's base functions, by name in ``ACTIVATIONS``."""
 
 
 class AHAF(AHAFFamily, GatedLine):
     r"""Adaptive Hybrid Activation Function, :math:`\beta u\,\sigma(\gamma u)`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
-        form: the function it starts as: ``"relu"`` or ``"silu"``.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
+        form: the initial function: ``"relu"`` or ``"silu"``.
         sharing, channel_dim, device, dtype, slope: as in ``GatedLine``, and so are the errors raised.
 
     Shape: input and output ``(*, *shape)``, as in ``Adaptive``; with ``pooled=True``, 2×2 max-pooling of inputs
@@ -54,8 +54,8 @@ class LEAF(LEAFFamily, GatedLine):
     r"""Learnable Extended Activation Function, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
-        form: the function it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
+        form: the initial function: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
         sharing, channel_dim, device, dtype, slope: as in ``GatedLine``, and so are the errors raised.
 
     Shape: input and output ``(*, *shape)``, as in ``Adaptive``; with ``pooled=True``, 2×2 max-pooling of inputs
@@ -76,13 +76,13 @@ class LEAF(LEAFFamily, GatedLine):
 
 
 class Affine(AffineFamily, Adaptive):
-    r"""A base function with a scale and a shift that learn, :math:`a f(u) + b`.
+    r"""A base function with learnable scale and shift, :math:`a f(u) + b`.
 
-    The control for capacity: as many parameters as AHAF, none of which changes the function's form.
+    The control for the number of parameters: as many as AHAF, but they do not change the form of the function.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
-        form: the function, and what it starts as: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
+        form: the base function, also the initial one: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
         sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
 
     Shape: input and output ``(*, *shape)``, as in ``Adaptive``.
@@ -97,22 +97,22 @@ class Affine(AffineFamily, Adaptive):
 
 
 PROBED_SHAPES = ((2, 4, 6), (3,))
-"""Shapes of one sample's input, after a convolution and after a linear layer, that an activation is tried on."""
+"""Input shapes of one sample, after a convolution and after a linear layer, with which activations are checked."""
 
 
 def check(name: str, kind: Any) -> None:
-    """See that an activation can be registered.
+    """Check an activation before it is registered.
 
     Raises:
-        UserError: if not.
+        UserError: if it is invalid.
     """
     if not isinstance(kind, Activation):
-        raise UserError(f"activation {name!r} is no Activation; make one with fixed(…) or learnable(…)")
+        raise UserError(f"activation {name!r} is not an Activation; make one with fixed(…) or learnable(…)")
     if kind.family == "base":
         if kind.form != name:
             raise UserError(f"activation {name!r}: a base function's form is its own name, not {kind.form!r}")
     elif kind.form not in ACTIVATIONS or ACTIVATIONS[kind.form].family != "base":
-        raise UserError(f"activation {name!r}: its form {kind.form!r} is no base function in ACTIVATIONS")
+        raise UserError(f"activation {name!r}: its form {kind.form!r} is not a base function in ACTIVATIONS")
     same = [n for n, k in ACTIVATIONS.items() if (k.family, k.form) == (kind.family, kind.form) and n != name]
     if same:
         raise UserError(f"activation {name!r}: family {kind.family!r} as {kind.form!r} is {same[0]!r} already")
@@ -129,16 +129,16 @@ def check(name: str, kind: Any) -> None:
 
 @torch.no_grad()
 def _probe(name: str, kind: Activation, shape: tuple[int, ...]) -> None:
-    """See that the module of an activation is what it is said to be and keeps its input's shape."""
+    """Check that the module of an activation matches its description and keeps the shape of its input."""
     module = kind.build(shape)
     learns = any(True for _ in module.parameters())
     if (learns and not kind.adaptive) or (kind.adaptive and not learns and not kind.fully_connected_only):
-        raise UserError(f"activation {name!r}: adaptive is {kind.adaptive}, but its parameters say otherwise")
+        raise UserError(f"activation {name!r}: adaptive is {kind.adaptive}, which its parameters contradict")
     if learns and not isinstance(module, kind.layer or Adaptive):
         raise UserError(f"activation {name!r}: a learnable activation is a leaf.activations.Adaptive")
     inputs = torch.linspace(-3, 3, 5 * math.prod(shape)).reshape(5, *shape)
     try:
-        # Shapes alone where they suffice: operations would start torch's threads, and forked processes hang then.
+        # Meta tensors suffice for the shape. Other operations start torch's threads, and forked processes then hang.
         outputs = kind.build(shape).to("meta")(inputs.to("meta"))
     except Exception:
         outputs = module(inputs)

@@ -1,4 +1,4 @@
-"""What AHAF, LEAF and other learnable activations have in common: their parameters, and what inputs they take."""
+"""Base classes of AHAF, LEAF and the other learnable activations: parameters, sharing and input shapes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ from leaf.kernels.reference import in_memory_order, symbolic
 from leaf.names import Family, GatedLineFamily
 
 SHARING = ("element", "channel", "layer")
-"""What can own a set of parameters. ``"shared"`` is an older name of ``"layer"``."""
+"""Values of ``sharing``. ``"shared"`` is a former name of ``"layer"``."""
 
 
 def _sizes(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
-    """The shape of one sample's input, checked."""
+    """Check the shape of one sample's input and return it as a tuple."""
     sizes = (shape,) if isinstance(shape, Integral) else shape
     if not isinstance(sizes, Sequence) or isinstance(sizes, str):
         raise TypeError(f"{name}: shape is that of one sample's input, such as (500,), not {shape!r}")
@@ -29,15 +29,15 @@ def _sizes(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
 
 
 class Adaptive(Family, nn.Module):
-    """What learnable activations share: parameters, each of one number per element, that start as a known function.
+    """Base class of learnable activations. Their initial parameter values make them a known function.
 
-    A family of them names its parameters and their initial values, and gives its ``formula``.
+    A subclass states the names and initial values of its parameters, and defines ``formula``.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int stands for a single size.
-        form: the function it starts as, one of the keys of ``forms``.
-        sharing: what owns a set of parameters: every ``"element"`` as in the paper, every ``"channel"``, or
-            the whole ``"layer"``.
+        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
+        form: the initial function, one of the keys of ``forms``.
+        sharing: which elements use the same parameters: each ``"element"`` has its own as in the paper, those of a
+            ``"channel"`` share them, or all of the ``"layer"``.
         channel_dim: dimension of the input that holds the channels: 1 for ``(N, C, H, W)``, -1 for
             ``(N, tokens, features)``. Only sharing per channel uses it.
         device, dtype: of the parameters, as in ``torch.nn``.
@@ -54,7 +54,7 @@ class Adaptive(Family, nn.Module):
     """
 
     reference = False
-    """Whether to compute as the reference does, with torch operations, even where a faster kernel could."""
+    """Whether to use the reference kernel even if a faster one is available."""
 
     def __init__(
         self,
@@ -90,17 +90,17 @@ class Adaptive(Family, nn.Module):
         self.reset_parameters()
 
     def initial_values(self) -> dict[str, float]:
-        """What each parameter starts as, by name."""
+        """Initial value of each parameter, by name."""
         return dict(zip(self.parameter_names, self.forms[self.form], strict=True))
 
     def reset_parameters(self) -> None:
-        """Make it the function that it starts as."""
+        """Reset the parameters to their initial values."""
         for name, value in self.initial_values().items():
             parameter = getattr(self, name)
             nn.init.constant_(parameter, min(value, torch.finfo(parameter.dtype).max))
 
     def formula(self, u: Tensor, *parameters: Tensor) -> Tensor:
-        """The function itself, elementwise.
+        """Compute the activation elementwise.
 
         Args:
             u: ``(N, elements)``.
@@ -114,7 +114,7 @@ class Adaptive(Family, nn.Module):
         return y if samples is u else y.reshape(u.shape)
 
     def samples(self, u: Tensor) -> Tensor:
-        """The input as a batch of what parameters belong to, ``(N, *rest)``; usually the input itself."""
+        """Reshape an input to a batch ``(N, *rest)`` to which the parameters broadcast; usually the input itself."""
         if not isinstance(u, Tensor) or not u.is_floating_point() or u.layout is not torch.strided or u.is_nested:
             raise TypeError(f"{type(self).__name__} takes dense floating-point tensors, not {_described(u)}")
         usual = u.ndim == len(self.shape) + 1
@@ -141,8 +141,8 @@ class Adaptive(Family, nn.Module):
         )
 
     def parameters_for(self, u: Tensor) -> Sequence[Tensor]:
-        """The parameters, in shapes that broadcast to one of ``u``'s samples; ``u`` is what ``samples`` gives."""
-        try:  # as a module's attributes they take ten times as long to look up
+        """The parameters, in shapes that broadcast to a sample of ``u``, which is the result of ``samples``."""
+        try:  # looking them up as attributes of the module takes ten times as long
             own = self._parameters
             parameters: Sequence[Any] = [own[name] for name in self.parameter_names]
         except KeyError:  # torch.nn.utils makes other attributes of pruned and parametrized ones
@@ -155,9 +155,9 @@ class Adaptive(Family, nn.Module):
         return [p.reshape(sizes[1:]) for p in parameters]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
-        """Let parameters follow ``to(memory_format=…)`` as weights do, and stay finite in another dtype.
+        """Convert parameters as ``to(memory_format=…)`` converts weights, and keep them finite in another dtype.
 
-        ReLU's slope overflows in float16; it would be infinite from then on, also back in float32.
+        The slope of the form ReLU overflows in float16, and would remain infinite after a conversion to float32.
         """
 
         def convert(tensor: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class Adaptive(Family, nn.Module):
 
 
 def _described(value: Any) -> str:
-    """What a module was given, in a few words."""
+    """Describe an invalid input."""
     if not isinstance(value, Tensor):
         return type(value).__name__
     if value.is_nested:
@@ -185,11 +185,11 @@ def _described(value: Any) -> str:
 
 
 class GatedLine(GatedLineFamily, Adaptive):
-    r"""A family that is a case of :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, which ``leaf.kernels`` computes.
+    r"""Base class of the special cases of :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, which ``leaf.kernels`` computes.
 
     Args:
-        slope: what the slope inside the sigmoid starts as with the form ``"relu"``, in place of 2^16, where float32
-            loses steps below 0.002. A smaller slope can learn; the function first differs from ReLU by up to
+        slope: initial slope inside the sigmoid with the form ``"relu"``, instead of 2^16, at which float32 loses
+            steps below 0.002. A smaller slope can learn; the initial function differs from ReLU by up to
             0.28 / slope.
         shape, form, sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
 
@@ -198,7 +198,7 @@ class GatedLine(GatedLineFamily, Adaptive):
     """
 
     slope_parameter: ClassVar[str] = ""
-    """The name of the slope inside the sigmoid, in a family that can start as ReLU."""
+    """Name of the parameter that is the slope inside the sigmoid, in a family with the form ReLU."""
     slope: float | None = None
 
     def __init__(
@@ -231,7 +231,7 @@ class GatedLine(GatedLineFamily, Adaptive):
         return super().extra_repr() + ("" if self.slope is None else f", slope={self.slope:g}")
 
     def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """The parameters p1 to p4 that the family's own ones stand for; ``None`` stands for a constant 0."""
+        """Map the family's parameters to p1, p2, p3 and p4; ``None`` is a constant 0."""
         raise NotImplementedError
 
     def forward(self, u: Tensor, pooled: bool = False) -> Tensor:

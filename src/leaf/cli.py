@@ -1,4 +1,4 @@
-"""The command ``leaf``: what the workflow's rules call and a person can type."""
+"""The command line interface ``leaf``, for users and for the rules of the workflow."""
 
 import argparse
 import fnmatch
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
-    import yaml  # noqa: F401  # stands for all that the extra brings
+    import yaml  # noqa: F401  # one package of the extra "workflow"
 except ModuleNotFoundError:
-    sys.exit("leaf: the experiment needs more than the library does: pip install 'leaf-activations[workflow]'")
+    sys.exit("leaf: the experiment needs more packages than the library: pip install 'leaf-activations[workflow]'")
 
 from leaf.analysis.product import Product
 from leaf.analysis.products import FIGURES, TABLES
@@ -34,7 +34,7 @@ CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; a user's mistake ends in one line on standard error and exit status 1."""
+    """Run a command. A user's mistake gives one line on standard error and exit status 1."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="leaf", description="Learnable activation functions, cell by cell.")
+    parser = argparse.ArgumentParser(
+        prog="leaf", description="Train and analyse networks with learnable activation functions."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(run: Any, name: str, description: str) -> argparse.ArgumentParser:
@@ -71,36 +73,41 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("dataset", nargs="*", help="all, if none is named")
     fetch.add_argument("--directory", help="look there first, instead of in the configuration's datasets_directory")
 
-    train = command(_train, "train", "Train one cell, as far as its outputs are not current already.")
+    train = command(_train, "train", "Train one cell, unless its outputs are current.")
     _add_cells(train, None)
     train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
     train.add_argument(
         "--precision", help="float32, tf32, tf32-convolutions or bfloat16, instead of the configuration's"
     )
-    train.add_argument("--threads", type=_positive, help="threads to compute with; all cores if not given")
+    train.add_argument("--threads", type=_positive, help="number of threads (default: all cores)")
     train.add_argument(
         "--checkpoint-epochs",
         type=_positive,
         metavar="K",
-        help="write the state every K epochs, instead of as the configuration says",
+        help="write the state every K epochs, instead of the configuration's number",
     )
-    train.add_argument("--checkpoint-minutes", type=float, metavar="M", help="and when M minutes have passed, likewise")
-    train.add_argument("--continues", metavar="SCALE", help="the scale whose states to go on from, beside --settings")
-    train.add_argument("--tracking", metavar="JSON", help="who watches, and where, instead of the configuration's")
+    train.add_argument("--checkpoint-minutes", type=float, metavar="M", help="and every M minutes, likewise")
+    train.add_argument("--continues", metavar="SCALE", help="scale whose states may be resumed; only with --settings")
+    train.add_argument("--tracking", metavar="JSON", help="trackers and their options, instead of the configuration's")
 
-    status = command(_status, "status", "Tell how far the cells are, what needs attention, and the time left.")
-    status.add_argument("--all", action="store_true", help="tell of cells that are done or waiting too")
+    status = command(
+        _status, "status", "Report the progress of the cells, which of them need attention, and the time left."
+    )
+    status.add_argument("--all", action="store_true", help="list the cells that are done or waiting, too")
 
     for listing in (cells, status):
         listing.add_argument(
-            "--experiment", action="append", metavar="NAME", help="those of an experiment, instead of the target all's"
+            "--experiment",
+            action="append",
+            metavar="NAME",
+            help="cells of this experiment (default: those of the target all)",
         )
         for field, values in CHOICES.items():
-            names = f"keep only: {', '.join(values)}; * stands for any letters"
+            names = f"keep only: {', '.join(values)}; * matches any characters"
             listing.add_argument(f"--{field}", action="append", metavar="NAME", help=names)
         listing.add_argument("--seed", action="append", type=int, metavar="N", help="keep only this seed")
 
-    forgotten = command(_forget, "forget", "Remove the outputs and states of cells: the next run trains them anew.")
+    forgotten = command(_forget, "forget", "Remove the outputs and states of cells; the next run trains them again.")
     forgotten.add_argument("cell", nargs="*", metavar="CELL", help=CELL_HELP)
 
     command(_prune, "prune", "Remove the states of finished cells, which only longer runs need.")
@@ -114,31 +121,35 @@ def _parser() -> argparse.ArgumentParser:
         for product in products.values():
             made.add_argument(f"--{product.name}", type=Path, nargs=files, metavar="FILE", help=product.title)
 
-    collect = command(_collect, "collect", "Gather the records of whatever cells there are into three files.")
+    collect = command(_collect, "collect", "Collect the records of all existing cells in three files.")
     collect.add_argument("--output", type=Path, required=True, metavar="DIRECTORY")
     collect.add_argument(
-        "--add", action="store_true", help="keep what is in the directory already of cells that have no results here"
+        "--add", action="store_true", help="keep the directory's records of cells without results here"
     )
-    collect.add_argument(
-        "--without-models", action="store_true", help="also take cells whose model.safetensors was left elsewhere"
+    collect.add_argument("--without-models", action="store_true", help="accept cells without model.safetensors")
+
+    analyse = command(_analyse, "analyse", "Make all tables and figures from collected records.")
+    analyse.add_argument("directory", type=Path, help="directory of the records, also for the tables and figures")
+    analyse.add_argument("--threads", type=_positive, help="number of processes that draw figures (default: all cores)")
+
+    verify = command(
+        _verify, "verify", "Train the first epochs of a recorded cell again, and compare them with its record."
     )
-
-    analyse = command(_analyse, "analyse", "Make every table and figure from collected records.")
-    analyse.add_argument("directory", type=Path, help="where 'leaf collect' wrote; tables and figures go there too")
-    analyse.add_argument("--threads", type=_positive, help="processes that draw figures; as many as cores if not given")
-
-    verify = command(_verify, "verify", "Train the first epochs of a recorded cell again, and tell if they follow.")
-    verify.add_argument("cell", nargs="?", metavar="CELL", help=f"one drawn at random, if not given; {CELL_HELP}")
-    verify.add_argument("--epochs", type=_positive, default=2, metavar="K", help="how many epochs (2)")
+    verify.add_argument("cell", nargs="?", metavar="CELL", help=f"default: a random one; {CELL_HELP}")
+    verify.add_argument("--epochs", type=_positive, default=2, metavar="K", help="number of epochs (default: 2)")
     verify.add_argument(
-        "--records", type=Path, default=SHIPPED, metavar="DIRECTORY", help="(the project's reports/shipped)"
+        "--records",
+        type=Path,
+        default=SHIPPED,
+        metavar="DIRECTORY",
+        help="directory of the records (default: the project's reports/shipped)",
     )
     return parser
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
 
 
@@ -148,7 +159,7 @@ def _add_cells(parser: argparse.ArgumentParser, number: str | None = "+") -> Non
 
 
 def _config(options: argparse.Namespace) -> Config:
-    """The configuration, which is read at the first call."""
+    """Return the configuration, which is read on the first call."""
     if "read" not in options:
         from leaf.workflow import check_names
 
@@ -161,9 +172,9 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[Cell]:
-    """The cells that a listing is asked for.
+    """Select the cells to list by the options.
 
-    With ``begun`` also those that they start from, and those begun beyond the target all, if no experiment is named.
+    ``begun`` adds the parents of cells and, unless an experiment is given, started cells outside the target all.
     """
     cells = config.cells(options.experiment, options.scale)
     if begun:
@@ -181,7 +192,7 @@ def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[
 
 
 def _scale_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
-    """The scale's name and settings; from the command line alone, if it tells both. Plugins are known after that."""
+    """Return the scale's name and settings, and load the plugins. With --scale and --settings no file is read."""
     given = getattr(options, "settings", None)
     if given and options.scale:
         return options.scale, read_settings(given)
@@ -269,7 +280,7 @@ def _status(options: argparse.Namespace) -> None:
 def _forget(options: argparse.Namespace) -> None:
     scale, _ = _scale_and_settings(options)
     for cell, size in forget(map(Cell.parse, options.cell), scale).items():
-        print(f"{cell.name}: " + (f"forgotten, {_megabytes(size)}" if size else "nothing to forget"))
+        print(f"{cell.name}: " + (f"removed, {_megabytes(size)}" if size else "nothing to remove"))
 
 
 def _prune(options: argparse.Namespace) -> None:
@@ -299,7 +310,7 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _records(options: argparse.Namespace, products: Sequence[Product]) -> "Records":
-    """The records of the cells that products are asked of."""
+    """Collect the records of the cells on the command line for products."""
     from leaf.analysis.collection import collect
     from leaf.analysis.forms import layers
 
@@ -307,19 +318,19 @@ def _records(options: argparse.Namespace, products: Sequence[Product]) -> "Recor
     of_one = [product for product in products if product.group.of_one_cell]
     cells = dict.fromkeys(map(Cell.parse, options.cell), ())
     if not cells or (of_one and len(cells) > 1):
-        needs = [f"--{product.name} is of one{'' if product in of_one else ' or more'}" for product in products]
+        needs = [f"--{product.name} takes one{'' if product in of_one else ' or more'}" for product in products]
         raise UserError(f"{len(cells)} cells given; {', '.join(needs)}")
     records = collect(cells, scale, settings, with_forms=any(product.forms for product in products))
     for cell in cells if of_one else ():
         if not layers(records.forms.get(cell.name, {})):
             raise UserError(
-                f"{cell.name}: no learned curves at scale {scale}; those are of trained AHAF and LEAF cells"
+                f"{cell.name}: no learned curves at scale {scale}; trained cells with learnable activations have them"
             )
     return records
 
 
 def _statistics(options: argparse.Namespace) -> dict[str, Any]:
-    """The metric and the confidence of differences, from the command line or the configuration."""
+    """Return the metric and the confidence level, from the command line or the configuration."""
     if not options.statistics:
         return dict(_config(options).values["statistics"])
     statistics = parse_yaml(options.statistics, f"--statistics {options.statistics!r}")
@@ -343,7 +354,7 @@ def _collect(options: argparse.Namespace) -> None:
     cells: dict[Cell, list[str]] = {cell: [] for cell in existing}
     for name in config.experiments:
         of_it = config.cells([name], scale)
-        if name in config.in_all or begun.intersection(of_it) - in_all:  # no gaps to mark in one that is not begun
+        if name in config.in_all or begun.intersection(of_it) - in_all:  # others have not been started
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
     records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)
@@ -360,7 +371,7 @@ def _analyse(options: argparse.Namespace) -> None:
     values = _config(options).values
     context = multiprocessing.get_context("forkserver")
     modules = {analyse.__module__, *(product.function.partition(":")[0] for product in FIGURES.values())}
-    context.set_forkserver_preload(sorted(modules))  # torch and matplotlib are loaded once for all of them
+    context.set_forkserver_preload(sorted(modules))  # torch and matplotlib are loaded once
     with ProcessPoolExecutor(options.threads, context, load_plugins, (values["plugins"],)) as pool:
         records = read_records(options.directory)
         analyse(records, options.directory, values["figure_format"], values["statistics"], pool.map)
@@ -382,4 +393,4 @@ def _verify(options: argparse.Namespace) -> None:
     cell = Cell.parse(options.cell) if options.cell else random.SystemRandom().choice(candidates)
     data = load(cell.dataset, dataset_file(cell.dataset))
     if not verify(records, cell, data, options.epochs):
-        raise UserError(f"{cell.name}: does not follow its record")
+        raise UserError(f"{cell.name}: differs from its record by more than rounding")

@@ -1,7 +1,7 @@
-"""Every activation and network by name, with all that is known of it without torch, which takes seconds to import.
+"""Names and properties of all activations and networks, without importing torch, which takes seconds.
 
-Naming, listing and counting cells needs no more than this. The classes are given by their import paths and imported
-when one is used; what is stated here of a family or a network, its class takes from here.
+Commands that only name, list or count cells need no more. Classes are given by their import paths and are imported when
+they are first used. They take the properties stated here from here.
 """
 
 import math
@@ -25,7 +25,7 @@ ImageShape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Imported:
-    """A class or function that is imported when it is called, by its path, such as ``torch.nn:ReLU``."""
+    """A class or function by its import path, such as ``torch.nn:ReLU``. Calling it imports it."""
 
     path: str
 
@@ -34,7 +34,7 @@ class Imported:
         return self.path.rpartition(":")[2]
 
     def load(self) -> Any:
-        """The class or function itself."""
+        """Import the class or function."""
         return resolve_name(self.path)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -48,7 +48,7 @@ STEP_SLOPE = 2.0**16
 
 
 class Family:
-    """What is known of a family of learnable activations without its class, which derives from this."""
+    """Properties of a family of learnable activations. The family's class derives from this one."""
 
     family: ClassVar[str]
     parameter_names: ClassVar[tuple[str, ...]]
@@ -57,9 +57,9 @@ class Family:
     slow_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters that P24Sl trains at a lower learning rate."""
     usual_sharing: ClassVar[str] = "element"
-    """How its source shares parameters; ``ACTIVATIONS`` has it so, under a name that doesn't say it."""
+    """The sharing in the family's source, and in ``ACTIVATIONS`` unless a name states another one."""
     fused: ClassVar[bool] = False
-    """Whether ``leaf.kernels`` computes it; its ``forward`` then does the pooling that follows, if asked to."""
+    """Whether ``leaf.kernels`` computes it. Its ``forward`` can then include the max-pooling that follows."""
 
 
 class GatedLineFamily(Family):
@@ -133,18 +133,18 @@ class FNeuronFamily(Family):
 
 @dataclass(frozen=True)
 class Activation:
-    """All that the rest of the project knows of an activation, under its name in ``ACTIVATIONS``.
+    """Description of an activation in ``ACTIVATIONS``.
 
     Attributes:
-        family: ``"base"`` for a base function, else the family of the learnable one.
-        title: the family in tables.
-        form: the base function that it is or starts as, by its name in ``ACTIVATIONS``: what tables compare it with.
-        make: makes the module for inputs of one sample's shape.
-        adaptive: whether it has parameters to train; the module is an ``Adaptive`` then.
-        slow_parameters: those of them that P24Sl slows down; empty where P24Sl has no meaning.
+        family: ``"base"`` for a base function, else the family of the learnable activation.
+        title: name of the family in tables.
+        form: name in ``ACTIVATIONS`` of the base function itself, or of the initial function; tables compare with it.
+        make: returns the module for inputs with a given shape of one sample.
+        adaptive: whether it has parameters; the module is then an ``Adaptive``.
+        slow_parameters: parameters that P24Sl trains at a lower learning rate; empty if P24Sl does not apply.
         fused: whether ``leaf.kernels`` computes it.
-        start: what it starts as, in words, where that is not quite its form.
-        fully_connected_only: whether it learns after linear layers only and is its form after convolutions.
+        start: name of the initial function in tables, if it only approximates ``form``.
+        fully_connected_only: whether it is learnable after linear layers only, and its ``form`` after convolutions.
         learns: class of the learnable module; ``None`` for a base function.
     """
 
@@ -161,14 +161,14 @@ class Activation:
 
     @property
     def layer(self) -> "type[Adaptive] | None":
-        """``learns``, imported: the class for which conversion of other models looks."""
+        """The class ``learns``, imported. The conversion of other models looks for it."""
         return self.learns.load() if isinstance(self.learns, Imported) else self.learns
 
     def build(self, shape: Sequence[int]) -> "nn.Module":
-        """The module for inputs of one sample's shape, ``(C, H, W)`` or ``(features,)``.
+        """Build the module for inputs whose samples have the given shape, ``(C, H, W)`` or ``(features,)``.
 
-        What it draws for itself it draws from a copy of torch's generator: a network's weights are the same whatever
-        its activations are.
+        Random numbers that the module draws do not advance torch's generator, so that the weights of a network do not
+        depend on its activations.
         """
         from torch.random import fork_rng
 
@@ -177,7 +177,7 @@ class Activation:
 
 
 def fixed(name: str, function: "Callable[[], nn.Module]") -> Activation:
-    """A base function, such as ``fixed("mish", nn.Mish)``; ``name`` is the one it has in ``ACTIVATIONS``."""
+    """Describe a base function, such as ``fixed("mish", nn.Mish)``; ``name`` is its name in ``ACTIVATIONS``."""
     return Activation("base", "base", name, lambda shape: function())
 
 
@@ -188,10 +188,12 @@ def learnable(
     start: str = "",
     layer: Imported | None = None,
 ) -> Activation:
-    """A learnable activation of a family, starting as ``form``; parameters are shared as usual, if not otherwise.
+    """Describe a learnable activation of a family with the initial function ``form``.
 
     Args:
-        layer: the family's class, if ``family`` is only what is known of it.
+        sharing: sharing of parameters; the family's usual one if not given.
+        start: see ``Activation``.
+        layer: the family's class, if ``family`` only states its properties.
     """
     learns: Any = layer or family
     name, title = family.family, learns.__name__
@@ -235,7 +237,7 @@ BASE_FUNCTIONS = {
     "tanh": Imported("torch.nn:Tanh"),
     "sigmoid": Imported("torch.nn:Sigmoid"),
 }
-"""The paper's base functions, by the names that they have in ``ACTIVATIONS``."""
+"""The paper's base functions, by name in ``ACTIVATIONS``."""
 
 
 def _activations() -> dict[str, Activation]:
@@ -267,8 +269,8 @@ def _activations() -> dict[str, Activation]:
 
 
 ACTIVATIONS: Registry[Activation] = Registry("activation", Imported("leaf.activations:check"), _activations())
-"""Every activation that a network can be built with, by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and controls
-for capacity: ``affine-tanh``, ``channel-leaf-tanh``, …"""
+"""Activations by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and the controls for the number of parameters:
+``affine-tanh``, ``channel-leaf-tanh``, …"""
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -276,7 +278,7 @@ for capacity: ``affine-tanh``, ``channel-leaf-tanh``, …"""
 
 @dataclass(frozen=True)
 class KnownNetwork:
-    """A network of the package, which is made when this is called, as by its class.
+    """A network of the package. Calling it builds the network, as calling its class does.
 
     Attributes:
         layers: its class.
@@ -297,4 +299,4 @@ KERASNET = KnownNetwork(Imported("leaf.networks:KerasNet"), "KerasNet", 1.3)
 NETWORKS: "Registry[type[Network] | KnownNetwork]" = Registry(
     "network", Imported("leaf.networks:check"), {"lenet5": LENET5, "kerasnet": KERASNET}
 )
-"""Every network of the grid, by name."""
+"""Networks by name."""

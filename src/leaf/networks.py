@@ -1,4 +1,4 @@
-"""LeNet-5 and KerasNet with any activation. Weights start with PyTorch's defaults; the output is logits."""
+"""LeNet-5 and KerasNet with any activation, PyTorch's default initialization, and logits as output."""
 
 from collections import OrderedDict
 from typing import Any, ClassVar
@@ -13,11 +13,11 @@ from leaf.names import ImageShape as ImageShape
 
 
 class Network(nn.Sequential):
-    """Layers in a row, some of them activations.
+    """A sequence of layers, some of which are activations.
 
     Args:
         image_shape: shape ``(C, H, W)`` of one input image.
-        activation: a name in ``leaf.activations.ACTIVATIONS``; every activation of the network is of that kind.
+        activation: a name in ``leaf.activations.ACTIVATIONS``, for all activations of the network.
         classes: number of logits.
 
     Shape: input ``(N, C, H, W)``, output ``(N, classes)``.
@@ -25,39 +25,39 @@ class Network(nn.Sequential):
 
     title: ClassVar[str]
     seconds_per_1000_images: ClassVar[float] = 1.3
-    """What a training step takes of one CPU core, about: what the time that a job asks for is reckoned with.
+    """Approximate time to train on 1,000 images on one CPU core, in seconds. Requested job times are based on it.
 
-    With a cell on each of two cores 0.38 was measured of LeNet-5 on CIFAR-10, and 1.35 of KerasNet.
+    Measured with a cell on each of two cores: 0.38 for LeNet-5 on CIFAR-10, and 1.35 for KerasNet.
     """
 
     def __init__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> None:
         super().__init__()
 
     def __getitem__(self, index: Any) -> Any:
-        """One layer; for a slice, these layers as a row of their own."""
+        """One layer, or for a slice an ``nn.Sequential`` of the layers."""
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)
 
     @property
     def activations(self) -> list[nn.Module]:
-        """The activation modules, in the order the input meets them: those whose own name starts with activation."""
+        """The activation modules in the order of computation: those whose own name starts with ``activation``."""
         return list(self.named_activations.values())
 
     @property
     def named_activations(self) -> dict[str, nn.Module]:
-        """The same by name; one inside a layer has the layer's name before its own."""
+        """The activation modules by qualified name."""
         own = ((name, name.rpartition(".")[2], module) for name, module in self.named_modules())
         return {name: module for name, last, module in own if last.startswith("activation")}
 
     @property
     def first_activation(self) -> int:
-        """The place among the layers of the first one that is or has an activation."""
+        """Index of the first layer that is or contains an activation."""
         first = next(iter(self.named_activations)).partition(".")[0]
         return [name for name, _ in self.named_children()].index(first)
 
     def forward(self, values: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """The layers from ``start`` up to ``stop``; a learnable activation does the pooling that follows it."""
+        """Compute the layers ``[start, stop)``. A learnable activation includes the max-pooling that follows it."""
         layers = list(self)[start:stop]
         pooled = False
         for layer, following in zip(layers, [*layers[1:], None], strict=True):
@@ -72,7 +72,7 @@ class Network(nn.Sequential):
 
 
 def _halves(layer: nn.Module | None) -> bool:
-    """Whether a layer is the 2×2 max-pooling that a learnable activation can do in its own pass."""
+    """Whether a layer is the 2×2 max-pooling that a learnable activation can include."""
     if type(layer) is not nn.MaxPool2d:
         return False
     options = {"kernel_size": 2, "stride": 2, "padding": 0, "dilation": 1}
@@ -81,7 +81,7 @@ def _halves(layer: nn.Module | None) -> bool:
 
 
 class LeNet5(Network):
-    """LeNet-5 as the experiment has it: no bias in the convolutions nor in the last layer."""
+    """LeNet-5 as in the experiment: without bias in the convolutions and in the last layer."""
 
     title = LENET5.title
     seconds_per_1000_images = LENET5.seconds_per_1000_images
@@ -107,7 +107,7 @@ class LeNet5(Network):
 class KerasNet(Network):
     """The small convolutional network of Keras's CIFAR-10 example, with the experiment's dropout rates.
 
-    The published code's comment says 50% dropout before the last layer; the code, and so this class, drops 20%.
+    In the published code a comment states 50% dropout before the last layer; the code, like this class, drops 20%.
     """
 
     title = KERASNET.title
@@ -139,12 +139,12 @@ class KerasNet(Network):
 
 
 def check(name: str, kind: Any) -> None:
-    """See that a network can be registered.
+    """Check a network before it is registered.
 
     Raises:
-        UserError: if not.
+        UserError: if it is invalid.
     """
     if not (isinstance(kind, type) and issubclass(kind, Network)):
-        raise UserError(f"network {name!r} is no class that derives from leaf.networks.Network")
+        raise UserError(f"network {name!r} is not a subclass of leaf.networks.Network")
     if not isinstance(getattr(kind, "title", None), str):
         raise UserError(f"network {name!r}: the class has no title, its name in tables")

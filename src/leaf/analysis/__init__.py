@@ -1,1 +1,1 @@
-"""What is made of the files that cells leave: tables, figures, statistics, claims. Training imports none of it."""
+"""Analysis of finished cells: tables, figures, statistics and claims. Training does not import it."""

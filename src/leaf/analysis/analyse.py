@@ -1,4 +1,4 @@
-"""Every table and figure that can be made of collected records; what is missing is marked in them."""
+"""Make all tables and figures from collected records; missing results are marked in them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,11 @@ def analyse(
     statistics: Mapping[str, Any],
     each: Callable[..., Iterable[None]] = map,
 ) -> None:
-    """Write the tables and figures of every experiment in ``records`` below ``directory``, and a page of the main ones.
+    """Write the tables and figures of all experiments in ``records``, and a page with the main ones, to ``directory``.
 
     Args:
         statistics: the arguments of ``differences_table``.
-        each: what calls a function for each figure; the ``map`` of a pool of processes draws several at a time.
+        each: applies a function to each figure, such as the ``map`` of a process pool.
     """
     work = [
         (product, of_it, statistics, directory / f"{path}.{figure_format}")
@@ -32,12 +32,12 @@ def analyse(
     ]
     drawn = each(_make, work)
     make_tables(records, directory, figure_format, statistics)
-    for _ in drawn:  # what went wrong with one of them is raised here
+    for _ in drawn:  # raises the errors of the processes
         pass
 
 
 def make_tables(records: Records, directory: Path, figure_format: str, statistics: Mapping[str, Any]) -> None:
-    """Write the tables, and the page, as ``analyse`` does, without any figure."""
+    """Write the tables and the page, as ``analyse`` does, without figures."""
     for product, path, of_it in products_of(records, "table"):
         _make((product, of_it, statistics, *(directory / f"{path}.{suffix}" for suffix in product.formats)))
     about = directory / ABOUT
@@ -47,7 +47,7 @@ def make_tables(records: Records, directory: Path, figure_format: str, statistic
 
 
 def products_of(records: Records, kind: str) -> Iterator[tuple[Product, str, Records]]:
-    """The tables or figures that there are of some records: each with its path without suffix, and its own records."""
+    """Yield all tables or figures for the records, each with its path without suffix and its own records."""
     for group, products in by_group().items():
         for place, of_it in _parts(records, group.wildcards):
             if group.of_one_cell and not any(map(layers, of_it.forms.values())):
@@ -60,7 +60,7 @@ def products_of(records: Records, kind: str) -> Iterator[tuple[Product, str, Rec
 
 
 def _parts(records: Records, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], Records]]:
-    """The records of every combination of values of some fields, with these values."""
+    """Yield the records of each combination of values of some fields, with these values."""
     if not fields:
         yield {}, records
         return

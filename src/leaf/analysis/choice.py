@@ -1,7 +1,7 @@
-"""The best learnable activation against the best base function: what matters to a user, who may choose any of them.
+"""The best learnable activation compared with the best base function, as a user would choose them.
 
-``leaf.analysis.statistics`` compares each learnable activation with the function that it starts as. Here each side may
-be any function, selected by the results themselves.
+``leaf.analysis.statistics`` compares each learnable activation with its initial function. Here both sides are selected
+by their results.
 """
 
 import numpy as np
@@ -17,22 +17,22 @@ from leaf.experiment.status import DIVERGED, DONE
 from leaf.networks import NETWORKS
 
 PLACE = ["network", "dataset", "optimizer", "computed_in"]
-"""What all cells of one comparison have in common."""
+"""Fields that are equal in all cells of a comparison."""
 
 
 def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
     """The base function and the variant of each learnable family with the highest mean, and their difference.
 
-    One row per network, data set, optimizer and family. A variant is selected by its mean over its finished seeds,
-    the first of equal ones. Accuracies in % and their difference in percentage points, with its t interval, are means
-    over the seeds that both selected variants have: one such seed gives no interval, none gives no accuracy either.
-    The interval is not corrected for the selection. Precision and kind of device are the same on both sides.
+    One row per network, data set, optimizer and family. A variant is selected by its mean over its finished seeds; of
+    equal ones the first. Accuracies in %, their difference in percentage points and its t interval are computed from
+    the seeds that both selected variants have: a single one gives no interval, none gives no accuracy. The interval is
+    not corrected for the selection. Precision and kind of device are equal on both sides.
 
     Args:
-        metric, confidence: as ``differences_table`` takes them.
+        metric, confidence: as in ``differences_table``.
 
     Raises:
-        UserError: as ``differences_table``.
+        UserError: as in ``differences_table``.
     """
     metric = checked_metric(records, metric)
     cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[metric].notna()]
@@ -40,11 +40,11 @@ def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame
     rows = []
     for place, here in cells.groupby(PLACE, sort=False):
         network, dataset, optimizer, way = map(str, place)
-        plain = here[here["family"] == "base"]
+        bases = here[here["family"] == "base"]
         for _, learnable in here[here["family"] != "base"].groupby("family", sort=False):
-            if len(plain):
+            if len(bases):
                 words = NETWORKS[network].title, DATASETS[dataset].title, OPTIMIZERS[optimizer].title, way
-                rows.append((*words, *_comparison(plain, learnable, confidence)))
+                rows.append((*words, *_comparison(bases, learnable, confidence)))
     columns = [
         "network", "data set", "optimizer", "computed in", "best base function", "base candidates", "base, %",
         "best learnable variant", "learnable candidates", "learnable, %", "seeds",
@@ -58,9 +58,9 @@ def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame
     return table.drop(columns=fixed).round(2)
 
 
-def _comparison(plain: pd.DataFrame, learnable: pd.DataFrame, confidence: float) -> tuple[object, ...]:
-    """A row's fields from the selected variants on."""
-    (base, base_percent, bases), (variant, percent, variants) = _best(plain), _best(learnable)
+def _comparison(base_cells: pd.DataFrame, learnable: pd.DataFrame, confidence: float) -> tuple[object, ...]:
+    """The fields of a row after its place."""
+    (base, base_percent, bases), (variant, percent, variants) = _best(base_cells), _best(learnable)
     shared = percent.index.intersection(base_percent.index)
     points = percent[shared] - base_percent[shared]
     low, high, *_ = paired_interval(list(points), confidence) if len(points) > 1 else (np.nan, np.nan)
@@ -81,9 +81,9 @@ def _best(cells: pd.DataFrame) -> tuple[str, pd.Series, int]:
 
 
 def selection_notes(records: Records) -> list[str]:
-    """What to say under the table: that its rows are selected."""
+    """Note for the table: its rows are selected by their results."""
     return [
-        "Each side is selected after the fact, by the results that it is compared by, which favours it: the highest of"
-        " several means is too high by chance, the more so the more variants it is the best of (its candidates)"
-        " and the fewer seeds they have. The intervals are not corrected for this."
+        "Each side is selected by the results that are compared, which favours it: the highest of several means is"
+        " biased upwards, the more so the more candidates there are and the fewer seeds they have. The intervals are"
+        " not corrected for this."
     ]

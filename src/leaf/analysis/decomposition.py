@@ -1,5 +1,4 @@
-"""What of the accuracies' variance lies between activations, what changes with the seed, and whether seeds agree on
-the order of activations."""
+"""Decompose the variance of accuracies into activations and seeds, and test whether seeds agree on the order."""
 
 from typing import NamedTuple
 
@@ -7,18 +6,18 @@ import numpy as np
 from scipy import stats
 
 DRAWS, DRAWS_SEED = 1000, 0
-"""How many tables without interaction the order is compared with, and the seed they are drawn from."""
+"""Number of simulated tables without interaction, and the seed of their random numbers."""
 
 RESOLUTION = 1e-4
-"""One of 10,000 test images: noise below it does not turn an order."""
+"""Accuracy of one of 10,000 test images; smaller noise cannot change the order."""
 
 
 class SeedsShare(NamedTuple):
-    """How much of the variance of a table changes with the seed.
+    """Share of the variance that is due to seeds.
 
     Attributes:
-        share: residual variance over that and the variance between activations, in [0, 1]. The residual is what a seed
-            changes in differences between activations; what it adds to all of them alike cancels in pairs.
+        share: residual variance divided by its sum with the variance between activations, in [0, 1]. The residual is
+            the effect of a seed on differences between activations; a common effect on all of them cancels in pairs.
         low: lower end of its interval.
         high: upper end of its interval.
     """
@@ -29,11 +28,11 @@ class SeedsShare(NamedTuple):
 
 
 class Order(NamedTuple):
-    """How far seeds agree on the order of activations.
+    """Agreement of seeds on the order of activations.
 
     Attributes:
-        concordance: Kendall's W, 1 if all seeds give the same order, near 0 if they give any.
-        p: share of tables without interaction, with the same effects and noise, whose seeds agree as little or less.
+        concordance: Kendall's W: 1 if all seeds give the same order, near 0 for random orders.
+        p: share of simulated tables without interaction, with the same effects and noise, with at most this W.
     """
 
     concordance: float
@@ -45,7 +44,7 @@ def seeds_share(values: np.ndarray, confidence: float) -> SeedsShare:
 
     Args:
         values: float64 ``(activations, seeds)``, at least two of each.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
     """
     n, k = values.shape
     residuals = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
@@ -60,10 +59,10 @@ def seeds_share(values: np.ndarray, confidence: float) -> SeedsShare:
 
 
 def order(values: np.ndarray) -> Order:
-    """Kendall's W over seeds against tables that are activation + seed + normal noise.
+    """Compare Kendall's W over seeds with that of simulated tables: activation + seed + normal noise.
 
-    Effects of activations are medians over seeds, and the noise's size is that of the median absolute residual, so that
-    a few seeds that turn the order do not pass as noise. The effects are shrunk by what noise adds to them.
+    Effects of activations are medians over seeds, and the noise is estimated from the median absolute residual, so that
+    a few seeds with another order do not count as noise. The effects are shrunk by their estimated noise.
 
     Args:
         values: float64 ``(activations, seeds)``, at least two of each.

@@ -1,4 +1,4 @@
-"""What products are made with, as a digest: when it changes, they are made again."""
+"""Digest of the code and files that products depend on. If it changes, the products are made again."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -45,7 +45,7 @@ def sources(modules: Iterable[str]) -> set[Path]:
 
 @cache
 def _spec(module: str) -> ModuleSpec | None:
-    """Where a module is, if there is one. ``importlib.util.find_spec`` would import the packages that it is in."""
+    """Find a module without importing its packages, unlike ``importlib.util.find_spec``; ``None`` if it is missing."""
     package = module.rpartition(".")[0]
     if not package:
         return find_spec(module)
@@ -54,7 +54,7 @@ def _spec(module: str) -> ModuleSpec | None:
 
 
 def _places(package: str) -> list[str]:
-    """Where the modules of a package are; empty if it is no package."""
+    """Search locations of a package's modules; empty if it is not a package."""
     spec = _spec(package)
     return spec.submodule_search_locations or [] if spec else []
 
@@ -66,9 +66,9 @@ def _modules(package: str) -> set[str]:
 
 @cache
 def _imports(module: str) -> set[str]:
-    """The modules of this package that a module imports anywhere in its code, and the package that it is in.
+    """The modules of this package that a module imports anywhere in its code, and its parent package.
 
-    Modules named as in ``"module:function"``, which are imported later, count too.
+    Strings of the form ``"module:function"``, which are imported later, count too.
     """
     spec = _spec(module)
     code = spec.loader.get_code(module) if spec and isinstance(spec.loader, InspectLoader) else None
@@ -80,7 +80,7 @@ def _imports(module: str) -> set[str]:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """The names in compiled code, those of imported modules among them, and the strings that name a function so."""
+    """All names in compiled code, including imported modules, and all strings that may name a function."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

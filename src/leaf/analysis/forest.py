@@ -26,27 +26,27 @@ STYLES: dict[str, dict[str, Any]] = {
     "AHAF": {"color": _SHADES[1], "marker": "s"},
     "other": {"color": "0.4", "marker": "D"},
 }
-"""Colour and marker of the paper's families and of all others; markers differ so that a black print can be read."""
+"""Colour and marker of the paper's families and of all others; markers differ for prints in black and white."""
 
 WIDTH = 6.5
-"""Width of the chart, in inches: that of a page's text, so that it prints with letters of their true size."""
+"""Width of the chart in inches, equal to the text width of a page, so that it prints unscaled."""
 
 ROW = 0.2
 """Height of a row, in inches."""
 
 COLUMNS = {"points": 40, "interval": 126, "seeds": 154}
-"""The columns of numbers: how far their right ends are from the axis, in points."""
+"""Columns of numbers, with the distance of their right ends from the axis in points."""
 
 
 def differences_chart(records: Records, metric: str, confidence: float) -> Figure:
-    """Every learnable activation less the base function of its form, a row each, with the interval over seeds.
+    """Forest plot: one row per learnable activation, with its difference from the base function and the interval.
 
-    The right columns repeat points and intervals as numbers. One seed gives a hollow point without an interval. A
-    network and data set without any pair has its heading alone; headings name precision and kind of device, if the
-    records mix them.
+    Columns at the right show points and intervals as numbers. A single seed is a hollow point without an interval. A
+    network and data set without pairs has only a heading. Headings name precision and kind of device if the records
+    mix them.
 
     Args:
-        metric, confidence: as ``differences_table`` takes them.
+        metric, confidence: as in ``differences_table``.
     """
     compared = records.cells["optimizer"].isin(pairs(records, "best_accuracy")["optimizer"])
     places = records.cells[["network", "dataset"]].drop_duplicates().to_dict("records")
@@ -87,7 +87,7 @@ def differences_chart(records: Records, metric: str, confidence: float) -> Figur
 
 
 def _draw_row(axis: Axes, y: float, row: Mapping[Any, Any], points: float, style: Mapping[str, Any]) -> None:
-    """A point, its interval if there is one, and both in numbers."""
+    """Draw a point and its interval, and write both as numbers."""
     numbers = {"points": f"{points:+.2f}", "seeds": f"{row['seeds']}"}
     has_interval = not np.isnan(row["low"])
     if has_interval:
@@ -99,18 +99,18 @@ def _draw_row(axis: Axes, y: float, row: Mapping[Any, Any], points: float, style
 
 
 def _label(axis: Axes, y: float, words: str, **style: Any) -> None:
-    """What a row shows, left of the axis."""
+    """Write a row's label, left of the axis."""
     axis.text(-0.02, y, words, transform=axis.get_yaxis_transform(), ha="right", va="center", **style)
 
 
 def _write(axis: Axes, y: float, numbers: Mapping[str, str], **style: Any) -> None:
-    """A row's numbers right of the axis, in ``COLUMNS``."""
+    """Write a row's numbers into the ``COLUMNS``, right of the axis."""
     for name, number in numbers.items():
         _annotate(axis, y, number, COLUMNS[name], ha="right", **style)
 
 
 def _annotate(axis: Axes, y: float, words: str, distance: float, **style: Any) -> None:
-    """Words right of the axis, at a distance in points."""
+    """Write text right of the axis, at a distance in points."""
     axis.annotate(
         words, (1, y), (distance, 0), xycoords=axis.get_yaxis_transform(), textcoords="offset points", va="center",
         fontsize="small", annotation_clip=False, **style,

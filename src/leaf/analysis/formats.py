@@ -1,4 +1,4 @@
-"""A table as a file: CSV, LaTeX, Markdown, reStructuredText or a page in HTML."""
+"""Write tables as CSV, LaTeX, Markdown, reStructuredText or HTML."""
 
 import html
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
 
 LONG_CELL = 80
-"""Characters from which a table's cells are text that wraps."""
+"""Length in characters above which the text of a table's cells wraps."""
 
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
@@ -24,18 +24,18 @@ tbody tr + tr td { border-top: 1px solid #ddd; }
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """Write a table in the format that the file's suffix names: csv, tex, md, html or rst.
 
-    Under it come the sentences of ``table.attrs["notes"]``, if there are any; not in csv, which is for programs.
+    The notes in ``table.attrs["notes"]`` follow the table, except in CSV.
 
     Raises:
-        UserError: if there is no such format.
+        UserError: if the format is unknown.
     """
     if file.suffix not in WRITERS:
-        raise UserError(f"{file}: no table format {file.suffix!r}; there are: {', '.join(WRITERS)}")
+        raise UserError(f"{file}: unknown table format {file.suffix!r}; known: {', '.join(WRITERS)}")
     write_text(file, WRITERS[file.suffix](table))
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
-    """A table whose keys are columns, under one row of headings."""
+    """Turn the index into columns, and several rows of headings into one."""
     if isinstance(table.columns, pd.MultiIndex):
         table = table.set_axis([", ".join(names) for names in table.columns], axis=1).reset_index()
     return table
@@ -80,7 +80,7 @@ def _latex_escape(text: str) -> str:
 
 
 def _to_html(table: pd.DataFrame) -> str:
-    """A page of its own."""
+    """A complete HTML page."""
     flat = _flat(table)
     longest = max((_longest(flat[column]) for column in flat), default=0)
     body = flat.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
@@ -91,7 +91,7 @@ def _to_html(table: pd.DataFrame) -> str:
 
 
 def _to_restructured_text(table: pd.DataFrame) -> str:
-    """For the page that the report opens on: the columns that ``table.attrs["in_short"]`` names."""
+    """For the first page of the report: only the columns in ``table.attrs["in_short"]``."""
     shown = _flat(table)[table.attrs["in_short"]]
     body = _in_words(shown).to_markdown(index=False, tablefmt="rst", disable_numparse=True)
     return f"{body}\n{_paragraphs(table)}"

@@ -1,4 +1,4 @@
-"""How far AHAF and LEAF are, before they have learned anything, from the functions they start as."""
+"""Errors of AHAF and LEAF before training, relative to the base functions that they approximate."""
 
 import numpy as np
 import torch
@@ -6,16 +6,16 @@ import torch
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Adaptive
 
 ERROR_INPUTS = np.linspace(-15, 15, 100_001)
-"""Where errors are evaluated, as published: [-15, 15], float64 ``(100001,)``."""
+"""Inputs for the errors, as published: [-15, 15], float64 ``(100001,)``."""
 
 
 def number_formats() -> list[torch.dtype]:
-    """The formats that errors are looked at in; float16 on a GPU alone, as published."""
+    """Number formats for the errors; float16 only on a GPU, as published."""
     return [torch.float32, torch.float64, *([torch.float16] if torch.cuda.is_available() else [])]
 
 
 def starting_activations() -> list[str]:
-    """The activations of the paper that start as a base function without being it."""
+    """The paper's learnable activations."""
     return [name for name, kind in ACTIVATIONS.items() if kind.family in ("ahaf", "leaf")]
 
 
@@ -23,7 +23,7 @@ def starting_activations() -> list[str]:
 def initial_error(name: str, number_format: torch.dtype) -> np.ndarray:
     """Squared difference between an activation as initialized and its base function on ``ERROR_INPUTS``.
 
-    Both are computed in the given format, by the plain formula; the difference in float64.
+    Both are computed in the given format by the reference kernel, their difference in float64.
 
     Returns:
         float64 ``(100001,)``.

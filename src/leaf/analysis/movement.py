@@ -1,4 +1,4 @@
-"""How far training moved the activation parameters: what P24Sl leaves of LEAF's p2 and p4 among them."""
+"""Change of the activation parameters in training, in particular of LEAF's p2 and p4 with P24Sl."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,13 @@ from leaf.experiment.procedures import PROCEDURES
 from leaf.networks import NETWORKS
 
 SHOWN = (0.05, 0.5, 0.95)
-"""The quantiles of a layer's elements that are shown."""
+"""Quantiles over a layer's elements in the table."""
 
 
 def _changes(records: Records, cell: str) -> Iterator[tuple[str, str, float, np.ndarray]]:
-    """Of every activation layer and parameter of a cell: its initial value, and quantiles of the change since.
+    """Yield layer, parameter, initial value and quantiles of the change, for all activation parameters of a cell.
 
-    All elements of a layer start at one value, so that the quantiles of the change are those of the value, less it.
+    All elements of a layer have the same initial value, so that it can be subtracted from the quantiles of the values.
     """
     forms = records.forms.get(cell, {})
     for layer in layers(forms):
@@ -30,7 +30,7 @@ def _changes(records: Records, cell: str) -> Iterator[tuple[str, str, float, np.
 
 
 def movement_table(records: Records) -> pd.DataFrame:
-    """Quantiles over a layer's elements of how far a parameter has moved, averaged over seeds.
+    """Quantiles over a layer's elements of the change of each parameter, averaged over seeds.
 
     One row per data set, variant, layer and parameter of the cells with learned curves; changes have three significant
     digits.
@@ -54,10 +54,10 @@ def movement_table(records: Records) -> pd.DataFrame:
 
 
 def reach_table(records: Records) -> pd.DataFrame:
-    """How far 90% of the elements moved at most: LEAF's parameters, a row per network, data set and variant.
+    """Largest change of 90% of the elements: LEAF's parameters, one row per network, data set and variant.
 
-    Of each parameter the larger end of the middle 90% of its changes, in the layer and seed where that is largest; and
-    ``slow``, whether P24Sl was at work.
+    For each parameter the larger end of the central 90% of its changes, in the layer and seed with the largest one; and
+    ``slow``, whether the procedure includes P24Sl.
     """
     rows = []
     for (network, dataset), cells in records.cells.query("family == 'leaf'").groupby(

@@ -1,7 +1,7 @@
-"""Pairs of cells that comparisons are made of: a learnable activation and the base function of its form, seed by seed.
+"""Pairs of cells for comparisons: a learnable activation and the base function of its form, with the same seed.
 
-The two cells of a pair must share precision and kind of device. Other pairs are marked, and left out of differences and
-verdicts: on a GPU dropout draws other numbers, and TF32 rounds more coarsely than the differences in question.
+The two cells of a pair must have the same precision and kind of device. Other pairs are marked, and excluded from
+differences and verdicts: on a GPU dropout draws other random numbers, and TF32 rounds more than the differences.
 """
 
 import pandas as pd
@@ -10,10 +10,10 @@ from leaf.analysis.collection import Records
 from leaf.experiment.status import DIVERGED, DONE
 
 SHARED = ["network", "dataset", "form", "optimizer", "seed"]
-"""What the two cells of a pair have in common."""
+"""Fields that are equal in the two cells of a pair."""
 
 COMPARISON = ["network", "dataset", "family", "form", "procedure", "optimizer"]
-"""What the pairs of one comparison, one per seed, have in common."""
+"""Fields that are equal in all pairs of a comparison, one pair per seed."""
 
 
 def computed_in(cells: pd.DataFrame) -> pd.Series:
@@ -26,33 +26,33 @@ def computed_in(cells: pd.DataFrame) -> pd.Series:
 
 
 def are_mixed(cells: pd.DataFrame) -> bool:
-    """Whether the finished ones among some cells differ in precision or kind of device."""
+    """Whether finished cells differ in precision or kind of device."""
     return computed_in(cells[cells["status"].isin([DONE, DIVERGED])]).nunique() > 1
 
 
 def pairs(records: Records, column: str) -> pd.DataFrame:
-    """Every pair of finished cells that have a value in a column of ``Records.cells``, in the cells' order.
+    """All pairs of finished cells with a value in a column of ``Records.cells``, in the order of the cells.
 
     Returns:
-        One row per pair: the learnable cell's columns; ``value`` and ``base_value``, float64; ``base_cell``, its name;
-        ``computed_in`` and ``base_computed_in``, in words; and ``alike``, whether these two are the same.
+        One row per pair: the columns of the learnable cell; ``value`` and ``base_value``, float64; the name
+        ``base_cell``; ``computed_in`` and ``base_computed_in``, as text; and ``alike``, whether these are equal.
     """
     cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[column].notna()]
     cells = cells.assign(value=cells[column].astype(float), computed_in=computed_in(cells))
-    plain = cells["family"] == "base"
-    base = cells[plain & (cells["procedure"] == "classic")]
+    is_base = cells["family"] == "base"
+    base = cells[is_base & (cells["procedure"] == "classic")]
     base = base[[*SHARED, "cell", "value", "computed_in"]].rename(
         columns={name: f"base_{name}" for name in ("cell", "value", "computed_in")}
     )
-    found = cells[~plain].merge(base, on=SHARED)
+    found = cells[~is_base].merge(base, on=SHARED)
     return found.assign(alike=found["computed_in"] == found["base_computed_in"])
 
 
 def pair_notes(records: Records) -> list[str]:
-    """What to say under a table of comparisons: each pair that was left out, a sentence."""
+    """Notes for a table of comparisons: one sentence for each excluded pair."""
     found = pairs(records, "best_accuracy")
     return [
-        f"Left out of differences and verdicts, since precision or kind of device differ: {row['cell']}"
+        f"Excluded from differences and verdicts, since precision or kind of device differ: {row['cell']}"
         f" ({row['computed_in']}) against {row['base_cell']} ({row['base_computed_in']})."
         for row in found[~found["alike"]].to_dict("records")
     ]

@@ -1,9 +1,9 @@
-"""Whether activations differ by more than chance: paired by seed, with intervals, corrected for the number of tests.
+"""Differences between activations: paired by seed, with intervals, corrected for the number of tests.
 
-Cells of one seed start from the same weights and see the same images, so that the difference between an activation and
-the base function of its form is taken seed by seed. The differences of few seeds are taken for normal ones: with five,
-no rank test could ever reach 5%, and a bootstrap's 95% interval would hold 84%. What is compared and at which level
-stands in the configuration, before any result is seen.
+Cells with the same seed start from the same weights and see the same images, so that an activation is compared with the
+base function of its form seed by seed. Differences are assumed to be normal: with five seeds no rank test can reach 5%,
+and the 95% interval of a bootstrap covers 84%. The metric and the confidence level are in the configuration, which is
+fixed before any result is seen.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,41 +27,42 @@ METRICS = {
     "last_epochs_accuracy": "test accuracy, mean of the last 10 epochs",
     "chosen_accuracy": "test accuracy at the epoch chosen on validation images",
 }
-"""What can be compared: columns of ``Records.cells``, with what they are called."""
+"""Metrics for comparisons: columns of ``Records.cells`` with their titles."""
 
-BETTER, WORSE, EVEN, UNDETERMINED = "better", "worse", "no difference shown", "one seed: not to be told"
+BETTER, WORSE, EVEN, UNDETERMINED = "better", "worse", "no difference shown", "one seed: undetermined"
 UNLIKE = "computed differently: not compared"
 
 
 def paired_interval(differences: Sequence[float], confidence: float) -> tuple[float, float, float, float]:
-    """Mean difference with what is known of it.
+    """t interval, effect size and p value of a mean difference.
 
     Args:
         differences: at least two, one per pair.
+        confidence: confidence level of the interval.
 
     Returns:
         The ends of the t interval, Cohen's d of paired values (mean over standard deviation), and the two-sided p value
-        of the paired t test. Equal differences have no spread: the interval is a point then, p is 0 or 1.
+        of the paired t test. If all differences are equal, the interval is a point, and p is 0 or 1.
     """
     values = np.asarray(differences, dtype=float)
     mean, deviation = values.mean(), values.std(ddof=1)
-    if deviation < 1e-9:  # of accuracies and losses: no more than their rounding
+    if deviation < 1e-9:  # smaller than the rounding of accuracies and losses
         return mean, mean, np.sign(mean) * np.inf if mean else 0.0, 0.0 if mean else 1.0
     low, high = stats.t.interval(confidence, len(values) - 1, mean, stats.sem(values))
     return low, high, mean / deviation, stats.ttest_1samp(values, 0).pvalue
 
 
 class PooledMean(NamedTuple):
-    """The mean over comparisons, with the noise of their seeds.
+    """Mean over comparisons, with an interval for the variance between seeds.
 
     Attributes:
-        mean: of the comparisons' means, each with the same weight.
+        mean: mean of the comparisons' means, with equal weights.
         low: lower end of its interval.
         high: upper end of its interval.
-        degrees: of freedom of the pooled variance; 0 leaves the ends NaN.
-        spread: standard deviation between the comparisons' true differences, in the unit of the differences: what is
-            left of the variance of their means without the seeds' noise (method of moments).
-        p_sign: of the two-sided sign test on the comparisons' means.
+        degrees: degrees of freedom of the pooled variance; with 0 the ends are NaN.
+        spread: standard deviation between the comparisons' true differences, in the unit of the differences: the
+            variance of their means minus that due to seeds (method of moments).
+        p_sign: p value of the two-sided sign test on the comparisons' means.
     """
 
     mean: float
@@ -73,15 +74,15 @@ class PooledMean(NamedTuple):
 
 
 def pooled_mean(comparisons: Sequence[Sequence[float] | np.ndarray], confidence: float) -> PooledMean:
-    """The mean over fixed, different comparisons, with an interval from the variance between seeds.
+    """Mean over a fixed set of comparisons, with an interval from the variance between seeds.
 
-    The variance is pooled over the comparisons with two seeds or more, as in a one-way analysis of variance, and taken
-    to be that of those with one seed. How much comparisons differ from each other does not widen the interval: it
-    answers for these comparisons and no others.
+    The variance is pooled over the comparisons with at least two seeds, as in a one-way analysis of variance, and is
+    assumed for those with one seed. Differences between comparisons do not widen the interval, which is about these
+    comparisons only.
 
     Args:
-        comparisons: the differences of each, seed by seed; at least one comparison, each with a seed or more.
-        confidence: of the interval.
+        comparisons: the differences of each comparison by seed; at least one comparison with at least one seed each.
+        confidence: confidence level of the interval.
     """
     groups = [np.asarray(values, dtype=float) for values in comparisons]
     means, seeds = np.array([values.mean() for values in groups]), np.array([len(values) for values in groups])
@@ -97,7 +98,7 @@ def pooled_mean(comparisons: Sequence[Sequence[float] | np.ndarray], confidence:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p values corrected for their number by Holm's method; NaN stays NaN and does not count."""
+    """Correct p values for their number by Holm's method. NaN remains NaN and is not counted."""
     p = np.asarray(p_values, dtype=float)
     corrected = np.full_like(p, np.nan)
     tested = np.flatnonzero(~np.isnan(p))
@@ -108,36 +109,36 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def judged_by(records: Records) -> str:
-    """The accuracy that cells are judged by: at the chosen epoch where there are validation images, else the best."""
+    """The metric of comparisons: the accuracy at the epoch selected on validation images, or without them the best."""
     return "chosen_accuracy" if records.cells["chosen_accuracy"].notna().any() else "best_accuracy"
 
 
 def checked_metric(records: Records, metric: str) -> str:
-    """A key of ``METRICS`` that records have values of; what ``judged_by`` says for ``"auto"``.
+    """Return a key of ``METRICS`` for which the records have values; for ``"auto"`` the result of ``judged_by``.
 
     Raises:
-        UserError: if there is no such metric, or cells have results and none has this one.
+        UserError: if the metric is unknown, or no cell with results has it.
     """
     metric = judged_by(records) if metric == "auto" else metric
     if metric not in METRICS:
         raise UserError(f"unknown metric {metric!r}; known: auto, {', '.join(METRICS)}")
     if records.cells[metric].isna().all() and records.cells["best_accuracy"].notna().any():
-        raise UserError(f"statistics: metric {metric}: no cell has it; it takes validation_images. Choose auto")
+        raise UserError(f"statistics: metric {metric}: no cell has it, since it needs validation_images; choose auto")
     return metric
 
 
 def differences_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
-    """How much better each learnable activation is than the base function of its form, in percentage points.
+    """Difference between each learnable activation and the base function of its form, in percentage points.
 
-    One row per data set and variant; Holm's correction counts them all. Stale and damaged cells don't count. Pairs of
-    different precision or kind of device are left out, and counted in a column of their own if there are any.
+    One row per data set and variant; Holm's correction counts all rows. Stale and damaged cells, and
+    pairs that differ in precision or kind of device, are excluded. Excluded pairs have a column of their own.
 
     Args:
-        metric: a key of ``METRICS``, or ``"auto"`` for what ``judged_by`` says.
-        confidence: of the intervals; 1 - confidence is the level of the tests.
+        metric: a key of ``METRICS``, or ``"auto"`` for the result of ``judged_by``.
+        confidence: confidence level of the intervals; 1 - confidence is the level of the tests.
 
     Raises:
-        UserError: if there is no such metric, or cells have results and none has this one.
+        UserError: if the metric is unknown, or no cell with results has it.
     """
     metric = checked_metric(records, metric)
     rows = []
@@ -165,10 +166,10 @@ def differences_table(records: Records, metric: str, confidence: float) -> pd.Da
 
 
 def best_epoch_table(records: Records) -> pd.DataFrame:
-    """What choosing the best epoch on the test images adds to an accuracy, in percentage points, averaged over seeds.
+    """Optimism of the best epoch, which is selected on the test images, in percentage points, averaged over seeds.
 
-    One row per data set and variant: the best epoch's accuracy; and it less the last epoch's, less the mean of the last
-    ten, and less that of the epoch chosen on validation images, for cells that have some.
+    One row per data set and variant: the best epoch's accuracy, and its difference from the last epoch's, from the mean
+    of the last ten epochs, and from that of the epoch selected on validation images, if there are any.
     """
     rows = []
     for place, best in _by_place(records, "best_accuracy"):

@@ -1,4 +1,4 @@
-"""How all figures look, and how they are written."""
+"""Style and file formats of all figures."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from leaf.experiment.files import write_whole
 
 
 def set_style() -> None:
-    """Let matplotlib draw without a screen, in the project's style; equal figures give equal SVG files."""
+    """Set the project's style, without a display; equal figures give equal SVG files."""
     matplotlib.use("agg")
     sns.set_theme(context="paper", style="ticks", palette="colorblind")
     plt.rcParams.update(
         {
             "svg.hashsalt": "leaf",
-            "pdf.fonttype": 42,  # fonts embedded whole, as journals ask; in SVG letters are outlines
+            "pdf.fonttype": 42,  # embed TrueType fonts, as journals require; in SVG text becomes paths
             "figure.constrained_layout.use": True,
             "figure.constrained_layout.h_pad": 0.08,
             "legend.frameon": False,
@@ -30,10 +30,10 @@ def write_figure(figure: Figure, file: Path) -> None:
     """Write a figure in the format that the file's suffix names, and close it. Equal figures give equal files.
 
     Raises:
-        UserError: if there is no such format.
+        UserError: if the format is unknown.
     """
     if file.suffix[1:] not in figure.canvas.get_supported_filetypes():
-        raise UserError(f"{file}: no figure format {file.suffix!r}; svg, pdf and png are some")
+        raise UserError(f"{file}: unknown figure format {file.suffix!r}; known formats include svg, pdf and png")
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(file.suffix)
     write_whole(file, lambda part: figure.savefig(part, dpi=150, metadata=metadata))
     plt.close(figure)

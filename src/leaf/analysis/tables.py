@@ -18,28 +18,28 @@ FULLY_CONNECTED = "fully connected part"
 MADE_WITH = ("device", "kernel", "precision", "threads", "torch", "commit")
 
 NAMED_IN_NOTES = 3
-"""Up to how many cells a note names."""
+"""Largest number of cells that a note lists by name."""
 
 
 def form_title(form: str) -> str:
-    """A base function as torch and the paper write it: ReLU, SiLU, Tanh, Sigmoid."""
+    """Name of a base function in torch and in the paper: ReLU, SiLU, Tanh, Sigmoid."""
     return type(ACTIVATIONS[form].build((1,))).__name__
 
 
 def kind_of(family: str, form: str) -> Activation:
-    """The activation of a family that has a form: there is one."""
+    """The activation with this family and form."""
     return next(kind for kind in ACTIVATIONS.values() if (kind.family, kind.form) == (family, form))
 
 
 def activation_title(family: str, form: str) -> str:
-    """An activation in words: ``ReLU``, ``LEAF as ReLU``."""
+    """Title of an activation: ``ReLU``, ``LEAF as ReLU``."""
     kind = kind_of(family, form)
     part = f", {FULLY_CONNECTED}" if kind.fully_connected_only else ""
     return f"{kind.title} as {kind.start or form_title(form)}{part}" if kind.adaptive else form_title(form)
 
 
 def variant_title(variant: Variant, with_optimizer: bool) -> str:
-    """What tells the lines of a chart apart: ``LEAF as ReLU, DSPT, P24Sl``; with the optimizer where that varies."""
+    """Title of a variant, such as ``LEAF as ReLU, DSPT, P24Sl``, with the optimizer on request."""
     parts = [activation_title(variant.family, variant.form)]
     if with_optimizer:
         parts.append(OPTIMIZERS[variant.optimizer].title)
@@ -49,17 +49,17 @@ def variant_title(variant: Variant, with_optimizer: bool) -> str:
 
 
 def summary_table(records: Records) -> pd.DataFrame:
-    """One row per cell: what it is, its accuracies in %, epochs counted from 1, and the mean seconds per epoch.
+    """One row per cell: its variant, accuracies in %, epochs counted from 1, and mean seconds per epoch.
 
-    Where there are validation images, also the test accuracy at the epoch that they choose; where cells differ in
-    precision or kind of device, both.
+    Optional columns: the test accuracy at the epoch selected on validation images, if there are any; precision and
+    device, if the cells differ in them.
     """
     cells = records.cells
     kinds = [kind_of(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
     learned = [activation_title(kind.family, kind.form).removesuffix(f", {FULLY_CONNECTED}") for kind in kinds]
-    plain = [form_title(kind.form) for kind in kinds]
+    bases = [form_title(kind.form) for kind in kinds]
     convolutional = [
-        base if kind.fully_connected_only else title for kind, base, title in zip(kinds, plain, learned, strict=True)
+        base if kind.fully_connected_only else title for kind, base, title in zip(kinds, bases, learned, strict=True)
     ]
     has_chosen = cells["chosen_accuracy"].notna().any()
     chosen = {"chosen test accuracy, %": _percent(cells["chosen_accuracy"]), "chosen epoch": cells["chosen_epoch"]}
@@ -88,10 +88,10 @@ def summary_table(records: Records) -> pd.DataFrame:
 def paper_table(records: Records) -> pd.DataFrame:
     """The paper's table of one network, data sets side by side: best test accuracy in % and its epoch.
 
-    Beside them, what the paper does not give: accuracy at the last epoch, its mean over the last ten, and, where there
-    are validation images, at the epoch that they choose; and, where cells differ in it, precision and kind of device.
-    One row per variant. Where there are several seeds: mean ±
-    standard deviation (number of seeds), and the range of epochs. A result that is missing, diverged or stale says so.
+    Additional columns, which the paper does not have: the accuracy of the last epoch, its mean over the last ten
+    epochs, the accuracy at the epoch selected on validation images, if there are any, and precision and kind of device,
+    if cells differ in them. One row per variant. Several seeds give mean ± standard deviation (number of seeds), and
+    the range of epochs. Missing, diverged and stale results are marked.
     """
     several_optimizers = len(records.unique("optimizer")) > 1
     has_chosen = records.cells["chosen_accuracy"].notna().any()
@@ -115,9 +115,9 @@ def paper_table(records: Records) -> pd.DataFrame:
 
 
 def overview_table(records: Records) -> pd.DataFrame:
-    """What ran and how: one row per network and data set, cells by status, the diverged by name, hours, what made them.
+    """One row per network and data set: cells by status, diverged cells by name, hours of training, and provenance.
 
-    Hours are those of training itself, over all finished cells.
+    Hours are the sum over all finished cells, without testing.
     """
     rows = []
     for (network, dataset), cells in records.cells.groupby(["network", "dataset"], sort=False):
@@ -141,10 +141,10 @@ def overview_table(records: Records) -> pd.DataFrame:
 
 
 def matches_table(records: Records) -> pd.DataFrame:
-    """Which known functions the learned curves are like: a row per cell and layer of the cells with forms.
+    """Known functions nearest to the learned curves: one row per layer of each cell with learned curves.
 
-    The shares of a layer's units, in %, that are nearest to each function, up to input and output scaling, where the
-    layer's inputs are; and what that leaves of a curve: the functions' median residuals, averaged by share.
+    The shares of a layer's units, in %, that are nearest to each function up to input and output scaling, weighted by
+    the layer's inputs; and the residual: the median of each function's residuals, averaged by share.
     """
     rows = []
     several_optimizers = len(records.unique("optimizer")) > 1
@@ -165,7 +165,7 @@ def matches_table(records: Records) -> pd.DataFrame:
 
 
 def range_notes(records: Records) -> list[str]:
-    """What to say under a table of matches where files don't give the size of all inputs, if there are such."""
+    """Notes on records whose histograms do not cover all inputs, for the table of matches."""
     shares = {
         (cell, layer): clamped_share(forms, layer) for cell, forms in records.forms.items() for layer in layers(forms)
     }
@@ -174,7 +174,7 @@ def range_notes(records: Records) -> list[str]:
     (cell, layer), share = max(clamped.items(), key=lambda item: item[1])
     of_older, of_all = (len({cell for cell, _ in places}) for places in (clamped, shares))
     return [
-        f"{of_older} of {of_all} cells were recorded with histograms that end at ±16: inputs beyond count as"
+        f"{of_older} of {of_all} cells were recorded with histograms that end at ±16: larger inputs count as"
         f" ±16 in their matches, at most {100 * share:.1f}% of a layer's ({layer} of {cell})."
     ]
 
@@ -184,7 +184,7 @@ def _function_title(name: str) -> str:
 
 
 def _paper_words(variant: Variant) -> tuple[str, str]:
-    """Activation and initial form as the paper's tables give them."""
+    """Activation and initial form, as in the paper's tables."""
     kind, form = kind_of(variant.family, variant.form), form_title(variant.form)
     part = f", {FULLY_CONNECTED}" if kind.fully_connected_only else ""
     return (f"{kind.title}{part}", kind.start or form) if kind.adaptive else (form, "N/A")
@@ -199,7 +199,7 @@ def _status(status: str, diverged_at: int | None) -> str:
 
 
 def _results_in_words(cells: pd.DataFrame) -> dict[str, str]:
-    """The paper's columns, and the two beside them, of the cells of one variant: one per seed."""
+    """The paper's columns and two additional ones, for the cells of one variant, one per seed."""
     present = cells[cells["best_accuracy"].notna()]
     epochs = present["best_epoch"]
     epoch = "" if epochs.empty else str(epochs.iloc[0]) if len(epochs) == 1 else f"{epochs.min()}–{epochs.max()}"
@@ -219,7 +219,7 @@ def _mean_in_words(accuracies: pd.Series) -> str:
 
 
 def marks(cells: pd.DataFrame) -> list[str]:
-    """What must be said beside a result of some cells of one variant: what is missing, stale or diverged of them."""
+    """Marks of a variant's result: the number of missing cells, and whether some are stale, diverged or damaged."""
     number = cells["status"].value_counts()
     found = []
     if MISSING in number:
@@ -228,16 +228,18 @@ def marks(cells: pd.DataFrame) -> list[str]:
 
 
 def rounding_notes(records: Records) -> list[str]:
-    """What to say under a table whose cells were made in ways that round differently, a sentence for each way."""
+    """Notes on cells that round differently: one sentence each for device, kernel and precision."""
     made = records.cells[records.cells["device"].notna()]
-    fused = made["activation"].map(lambda name: ACTIVATIONS[name].fused).astype(bool)  # the others have but one kernel
+    fused = made["activation"].map(lambda name: ACTIVATIONS[name].fused).astype(bool)  # all others have a single kernel
     ways = {"device": ("on", made), "kernel": ("with kernel", made[fused]), "precision": ("in", made)}
     notes = []
     for column, (preposition, cells) in ways.items():
         groups = sorted(cells.groupby(column)["cell"], key=lambda group: -len(group[1]))
         if len(groups) > 1:
             words = [f"{len(names)} {preposition} {value}{_few(names)}" for value, names in groups]
-            notes.append(f"Of these cells, {', '.join(words)}: they differ by rounding, which training amplifies.")
+            notes.append(
+                f"Of these cells, {', '.join(words)}: their results differ by rounding, which training amplifies."
+            )
     return notes
 
 

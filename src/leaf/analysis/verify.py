@@ -1,4 +1,4 @@
-"""A spot check of collected records: a cell's first epochs, trained again here and held against what is recorded."""
+"""Spot check of collected records: train a cell's first epochs again and compare them with its record."""
 
 import math
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from leaf.experiment.status import DIVERGED, DONE
 from leaf.kernels import kernel_for
 
 COMPARED = ["train_loss", "train_loss_variance", "test_loss", "test_accuracy"]
-"""The columns that a computer of the same kind gives bit for bit."""
+"""Columns that are bitwise equal on a computer of the same kind."""
 
 
 def verifiable(records: Records) -> list[Cell]:
-    """The cells of the paper's scale, trained from start to end with the present training version in float32."""
+    """Cells of the scale ``paper`` trained from a new network in float32 with the present training version."""
     cells = records.cells
     there = cells["status"].isin([DONE, DIVERGED]) & (cells["precision"] == "float32") & (cells["scale"] == "paper")
     there &= cells["procedure"] == cells["procedure"].map(PROCEDURES.base_name)
@@ -27,13 +27,16 @@ def verifiable(records: Records) -> list[Cell]:
 
 
 def verify(records: Records, cell: Cell, data: Data, epochs: int, log: Callable[[str], None] = print) -> bool:
-    """Train the first epochs of a cell of the paper's scale on the CPU, and tell whether they follow its record.
+    """Train the first epochs of a cell of the scale ``paper`` on the CPU, and compare them with its record.
 
-    They do if they are the same bits, as on a computer of the same kind; or else if every epoch's mean training loss
-    and test accuracy differ by no more than rounding alone may change, which is measured.
+    On a computer of the same kind they are bitwise equal. Otherwise each epoch's mean training loss and test accuracy
+    must agree within the tolerance for rounding, which is measured.
+
+    Returns:
+        Whether they agree.
 
     Raises:
-        UserError: if the cell has no such record, or it diverged in its first epoch.
+        UserError: if the cell has no such record, or diverged in its first epoch.
     """
     if cell not in verifiable(records):
         raise UserError(f"{cell.name}: no record of the scale paper made with the present training version in float32")
@@ -41,13 +44,13 @@ def verify(records: Records, cell: Cell, data: Data, epochs: int, log: Callable[
     recorded = records.epochs[records.epochs["cell"] == cell.name].head(epochs).to_dict("records")
     recorded = [epoch for epoch in recorded if math.isfinite(epoch["train_loss"])]
     if not recorded:
-        raise UserError(f"{cell.name}: diverged in its first epoch, which leaves nothing to compare")
+        raise UserError(f"{cell.name}: diverged in its first epoch, so there is nothing to compare")
     kernel = row["kernel"] if row["kernel"] in ("reference", kernel_for(torch.device("cpu"))) else "reference"
     here = train_epochs(cell, data, len(recorded), int(row["threads"]), kernel)
     if all(vars(ours)[key] == theirs[key] for ours, theirs in zip(here, recorded, strict=True) for key in COMPARED):
-        log(f"{cell.name}: {len(recorded)} epochs, the same bits as recorded on {row['device']}")
+        log(f"{cell.name}: {len(recorded)} epochs, bitwise as recorded on {row['device']}")
         return True
-    log(f"{cell.name}: not the bits of {row['device']} with torch {row['torch']}; measuring what rounding may change")
+    log(f"{cell.name}: not bitwise as on {row['device']} with torch {row['torch']}; measuring the rounding tolerance")
     follows = True
     bounds = rounding_tolerance(cell, data, here)
     for ours, theirs, bound in zip(here, recorded, bounds, strict=True):

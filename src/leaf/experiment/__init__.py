@@ -1,1 +1,1 @@
-"""What a cell is, and how it trains: everything between a configuration and the files that a cell leaves."""
+"""Cells and their training: from the configuration to the files of a finished cell."""

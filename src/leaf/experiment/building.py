@@ -1,4 +1,4 @@
-"""The network of a cell: built, and tried on images if it is made with plugins."""
+"""Build the network of a cell, and check networks that use plugins."""
 
 import torch
 
@@ -11,7 +11,7 @@ from leaf.networks import Network
 
 
 def build_network(network: str, dataset: str, activation: str) -> Network:
-    """A network for a data set's images, with PyTorch's default initialization.
+    """Build a network for the images of a data set, with PyTorch's default initialization.
 
     Args:
         network: ``"lenet5"`` or ``"kerasnet"``.
@@ -28,10 +28,10 @@ def build_network(network: str, dataset: str, activation: str) -> Network:
 
 
 def check_cell(cell: Cell) -> None:
-    """See that a cell with plugins has a network that turns its data set's images into logits.
+    """Check that the network of a cell with plugins maps its data set's images to logits.
 
     Raises:
-        UserError: if not.
+        UserError: if it does not.
     """
     plugins = plugins_of(cell)
     if not plugins:
@@ -40,11 +40,11 @@ def check_cell(cell: Cell) -> None:
     try:
         network = build_network(cell.network, cell.dataset, cell.activation).eval()
         if not network.activations:
-            raise UserError("it has no activations: layers whose own names start with activation")
+            raise UserError("no activations: name at least one layer activation…")
         with torch.no_grad():
             found = list(network(torch.zeros(2, *data.image_shape)).shape)
         if found != [2, data.classes]:
-            raise UserError(f"two images give {found}, not {[2, data.classes]}: a row of logits each")
+            raise UserError(f"two images give an output of shape {found}, expected logits of shape {[2, data.classes]}")
     except Exception as error:
         what = f"network {cell.network!r} with {cell.activation!r} for {cell.dataset!r}"
         raise UserError(f"{', '.join(plugins)}: {what}: {in_a_line(error, next(iter(plugins)))}") from None

@@ -1,4 +1,4 @@
-"""What a cell is, how a configuration expands into cells, and where a cell's files lie: known here and nowhere else."""
+"""Cells: their names and files, and the expansion of a configuration into cells."""
 
 import difflib
 import os
@@ -22,24 +22,24 @@ CHOICES: dict[str, Mapping[str, Any]] = {
     "procedure": PROCEDURES,
     "optimizer": OPTIMIZERS,
 }
-"""The known values of each of a cell's fields but the seed: what is there now, plugins included."""
+"""Known values of each field of a cell except the seed, including those that plugins registered."""
 
 CELL_PATTERN = "{network}/{dataset}/{activation}/{procedure}/{optimizer}/seed{seed}"
-"""A cell's name, and its directory below ``results/{scale}``, with Snakemake's wildcards for its fields."""
+"""Name of a cell and its directory below ``results/{scale}``, with a Snakemake wildcard for each field."""
 
 RESULTS = Path("results")
 OUTPUTS = ("metrics.csv", "model.safetensors", "forms.safetensors", "run.json")
-"""The files that a finished cell leaves in its directory."""
+"""Files of a finished cell in its directory."""
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
-"""The states that a cell in training leaves there: the newest, and the one before it."""
+"""The newest and the previous state of a cell in training, in the same directory."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run of the grid: the unit of work, of naming and of rerunning.
+    """One training of the grid.
 
     Raises:
-        UserError: if a field has no such value or the fields don't go together; the message names the cell.
+        UserError: if a field has an unknown value or the fields are incompatible; the message names the cell.
     """
 
     network: str
@@ -64,13 +64,13 @@ class Cell:
                 adaptive = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.adaptive)
                 raise UserError(
                     f"cell {self.name}: procedure {self.procedure!r} {what} and {self.activation!r} has none;"
-                    f" it goes with: {adaptive}"
+                    f" it applies to: {adaptive}"
                 )
         if procedure.slow and not activation.slow_parameters:
             slow = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.slow_parameters)
             raise UserError(
                 f"cell {self.name}: procedure {self.procedure!r} slows down p2 and p4"
-                f" and {self.activation!r} has neither; it goes with: {slow}"
+                f" and {self.activation!r} has neither; it applies to: {slow}"
             )
         if not 0 <= self.seed < 2**31:
             raise UserError(f"cell {self.name}: seed {self.seed} is not between 0 and {2**31 - 1}")
@@ -82,20 +82,20 @@ class Cell:
 
     @property
     def form(self) -> str:
-        """The function that the cell's activation is or starts as."""
+        """The base function, or the initial function of the learnable activation."""
         return ACTIVATIONS[self.activation].form
 
     @property
     def parent(self) -> "Cell | None":
-        """The cell that this one starts from: of a patched network, the base network's first epochs."""
+        """The cell whose weights this one starts from: for a patched network, the base network's first epochs."""
         start = PROCEDURES[self.procedure].start
         return replace(self, activation=self.form, procedure=f"first{start}-classic") if start else None
 
     def epochs(self, epochs: int) -> range:
-        """The epochs that it trains where others train so many, counted from 0.
+        """The epochs that this cell trains at a scale of ``epochs`` epochs, counted from 0.
 
         Raises:
-            UserError: if it would start or stop beyond them.
+            UserError: if its first or last epoch is beyond them.
         """
         procedure = PROCEDURES[self.procedure]
         if procedure.start >= epochs or (procedure.stop or 0) > epochs:
@@ -103,15 +103,15 @@ class Cell:
         return range(procedure.start, procedure.stop or epochs)
 
     def directory(self, scale: str) -> Path:
-        """Where the cell's files lie, relative to the working directory."""
+        """Directory of the cell's files, relative to the working directory."""
         return Path(f"{RESULTS}/{scale}/{self.name}")
 
     @classmethod
     def parse(cls, name: str) -> "Cell":
-        """The cell of a name such as ``lenet5/cifar10/leaf-tanh/p24sl/adam/seed42``.
+        """Parse a name such as ``lenet5/cifar10/leaf-tanh/p24sl/adam/seed42``.
 
         Raises:
-            UserError: if the name is no cell's.
+            UserError: if it is not the name of a cell.
         """
         *parts, seed = name.strip("/").split("/")
         if len(parts) != len(CHOICES) or not seed.removeprefix("seed").isdecimal() or not seed.startswith("seed"):
@@ -123,34 +123,34 @@ class Cell:
 
 
 def field_pattern(field: str) -> str:
-    """A regular expression of all values that one of a cell's fields but the seed can have."""
+    """A regular expression for the known values of a field."""
     return f"{getattr(CHOICES[field], 'PREFIX', '')}(?:{'|'.join(CHOICES[field])})"
 
 
 def existing_cells(scale: str, *files: str) -> list[Cell]:
-    """The cells that have left one of some files at a scale, of the configuration or not, in the paper's order.
+    """Find the cells with at least one of the given files at a scale, in the paper's order, in any configuration.
 
-    What is no cell here, such as one with a plugin that the configuration doesn't name, is told of and passed over.
+    Directories whose names are not valid, for example because a plugin is missing, are reported and skipped.
     """
     top, found = str(RESULTS / scale), []
     for directory in sorted(place for place, _, names in os.walk(top) if not set(files).isdisjoint(names)):
         try:
             found.append(Cell.parse(os.path.relpath(directory, top)))
         except UserError as error:
-            print(f"{directory}: passed over: {error}", file=sys.stderr)
+            print(f"{directory}: skipped: {error}", file=sys.stderr)
     return sort_cells(found)
 
 
 def has_state(directory: Path) -> bool:
-    """Whether a cell has left a state; only ``checkpoint.load_state`` decides whether it can be used."""
+    """Whether a directory has a state. ``checkpoint.load_state`` decides whether it can be used."""
     return any((directory / name).exists() for name in (STATE, PREVIOUS))
 
 
 def check_result_path(path: str, scales: Mapping[str, Scale]) -> None:
-    """Check a path that someone asks to be made, if it lies below ``results``.
+    """Check a target path if it is below ``results``.
 
     Raises:
-        UserError: if it is no output of a cell at one of the scales, or the scale has too few epochs for the cell.
+        UserError: if it is not an output of a cell at one of the scales, or the scale has too few epochs for it.
     """
     parts = Path(path).parts
     if parts[:1] != RESULTS.parts:
@@ -166,10 +166,10 @@ def check_result_path(path: str, scales: Mapping[str, Scale]) -> None:
 
 
 def check_choice(field: str, value: str, where: str = "") -> None:
-    """See that a cell's field can have a value.
+    """Check the value of a field.
 
     Raises:
-        UserError: if not; the message starts with ``where`` and tells what there is.
+        UserError: if it is unknown; the message starts with ``where`` and lists the known values.
     """
     if value not in CHOICES[field]:
         near = difflib.get_close_matches(value, CHOICES[field], n=1)
@@ -179,15 +179,15 @@ def check_choice(field: str, value: str, where: str = "") -> None:
 
 
 def expand(experiment: Mapping[str, Any], seeds: int | None = None) -> list[Cell]:
-    """The cells of one experiment of the configuration, in the paper's order, each once.
+    """Expand an experiment of the configuration into its distinct cells, in the paper's order.
 
     Args:
-        experiment: an entry of the configuration's ``experiments``. Each item of its ``cells`` stands for the product
-            of its lists; a list that an item lacks is the experiment's own.
-        seeds: use only the first so many of the seeds.
+        experiment: an entry of the configuration's ``experiments``. Each item of its ``cells`` is the product of its
+            lists; a list that an item lacks is taken from the experiment.
+        seeds: number of seeds to use, from the first; ``None`` for all.
 
     Raises:
-        UserError: if one of them cannot be.
+        UserError: if a cell is invalid.
     """
     return sort_cells(cell for block in experiment["cells"] for cell in _product({**experiment, **block}, seeds))
 
@@ -198,7 +198,7 @@ def _product(block: Mapping[str, Any], seeds: int | None) -> Iterator[Cell]:
 
 
 def sort_cells(cells: Iterable[Cell]) -> list[Cell]:
-    """The distinct ones among ``cells``, in the paper's order: by form, in it base, AHAF, LEAF, and by procedure."""
+    """Sort the distinct cells in the paper's order: by form, then family (base, AHAF, LEAF), then procedure."""
     kinds = ACTIVATIONS.values()
     families, forms = (_places(getattr(kind, name) for kind in kinds) for name in ("family", "form"))
     places = {field: _places(choices) for field, choices in CHOICES.items()}
@@ -215,5 +215,5 @@ def sort_cells(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def _places(names: Iterable[str]) -> dict[str, int]:
-    """The place of each name among the distinct ones."""
+    """Index of each distinct name."""
     return {name: place for place, name in enumerate(dict.fromkeys(names))}

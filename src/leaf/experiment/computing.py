@@ -1,4 +1,4 @@
-"""How torch computes in a process that trains: deterministically, with memory kept at hand, in a precision."""
+"""Set up torch for training: deterministic algorithms, memory allocation and precision."""
 
 import ctypes
 import os
@@ -10,25 +10,25 @@ from torch import Tensor
 from leaf.networks import Network
 
 PRECISIONS = {
-    "float32": "every number and product",
-    "tf32": "GPUs alone: convolutions and matrix products round their inputs to 10 bits",
-    "tf32-convolutions": "GPUs alone: convolutions round their inputs to 10 bits, as torch does by default",
+    "float32": "all numbers and products",
+    "tf32": "GPUs only: convolutions and matrix products round their inputs to 10 bits",
+    "tf32-convolutions": "GPUs only: convolutions round their inputs to 10 bits, as torch does by default",
     "bfloat16": "convolutions and matrix products compute in bfloat16, weights and activations stay float32",
 }
-"""What a cell can be trained in, by name."""
+"""Precisions by name."""
 
 
 def make_deterministic() -> None:
-    """Let torch use deterministic algorithms only, and spare it filling memory that is about to be written."""
+    """Make torch use only deterministic algorithms, without filling uninitialized memory first."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next minibatch, which asks for as much again.
+    """Make the C library keep freed memory for the next minibatch, which needs the same amount.
 
-    glibc gives large blocks back to the system at once, and each page that comes back is filled with zeros first.
+    By default glibc returns large blocks to the system, which zeroes every page that it hands out again.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -39,9 +39,9 @@ def keep_freed_memory() -> None:
 
 
 def compute_in(precision: str, network: Network, device: torch.device) -> None:
-    """Let a network on a device compute in one of the ``PRECISIONS``; what it gives is float32 or wider.
+    """Make a network compute in one of the ``PRECISIONS``. Its output is float32 or wider.
 
-    TF32 is switched for the whole process: the network that was prepared last decides.
+    TF32 is a setting of the whole process: the last call decides.
     """
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision in ("tf32", "tf32-convolutions")

@@ -1,4 +1,4 @@
-"""The configuration: read, merged, checked, and expanded into scales and cells."""
+"""Read, merge and check the configuration, and expand it into scales and cells."""
 
 import difflib
 import os
@@ -33,23 +33,23 @@ class Config:
 
     @cached_property
     def scales(self) -> dict[str, Scale]:
-        """All scales by name, the fixed ones and the user's own."""
+        """All scales by name, both fixed and the user's."""
         return resolve_scales(self.values["scales"])
 
     @property
     def experiments(self) -> Mapping[str, Mapping[str, Any]]:
-        """All experiments by name, as the configuration has them."""
+        """The configuration's experiments by name."""
         return self.values["experiments"]
 
     def cells(self, experiments: Iterable[str] | None = None, scale: str | None = None) -> list[Cell]:
         """The distinct cells of experiments at a scale, in the paper's order.
 
         Args:
-            experiments: names of experiments; those of the target ``all`` if not given.
-            scale: name of a scale; the chosen one if not given.
+            experiments: names of experiments; by default those of the target ``all``.
+            scale: name of a scale; by default the configured one.
 
         Raises:
-            UserError: if an experiment or scale is unknown, or asks for a cell that cannot be.
+            UserError: if an experiment or scale is unknown, or an experiment has an invalid cell.
         """
         names = self.in_all if experiments is None else list(experiments)
         scale = check_known("scale", scale or self.scale, self.scales)
@@ -70,12 +70,12 @@ class Config:
         return cells
 
     def check_target(self, target: str, rules: Iterable[str], makes: Callable[[str], bool]) -> None:
-        """Check what Snakemake is asked to make.
+        """Check a target of Snakemake.
 
         Args:
             target: a rule's name, or a file relative to the working directory.
             rules: the names of all rules that are targets.
-            makes: whether some rule makes a file.
+            makes: returns whether a rule makes a file.
 
         Raises:
             UserError: if there is no such target, or the scale has too few epochs for one of its cells.
@@ -107,10 +107,10 @@ class Config:
 
 
 def check_known(what: str, name: str, known: Iterable[str]) -> str:
-    """``name``, if it is known.
+    """Return ``name`` if it is known.
 
     Raises:
-        UserError: if not; the message lists what is.
+        UserError: if it is unknown; the message lists the known names.
     """
     known = list(known)
     if name in known:
@@ -128,7 +128,7 @@ def default_files() -> list[Path]:
 
 
 def read_config(configfiles: Iterable[Path] = (), overrides: Mapping[str, Any] | None = None) -> Config:
-    """The default files, with more files and then values merged over them, checked.
+    """Read and check the default files, with ``configfiles`` and then ``overrides`` merged over them.
 
     Raises:
         UserError: if a file cannot be read or the result is no valid configuration.
@@ -140,12 +140,12 @@ def read_config(configfiles: Iterable[Path] = (), overrides: Mapping[str, Any] |
 
 
 def read_strictly(files: Iterable[Path | str]) -> list[dict[str, Any]]:
-    """The contents of configuration files.
+    """Read configuration files.
 
-    Snakemake's own loader takes the last of two equal keys; so the Snakefile calls this for the files that it has read.
+    Snakemake's loader accepts duplicate keys and uses the last one, so the Snakefile calls this for each of its files.
 
     Raises:
-        UserError: if one cannot be read, is no YAML mapping or has a key twice.
+        UserError: if a file cannot be read, is not a YAML mapping or has a duplicate key.
     """
     found = []
     for file in files:
@@ -166,7 +166,7 @@ def read_strictly(files: Iterable[Path | str]) -> list[dict[str, Any]]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's loader, but a key that a mapping has twice is an error."""
+    """PyYAML's safe loader, which in addition rejects duplicate keys."""
 
     def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -180,13 +180,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """What a text in YAML, of which JSON is a part, stands for.
+    """Parse a text in YAML or JSON.
 
     Args:
-        source: where the text is from, for messages.
+        source: name of the source for error messages.
 
     Raises:
-        UserError: if it is no YAML, or has a key twice in a mapping.
+        UserError: if the text is not valid YAML or has a duplicate key.
     """
     try:
         return yaml.load(text, _StrictLoader)
@@ -195,12 +195,12 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values merged over the default configuration; not checked."""
+    """Merge values over the default configuration, without a check."""
     return _merge(read_strictly([CONFIG])[0], values)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key, anything else is replaced: as Snakemake merges configurations."""
+    """Merge mappings key by key and replace other values, as Snakemake does."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -209,10 +209,10 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def check_config(values: Mapping[str, Any]) -> Config:
-    """A configuration, checked, with defaults: keys, types, limits, names, and that every cell it asks for can be.
+    """Check a configuration and fill in its defaults: keys, types, limits, names, and all cells.
 
     Raises:
-        UserError: with one line that names the first offending key or cell and what would be right.
+        UserError: with one line that names the first invalid key or cell and the valid values.
     """
     from leaf.experiment.schema import validated  # here, since it imports pydantic
 
@@ -226,7 +226,7 @@ def check_config(values: Mapping[str, Any]) -> Config:
             ]
             if missing:
                 raise UserError(
-                    f"experiments.{name}: no {' and no '.join(missing)}, neither its own nor in {dict(block)}"
+                    f"experiments.{name}: no {' and no '.join(missing)}, neither in the experiment nor in {dict(block)}"
                 )
     config.cells(config.experiments)
     return config

@@ -1,7 +1,7 @@
-"""The data sets: what each one is, to the last byte; ``leaf.experiment.loading`` reads their files.
+"""Definitions of the data sets, with checksums; ``leaf.experiment.loading`` reads their files.
 
-A data set is one safetensors file with four uint8 tensors: images ``(N, C, H, W)`` and labels ``(N,)``, for training
-and for testing. Whoever made the file, its contents must have the known SHA-256.
+A data set is a safetensors file with four uint8 tensors: images ``(N, C, H, W)`` and labels ``(N,)``, for training and
+for testing. The contents must have the known SHA-256, independent of the source of the file.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,16 @@ Arrays = dict[str, "np.ndarray"]
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the project knows of a data set.
+    """Definition of a data set.
 
     Attributes:
         title: its name in tables.
         image_shape: ``(C, H, W)`` of one image.
-        classes: how many there are; labels are below that.
-        images: how many for ``"train"`` and for ``"test"``.
-        sha256: of the bytes of each of the four arrays, by name.
-        read: gives its arrays, if ``leaf.experiment.fetching`` doesn't know where they come from; called with the
-            user's directory of data sets, or ``None``.
+        classes: number of classes; labels are smaller.
+        images: number of images for ``"train"`` and ``"test"``.
+        sha256: SHA-256 of the bytes of each of the four arrays, by name.
+        read: returns the arrays, for a data set without a source in ``leaf.experiment.fetching``. It is called with
+            the configured directory of data sets, or ``None``.
     """
 
     title: str
@@ -43,27 +43,27 @@ class Dataset:
 
 
 FETCHED = ("fashion_mnist", "cifar10")
-"""The data sets whose sources ``leaf.experiment.fetching`` knows; any other has its own ``read``."""
+"""Data sets with sources in ``leaf.experiment.fetching``; all others need ``read``."""
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def _check(name: str, kind: Any) -> None:
-    """See that a data set can be registered.
+    """Check a data set before it is registered.
 
     Raises:
-        UserError: if not.
+        UserError: if it is invalid.
     """
     if not isinstance(kind, Dataset):
-        raise UserError(f"dataset {name!r} is no Dataset")
+        raise UserError(f"dataset {name!r} is not a Dataset")
     if kind.read is None and name not in FETCHED:
-        raise UserError(f"dataset {name!r} has no read, which would give its arrays")
+        raise UserError(f"dataset {name!r} has no read, which must return its arrays")
     if set(kind.images) != {"train", "test"} or set(kind.sha256) != set(ARRAYS):
         raise UserError(f"dataset {name!r}: images needs the keys train and test, sha256 {', '.join(ARRAYS)}")
 
 
 DATASETS: Registry[Dataset] = Registry("dataset", _check)
-"""Every data set of the grid, by name."""
+"""Data sets by name."""
 
 DATASETS.register(
     "fashion_mnist",
@@ -100,5 +100,5 @@ DIRECTORY = Path("resources/datasets")
 
 
 def dataset_file(name: str) -> Path:
-    """Where a data set's file lies, relative to the working directory."""
+    """Path of a data set's file, relative to the working directory."""
     return DIRECTORY / f"{name}.safetensors"

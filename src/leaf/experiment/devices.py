@@ -21,7 +21,7 @@ def device_name(device: torch.device) -> str:
 
 
 NO_MPS = (
-    "several cells train on this GPU in turn, not at once: start NVIDIA's multi-process service once per machine with"
+    "several cells share this GPU by time slicing: start NVIDIA's multi-process service once per machine with"
     " 'nvidia-cuda-mps-control -d'"
 )
 
@@ -39,7 +39,7 @@ def training_device(name: str) -> Iterator[torch.device]:
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"unknown device {name!r}; known: auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: cuda is demanded, but torch finds no GPU here; choose auto or cpu")
+        raise UserError("device: cuda is requested, but torch finds no GPU; choose auto or cpu")
     if name == "cpu" or not torch.cuda.is_available():
         yield torch.device("cpu")
         return
@@ -51,7 +51,7 @@ def training_device(name: str) -> Iterator[torch.device]:
 
 
 def mps_runs() -> bool:
-    """Whether the control daemon of NVIDIA's multi-process service (MPS) runs, judging by its clients' pipe."""
+    """Whether the control daemon of NVIDIA's multi-process service (MPS) runs, judged by the pipe of its clients."""
     return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
 
 

@@ -1,4 +1,4 @@
-"""What makes a cell's results: the one place that decides whether results or a state can still be used."""
+"""Identity of results. It alone decides whether results or a state can still be used."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from leaf.experiment.scales import Settings
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes a cell's results. Threads, kernel and precision do not belong to it: they only change rounding.
+    """Everything that a cell's results depend on except rounding: threads, kernel and precision do not belong to it.
 
-    A field that is ``None`` is unknown or irrelevant and equals everything.
+    A field that is ``None`` is unknown or irrelevant, and equals any value.
 
     Attributes:
         cell: the cell's name.
@@ -40,10 +40,10 @@ class Identity:
 
     @classmethod
     def of(cls, cell: Cell, scale: str, settings: Settings, device: object = None) -> "Identity":
-        """The identity of results that a cell would get now.
+        """The identity of the results that a cell would have with the present code and configuration.
 
         Args:
-            device: where the cell would train, a ``torch.device`` or its name; ``None`` or ``"auto"`` if any will do.
+            device: a ``torch.device`` or its name; ``None`` or ``"auto"`` for any.
         """
         kind = None if device in (None, "auto") else str(device).partition(":")[0]
         weights = cell.parent.directory(scale) / "model.safetensors" if cell.parent else None
@@ -58,7 +58,7 @@ class Identity:
         return cls(**{{"guests": "plugins"}.get(key, key): value for key, value in values.items()})
 
     def differences(self, made: "Identity") -> list[str]:
-        """How results that were made earlier differ from these, in words that follow "made with"; empty if current."""
+        """Differences of earlier results, as phrases that follow "made with"; empty if they are current."""
         names = ("cell", "training_version", "device")
         known = [(name, getattr(made, name), getattr(self, name)) for name in names]
         settings = [(name, made.settings.get(name), self.settings.get(name)) for name in self.settings | made.settings]
@@ -78,10 +78,10 @@ class Identity:
         return words
 
     def obstacles(self, made: "Identity", epochs: int) -> list[str]:
-        """Why training cannot go on after some epochs that were trained earlier, in words that follow "made with".
+        """Reasons why training cannot resume from an earlier one, as phrases that follow "made with".
 
         Args:
-            made: the identity of the state, or of the finished cell, to go on from. The settings may have other epochs.
+            made: the identity of the state or finished cell to resume from. Its number of epochs may differ.
             epochs: the number of epochs trained.
         """
         settings = {**made.settings, "epochs": self.settings["epochs"]}
@@ -91,10 +91,10 @@ class Identity:
 
 
 def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
-    """Settings and the plugins of cells as canonical JSON: what their job is given, and what Snakemake compares.
+    """Settings and plugins of cells as canonical JSON, for their job and for Snakemake's comparison of parameters.
 
-    The training version is left out on purpose: a change of the code must not retrain a whole grid.
-    ``plugins.read_settings`` reads it.
+    The training version is omitted on purpose: a change of the code must not retrain a whole grid.
+    ``plugins.read_settings`` parses it.
     """
     plugins = {file: digest for cell in cells for file, digest in plugins_of(cell).items()}
     values = {**vars(settings), **({"plugins": plugins} if plugins else {})}

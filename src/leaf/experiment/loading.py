@@ -1,4 +1,4 @@
-"""Data sets in memory: their files read and verified."""
+"""Read and verify the files of data sets."""
 
 import hashlib
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class Data:
     test_labels: Tensor
 
     def to(self, device: torch.device) -> "Data":
-        """The same on a device."""
+        """Copy the data to a device."""
         return Data(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 def differences(name: str, arrays: Arrays) -> list[str]:
-    """How arrays differ from the data set that they claim to be, one phrase each; empty if not at all."""
+    """Describe each difference between arrays and the data set ``name``; empty if there is none."""
     dataset, found = DATASETS[name], []
     for array_name, expected in dataset.sha256.items():
         split, kind = array_name.split("_")
@@ -55,7 +55,7 @@ def load(name: str, file: Path, train_images: int | None = None, test_images: in
     Args:
         name: a name in ``DATASETS``.
         file: the safetensors file.
-        train_images, test_images: keep the first so many; ``None`` for all.
+        train_images, test_images: number of images to keep, from the first; ``None`` for all.
 
     Raises:
         UserError: if the file is missing, unreadable, or not this data set.

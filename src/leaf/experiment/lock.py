@@ -41,7 +41,7 @@ def hold(directory: Path, log: Callable[[str], None] | None = None) -> Iterator[
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             if log:
-                log(f"{directory}: cannot be locked ({error.strerror}); nobody else may train this cell now")
+                log(f"{directory}: cannot be locked ({error.strerror}); no other process may train this cell")
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()

@@ -1,4 +1,4 @@
-"""What is seen of a network while it trains, beside its losses: parameters, inputs and gradients, layer by layer."""
+"""Observations of a network in training, by layer: activation parameters, inputs of activations, and gradients."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from leaf.activations import Adaptive
 from leaf.networks import Network
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""The quantiles recorded of each activation parameter over the elements of its layer."""
+"""Recorded quantiles of each activation parameter over the elements of its layer."""
 
 BINS_PER_UNIT, LARGEST_LOG = 32, 89
 """Inputs of activations are counted in bins of equal width in ``sign(u) * log(1 + |u|)``: 1/32 wide near 0, 3% of u far
@@ -19,7 +19,7 @@ from it. The largest float32 lies below ``LARGEST_LOG`` there."""
 
 
 def activation_parameters(network: Network) -> dict[str, Tensor]:
-    """Every activation parameter by name (``activation1.p1``, …), detached and contiguous, on the CPU."""
+    """Activation parameters by name (``activation1.p1``, …), detached and contiguous, on the CPU."""
     return {
         f"{layer_name}.{name}": parameter.detach().cpu().contiguous()
         for layer_name, layer in network.named_activations.items()
@@ -35,10 +35,10 @@ def parameter_quantiles(network: Network) -> dict[str, Tensor]:
 
 
 class Histogram(NamedTuple):
-    """What inputs a layer saw, from the least to the largest.
+    """Histogram of a layer's inputs, from the smallest to the largest.
 
     Attributes:
-        counts: int64 ``(bins,)``; the first bin and the last one hold an input or more.
+        counts: int64 ``(bins,)``; the first and the last bin are not empty.
         edges: float32 ``(bins + 1,)``.
     """
 
@@ -48,9 +48,9 @@ class Histogram(NamedTuple):
 
 @torch.no_grad()
 def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Histogram]:
-    """How often each activation layer sees inputs of which size, over the range of its inputs.
+    """Histogram of the inputs of each activation layer, over their whole range.
 
-    NaN counts as 0, and an infinite input as the largest float32.
+    NaN is counted as 0, and infinity as the largest float32.
 
     Args:
         batches: inputs of the network, ``(N, C, H, W)`` each.
@@ -76,7 +76,7 @@ def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, H
 
 
 def _trimmed(counts: Tensor) -> Histogram:
-    """The histogram from the first bin with an input to the last one."""
+    """Remove the empty bins at both ends."""
     places = counts.nonzero().flatten()
     first, last = (int(places[0]), int(places[-1])) if len(places) else (len(counts) // 2, len(counts) // 2)
     logs = torch.arange(first, last + 2, dtype=torch.float64) / BINS_PER_UNIT - LARGEST_LOG
@@ -109,9 +109,9 @@ def weighted_layers(network: Network) -> list[str]:
 
 
 def gradient_norms(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-    """Euclidean norm of the loss's gradient by each layer's weight, float32 ``(len(weighted_layers),)``.
+    """Euclidean norm of the loss's gradient for each layer's weight, float32 ``(len(weighted_layers),)``.
 
-    Dropout is off, so that nothing is drawn.
+    Dropout is disabled, so that no random numbers are drawn.
 
     Args:
         images: ``(N, C, H, W)``, floating point.

@@ -59,12 +59,12 @@ class Progress:
 
     @property
     def epochs_done(self) -> float:
-        """Epochs done, the one under way in part."""
+        """Number of epochs done, including the fraction of the current one."""
         return self.epoch + (self.minibatch / self.minibatches if self.minibatches else 0)
 
     @property
     def silence(self) -> float:
-        """Seconds since this was written."""
+        """Seconds since the update."""
         return max(0.0, time.time() - datetime.fromisoformat(self.updated).timestamp())
 
 
@@ -112,7 +112,7 @@ def drop_progress(directory: Path) -> None:
 
 
 def is_training(directory: Path, progress: Progress | None) -> bool:
-    """Whether the cell is being trained now, judging by its files.
+    """Whether the cell is being trained, judged by its files.
 
     On this machine the cell's lock decides. Locks held on another machine may be invisible; there, a recent update of
     the status decides.

@@ -1,4 +1,4 @@
-"""``run.json``: what made a finished cell's outputs, with the SHA-256 of the other files."""
+"""``run.json``: provenance of a finished cell's outputs, with the SHA-256 of the other files."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -18,17 +18,17 @@ class Run:
     """The record of a finished cell.
 
     Attributes:
-        identity: what made the results.
-        scale: the scale that the cell was trained at.
-        execution: how it computed.
-        sessions: the starts of training, in order; the last one finished.
+        identity: identity of the results.
+        scale: name of the scale.
+        execution: threads, kernel and precision.
+        sessions: sessions of the training, in order; the last one finished it.
         epochs: the number of epochs trained.
-        diverged_at: the epoch whose loss was not finite, if there was one.
-        nonfinite_layer: the first layer that gave values that are not finite, if there was one.
-        network_parameters: how many parameters the network has.
-        train_seconds: wall time of training, without tests.
-        peak_memory_bytes: the most memory that the process held.
-        sha256: the digest of each other output, by file name.
+        diverged_at: the epoch with a non-finite loss, if any.
+        nonfinite_layer: the first layer with non-finite outputs, if any.
+        network_parameters: number of parameters of the network.
+        train_seconds: wall time of training without testing, in seconds.
+        peak_memory_bytes: peak memory of the process.
+        sha256: SHA-256 of each other output, by file name.
     """
 
     identity: Identity
@@ -45,28 +45,28 @@ class Run:
 
     @property
     def device(self) -> str | None:
-        """The makes of all devices that the cell was trained on: they differ by rounding."""
+        """Models of all devices that trained the cell."""
         return _joined(session.device for session in self.sessions)
 
     @property
     def commit(self) -> str | None:
-        """All commits that trained the cell, as far as they are known."""
+        """All known commits that trained the cell."""
         return _joined(session.commit for session in self.sessions)
 
     @property
     def torch(self) -> str | None:
-        """All versions of torch that trained the cell, as far as they are known."""
+        """All known versions of torch that trained the cell."""
         return _joined(session.versions.get("torch") for session in self.sessions)
 
     @property
     def clean(self) -> bool | None:
-        """Whether no session had uncommitted changes, as far as that is known."""
+        """Whether no session had uncommitted changes; ``None`` if unknown."""
         known = [session.clean for session in self.sessions if session.clean is not None]
         return all(known) if known else None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Run":
-        """The run of a ``run.json``, in the present layout or in that of commit 2790cbb."""
+        """Parse a ``run.json`` in the present layout or that of commit 2790cbb."""
         values = values if "identity" in values else _from_flat(values)
         parts = {
             "identity": Identity.from_json(values["identity"]),
@@ -77,12 +77,12 @@ class Run:
 
 
 def _joined(values: Iterable[str | None]) -> str | None:
-    """The different values that are known."""
+    """Join the distinct known values."""
     return " and ".join(dict.fromkeys(filter(None, values))) or None
 
 
 def _from_flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The present layout of a ``run.json`` with all values on one level, as commit 2790cbb wrote it."""
+    """Convert the flat layout of commit 2790cbb to the present one."""
     *earlier, last = values["sessions"]
     kind = {"": None, "CPU": "cpu"}.get(values["device"][:3], "cuda")
     identity = {
@@ -110,12 +110,12 @@ def write_run(directory: Path, run: Run) -> None:
 
 
 def read_run(directory: Path, optional: Collection[str] = (), by_time: bool = False) -> Run | None:
-    """The ``run.json`` of a finished cell, or ``None`` if there is none.
+    """Read the ``run.json`` of a finished cell and verify its outputs; ``None`` if there is none.
 
     Args:
-        optional: names of outputs that may be missing. Those that are there are checked like all others.
-        by_time: do not read outputs that have not changed since ``run.json`` was written, as far as the file system
-            knows: a large grid has gigabytes of them. In a copy that keeps times all of them are read.
+        optional: names of outputs that may be missing. Existing ones are verified like all others.
+        by_time: skip outputs that are older than ``run.json`` by modification and change times: a large grid has
+            gigabytes of them. In a copy that preserves modification times all outputs are read.
 
     Raises:
         DamagedError: if it cannot be read, or another output is missing or has changed.
@@ -126,7 +126,7 @@ def read_run(directory: Path, optional: Collection[str] = (), by_time: bool = Fa
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{directory / 'run.json'} is no record of a run ({error!r}); {advice}") from None
+        raise DamagedError(f"{directory / 'run.json'} is not a record of a run ({error!r}); {advice}") from None
     written = (directory / "run.json").stat().st_mtime_ns
     for name, digest in run.sha256.items():
         if not (file := directory / name).is_file():

@@ -1,8 +1,8 @@
-"""How long and on how much data a cell trains. What stands here is fixed and means the same everywhere.
+"""Scales: epochs, images and protocol of a cell's training. The scales of this module are fixed.
 
-- ``quick``: every experiment at a size for a laptop.
+- ``quick``: few images and epochs, for a laptop.
 - ``paper``: the published experiment.
-- ``sound``: the same by today's rules: shuffled, and the epoch chosen on images that are neither trained nor tested on.
+- ``sound``: the same with shuffled minibatches, and with the epoch selected on images held out from training.
 """
 
 import json
@@ -14,13 +14,13 @@ from leaf.experiment.errors import UserError
 
 
 def _setting(default: Any, description: str, **limits: int) -> Any:
-    """A field of ``Settings`` with what ``leaf.experiment.schema`` and its check need: limits are ``ge`` and ``le``."""
+    """A field of ``Settings`` with its description and its limits ``ge`` and ``le``, also for the JSON schema."""
     return field(default=default, metadata={"description": description, **limits})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that changes a cell's results beside the cell itself. The defaults are the published experiment's.
+    """Settings that affect a cell's results. The defaults are those of the published experiment.
 
     Raises:
         UserError: if a value is not of its type or not within its limits.
@@ -54,8 +54,8 @@ class Settings:
 
         Args:
             dataset: the data set's name.
-            images: how many it has, for ``"train"`` and for ``"test"``.
-            where: what the message starts with.
+            images: its number of images for ``"train"`` and ``"test"``.
+            where: prefix of the error message.
 
         Raises:
             UserError: if it has fewer, or the validation images leave none to train on.
@@ -76,7 +76,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str) -> "Settings":
-        """The settings that ``to_json`` wrote.
+        """Parse the result of ``to_json``.
 
         Raises:
             UserError: if the text is not such JSON.
@@ -89,11 +89,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Scale:
-    """A named size of the experiment: the cells' settings, and how many of an experiment's seeds it uses.
+    """A scale.
 
     Attributes:
-        continues: the name of the scale that it extends, if it differs from that at most in having more epochs: its
-            cells go on from the other's states.
+        settings: settings of its cells.
+        seeds: number of each experiment's seeds that it uses; ``None`` for all.
+        continues: name of the scale that it extends, if it has at least as many epochs and no other difference. Its
+            cells then resume from that scale's states.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -109,14 +111,14 @@ SCALES: dict[str, Scale] = {
 
 
 def resolve_scales(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
-    """``SCALES`` and a user's own, each of which starts from the scale that it ``extends``, in whatever order.
+    """Combine ``SCALES`` with a user's scales, each of which ``extends`` another one.
 
     Raises:
-        UserError: if an own scale has a fixed one's name, or extends one that doesn't exist or, in the end, itself.
+        UserError: if a user's scale has the name of a fixed one, or extends an unknown scale or, indirectly, itself.
     """
     for name in own:
         if name in SCALES:
-            raise UserError(f"scales.{name}: what {name!r} means is fixed; give your scale a name of its own")
+            raise UserError(f"scales.{name}: {name!r} is a fixed scale; choose another name")
     scales, others = dict(SCALES), dict(own)
     while others:
         ready = [name for name, changes in others.items() if changes["extends"] in scales]
@@ -130,12 +132,12 @@ def resolve_scales(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
                 if changes["extends"] not in others:
                     known = ", ".join((*SCALES, *own))
                     raise UserError(f"scales.{name}.extends: unknown scale {changes['extends']!r}; known: {known}")
-            raise UserError(f"scales: {', '.join(others)}: extends goes in a circle")
+            raise UserError(f"scales: {', '.join(others)}: extends is circular")
     return scales
 
 
 def _extended(scales: Mapping[str, Scale], changes: Mapping[str, Any]) -> Scale:
-    """A user's own scale, whose changes to one of ``scales`` are given."""
+    """The scale that results from a user's changes to one of ``scales``."""
     parent = changes["extends"]
     extended = scales[parent].settings
     names = {setting.name for setting in fields(Settings)}
