@@ -1,4 +1,4 @@
-# The front door: the configuration, the rules by subject, the targets a person asks for.
+# The configuration, the rules by subject, and the targets.
 
 from snakemake.utils import min_version
 
@@ -15,8 +15,7 @@ IS_PART = workflow.snakefile != workflow.main_snakefile
 report: "workflow/report/workflow.rst"
 
 
-# Every rule runs in the environment that Snakemake itself runs in (environment.yml, requirements.lock), never in a
-# container of its own: said here once, for the linter, which asks each rule.
+# Every rule runs in Snakemake's own environment (environment.yml, requirements.lock). The linter requires a statement.
 container: "none"
 
 
@@ -44,7 +43,7 @@ for name in PLAN.config.experiments:
         localrule: True
 
 
-# Snakemake would answer a misspelt target with a bare MissingRuleException.
+# For a misspelt target Snakemake itself only reports a MissingRuleException.
 if not IS_PART:
     try:
         check_targets(PLAN.config, workflow)

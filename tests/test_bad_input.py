@@ -202,7 +202,7 @@ COMMANDS = {
     "no such format": (["table", CELL, "--paper", "a.xls"], "a.xls: unknown table format '.xls'"),
     "no such picture": (["figure", "--initial_forms", "a.gif2"], "a.gif2: unknown figure format '.gif2'"),
     "no figure": (["figure", CELL], "nothing to make; ask for one or more of: --progress, --forms"),
-    "forms of two cells": (["figure", CELL, CELL.replace("42", "43"), "--forms", "a.svg"], "2 cells given; .*takes one"),
+    "forms of two cells": (["figure", CELL, CELL.replace("42", "43"), "--forms", "a.svg"], "2 cells given; .*takes"),
     "progress of no cell": (["figure", "--progress", "a.svg"], "0 cells given; --progress takes one or more"),
     "forms of no training": (["figure", CELL, "--evolution", "a.svg"], f"{CELL}: no learned curves at scale quick"),
     "no records": (["analyse", "nowhere"], "nowhere: no collected records .*leaf collect"),

@@ -290,7 +290,7 @@ def test_the_report_in_a_browser(report):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: complaints.append(request.url) if request.url.startswith("http") else None)
         page.goto(f"file://{report}")
-        title = page.get_by_text("What ran", exact=True)
+        title = page.get_by_role("heading", name="Cells", exact=True)
         expect(title).to_be_in_viewport()  # it opens on its top, however long it is
         expect(page.get_by_text("LEAF as Tanh gives 7% better accuracy than tanh on CIFAR-10.")).to_be_visible()
 

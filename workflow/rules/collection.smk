@@ -1,4 +1,4 @@
-# Tables and figures of whatever cells exist, finished or not, with the gaps marked.
+# Tables and figures of all existing cells; missing ones are marked.
 
 from leaf.workflow import PARTIAL, partial_digest
 
@@ -24,7 +24,7 @@ rule collect_partial:
 
 
 rule remaining:
-    # To train what reports/shipped has no record of, and nothing else.
+    # Trains exactly the cells without a record in reports/shipped.
     input:
         lambda wildcards: PLAN.runs_without_record(PLAN.config.scale),
     localrule: True

@@ -1,4 +1,4 @@
-# The configuration, read and checked: PLAN is what the other rules know of it.
+# Read and check the configuration. The other rules use it through PLAN.
 
 from leaf.experiment.cells import CHOICES, field_pattern
 from leaf.experiment.config import default_files, with_defaults
@@ -9,14 +9,14 @@ for file in [] if IS_PART else default_files():
     configfile: file
 
 
-# The `config:` of a module may lack keys.
+# The `config:` of a module may omit keys.
 config = with_defaults(config)
 
 try:
     PLAN = Plan.of(config, workflow.configfiles)
 except UserError as error:
     raise WorkflowError(str(error))
-config.update(PLAN.config.values)  # with the defaults of keys that it lacks
+config.update(PLAN.config.values)  # adds default values
 
 
 wildcard_constraints:

@@ -1,4 +1,4 @@
-# The data sets, fetched once and verified, and the cells, each trained by one job.
+# Fetch and verify the data sets, and train the cells, one job each.
 
 import json
 
@@ -6,7 +6,7 @@ from leaf.experiment.cells import CELL_PATTERN, OUTPUTS, RESULTS
 from leaf.experiment.datasets import dataset_file
 from leaf.workflow import in_shell
 
-# Cells are read and written below results/ in the working directory, states that no rule declares included.
+# Jobs read and write below results/ in the working directory, including states that no rule declares.
 if workflow.modifier.modify_path(str(RESULTS)) != str(RESULTS):
     raise WorkflowError(
         "results cannot be moved by a default storage provider or a module's prefix: leaf works in the working directory,"
@@ -22,18 +22,18 @@ rule fetch:
         "logs/fetch/{dataset}.log",
     localrule: True
     shell:
-        # Not in params: where the bytes come from changes nothing about them.
+        # The configuration is not in params, since the source does not affect the data.
         "leaf fetch {wildcards.dataset} --no-configfile --config "
         f"{in_shell(config)} > {{log}} 2>&1"
 
 
 rule train:
     input:
-        # A data set has one right content, and the job looks at that, not at the file's age.
+        # The job verifies the contents of a data set; the age of its file is irrelevant.
         ancient(dataset_file("{dataset}")),
         PLAN.parent_model,
     output:
-        # Nothing is deleted before the job has looked: what is current is kept, a state is gone on from.
+        # The job keeps current outputs and resumes from a state, so Snakemake must not delete them first.
         update([f"{RESULTS}/{{scale}}/{CELL_PATTERN}/{name}" for name in OUTPUTS]),
     log:
         f"logs/train/{{scale}}/{CELL_PATTERN}.log",
@@ -41,7 +41,7 @@ rule train:
     resources:
         mem_mb=PLAN.memory_mb,
         runtime=PLAN.minutes,
-        # How many cells may share a machine's GPUs: bounded in profiles/gpu.
+        # Limits the number of concurrent cells on a machine's GPUs: see profiles/gpu.
         gpu_cells=1,
     params:
         cell=CELL_PATTERN,
