@@ -27,7 +27,7 @@ def floor(module: str) -> int:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(PROJECT)))
 def test_imports_follow_the_layers(source: Path):
     module = ".".join(source.relative_to(PROJECT / "src").with_suffix("").parts)
-    if module == "leaf.__init__":  # the front door: shows what is on the floors
+    if module == "leaf.__init__":  # the public names, from all layers
         return
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("leaf"):

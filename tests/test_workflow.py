@@ -294,7 +294,7 @@ def test_the_report_in_a_browser(report):
         expect(title).to_be_in_viewport()  # it opens on its top, however long it is
         expect(page.get_by_text("LEAF as Tanh gives 7% better accuracy than tanh on CIFAR-10.")).to_be_visible()
 
-        look, tell = page.locator("[iconname=eye]"), page.locator("[iconname=information-circle]")
+        look, about = page.locator("[iconname=eye]"), page.locator("[iconname=information-circle]")
         page.get_by_text("Mine", exact=True).click()
         page.get_by_text("Tables", exact=True).click()
         page.get_by_role("row", name="as in the paper").locator(look).click()
@@ -302,14 +302,14 @@ def test_the_report_in_a_browser(report):
         expect(table.get_by_role("columnheader", name="CIFAR-10, best accuracy, %")).to_be_visible()
         expect(table.get_by_role("row", name="LEAF Tanh P24Sl")).to_be_visible()
 
-        for category, caption in (("Activation forms", "five units drawn"), ("Evolution of forms", "came about")):
+        for category, caption in (("Activation forms", "five units drawn"), ("Evolution of forms", "Evolution of the curves")):
             page.get_by_text("Results", exact=True).click()
             page.get_by_text(category, exact=True).click()
             page.get_by_text("lenet5, cifar10", exact=True).click()
             look.click()
             picture = page.locator("img[src*='seed42.svg']").bounding_box()
             assert picture["width"] > 300 and picture["y"] >= 0 and picture["x"] + picture["width"] <= 1500
-            tell.click()
+            about.click()
             expect(page.get_by_text(caption)).to_be_visible()
             page.get_by_text(category, exact=True).click()
 
