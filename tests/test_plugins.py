@@ -12,7 +12,7 @@ from project_copy import Copy
 from test_networks import weights_digest
 
 from leaf import build_network
-from leaf.activations import ACTIVATIONS, fixed
+from leaf.activations import ACTIVATIONS, fixed, plain
 from leaf.analysis.collection import read_records
 from leaf.analysis.tables import paper_table
 from leaf.cli import main
@@ -102,7 +102,13 @@ def test_a_changed_plugin_retrains_the_cells_that_use_it_and_no_other(grid):
     assert re.search(rf"stale +{CELL}: made with another version of examples/my_activation.py", status)
 
 
-# --- what makes a cell ------------------------------------------------------------------------------------------------
+def test_the_former_name_of_fixed():
+    with pytest.warns(DeprecationWarning, match="plain is now fixed"):
+        kind = plain("mish", torch.nn.Mish)
+    assert (kind.family, kind.form, type(kind.build((3,)))) == ("base", "mish", torch.nn.Mish)
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
 
 
 def test_settings_name_the_plugins_of_their_cells_and_nothing_else(project):

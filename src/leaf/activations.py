@@ -22,6 +22,7 @@ from leaf.names import Activation as Activation
 from leaf.names import AffineFamily, AHAFFamily, LEAFFamily
 from leaf.names import fixed as fixed
 from leaf.names import learnable as learnable
+from leaf.names import plain as plain
 
 BASE_FUNCTIONS: dict[str, type[nn.Module]] = {name: function.load() for name, function in names.BASE_FUNCTIONS.items()}
 """The paper's base functions, by name in ``ACTIVATIONS``."""

@@ -5,6 +5,7 @@ they are first used. They take the properties stated here from here.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -179,6 +180,12 @@ class Activation:
 def fixed(name: str, function: "Callable[[], nn.Module]") -> Activation:
     """Describe a base function, such as ``fixed("mish", nn.Mish)``; ``name`` is its name in ``ACTIVATIONS``."""
     return Activation("base", "base", name, lambda shape: function())
+
+
+def plain(name: str, function: "Callable[[], nn.Module]") -> Activation:
+    """Former name of ``fixed``."""
+    warnings.warn("plain is now fixed; rename it", DeprecationWarning, stacklevel=2)
+    return fixed(name, function)
 
 
 def learnable(
