@@ -225,8 +225,8 @@ def test_stability_of_leaf_as_relu(classic, slow, verdict):
     assert verdicts(replace(found, cells=some))["relu_stability"][::2] == ("undecided", "1 of 3 seeds")
     of_classic = base.cells["cell"].isin(names["classic"])
     elsewhere = base.cells.assign(device=np.where(of_classic, "CPU (one)", "a GPU"), precision="float32")
-    told = verdicts(replace(found, cells=elsewhere))["relu_stability"]
-    assert told[::2] == ("undecided", "cells computed alike: they were in float32 on CPU and float32 on GPU")
+    found_verdict = verdicts(replace(found, cells=elsewhere))["relu_stability"]
+    assert found_verdict[::2] == ("undecided", "cells computed alike: they were in float32 on CPU and float32 on GPU")
     diverged = base.cells.assign(status=np.where(of_classic, "diverged", "done"))
     now = verdicts(replace(found, cells=diverged))["relu_stability"]
     assert now[1].startswith("common learning rate: diverged, diverged, diverged") and now[0] == (

@@ -69,14 +69,14 @@ def test_summary():
 
 
 @pytest.mark.parametrize(
-    ("offset", "shift", "told_by"), [(0.0, 0.0, FREEDOMS), (0.7, 0.0, FREEDOMS[1:]), (0.7, 1.5, FREEDOMS[2:])]
+    ("offset", "shift", "matched_by"), [(0.0, 0.0, FREEDOMS), (0.7, 0.0, FREEDOMS[1:]), (0.7, 1.5, FREEDOMS[2:])]
 )
-def test_a_freedom_of_the_match_takes_its_part_away(offset, shift, told_by):
+def test_a_freedom_of_the_match_reduces_the_residual(offset, shift, matched_by):
     """A SiLU with an offset and a shift matches SiLU only if the match allows both."""
     u = torch.from_numpy(INPUTS)
     curve = (1.4 * torch.nn.functional.silu(1.1 * (u - shift)) + offset).numpy()[None]
     for freedom in FREEDOMS:
-        assert near(match(curve, INPUTS, NORMAL, freedom), "silu", 0.05).all() == (freedom in told_by)
+        assert near(match(curve, INPUTS, NORMAL, freedom), "silu", 0.05).all() == (freedom in matched_by)
 
 
 def test_with_an_offset_tanh_and_sigmoid_are_one_function():

@@ -122,26 +122,26 @@ def test_settings_name_the_plugins_of_their_cells_and_nothing_else(project):
             '{"batch_size":128,"epochs":100,"shuffle":false,"test_images":null,"train_images":null,"validation_images":0}'
         )
     )  # as ever: what Snakemake holds against its records
-    told = settings_json(Settings(), [plain, ours])
-    assert list(json.loads(told)["plugins"]) == ["examples/my_activation.py"]
+    text = settings_json(Settings(), [plain, ours])
+    assert list(json.loads(text)["plugins"]) == ["examples/my_activation.py"]
     unload_plugins()
     with pytest.raises(UserError, match="unknown activation 'beta-mish'"):
         Cell.parse(ours.name)
-    assert read_settings(told) == Settings()
+    assert read_settings(text) == Settings()
     assert Cell.parse(ours.name) == ours and "mlp" not in CHOICES["network"]
     file = project / "examples/my_activation.py"
     file.write_text(file.read_text() + "\n")
     with pytest.raises(UserError, match=r"plugin examples/my_activation.py: has changed since the job was created"):
-        read_settings(told)
+        read_settings(text)
 
 
 def test_a_job_knows_its_plugins_from_its_settings_alone(project, capsys):
     load_plugins(["examples/my_network.py"])
     cell = Cell("mlp", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42)
-    told = settings_json(SETTINGS, [cell])
+    text = settings_json(SETTINGS, [cell])
     (project / "config.yaml").unlink()
     unload_plugins()
-    made = ["--scale", "tiny", "--settings", told]
+    made = ["--scale", "tiny", "--settings", text]
     main(["train", cell.name, *made, "--device", "cpu", "--precision", "float32"])
     main(["table", cell.name, *made, "--statistics", "{}", "--summary", "a.csv"])
     main(["figure", cell.name, *made, "--progress", "a.svg", "--forms", "b.svg", "--evolution", "c.svg"])
@@ -159,7 +159,7 @@ def test_collected_records_of_plugins_need_their_plugins(project, capsys):
     table = paper_table(read_records(Path("here")).select(network="mlp"))
     assert re.fullmatch(r"\d\d\.\d\d", table["Fashion-MNIST", "best accuracy, %"].item())
     unload_plugins()
-    assert "has records of the network 'mlp', which is not known here; if a plugin" in told(["analyse", "here"])
+    assert "has records of the network 'mlp', which is not known here; if a plugin" in error_of(["analyse", "here"])
     main(["collect", "--config", overrides.replace("PLUGINS", ""), "--output", "there"])
     said = capsys.readouterr()
     assert "mlp/fashion_mnist/tanh/classic/adam/seed42: skipped: " in said.err and "done" not in said.out
@@ -373,7 +373,7 @@ def test_invalid_plugins(tmp_path, source, message):
     assert ACTIVATIONS["relu"].family == "base"
 
 
-def told(arguments: list[str]) -> str:
+def error_of(arguments: list[str]) -> str:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     assert "\n" not in str(exit_.value.code)
@@ -381,12 +381,12 @@ def told(arguments: list[str]) -> str:
 
 
 def test_mistakes_on_the_command_line(project):
-    assert told(["cells", "--config", "{plugins: [nobody.py]}"]) == (
+    assert error_of(["cells", "--config", "{plugins: [nobody.py]}"]) == (
         "leaf: plugin nobody.py: not found; its path counts from the working directory"
     )
-    assert "plugins: expected array, found 'a.py'" in told(["cells", "--config", "{plugins: a.py}"])
-    assert "plugins.0: expected string, found 3" in told(["cells", "--config", "{plugins: [3]}"])
-    assert "has non-unique elements" in told(["cells", "--config", "{plugins: [a.py, a.py]}"])
+    assert "plugins: expected array, found 'a.py'" in error_of(["cells", "--config", "{plugins: a.py}"])
+    assert "plugins.0: expected string, found 3" in error_of(["cells", "--config", "{plugins: [3]}"])
+    assert "has non-unique elements" in error_of(["cells", "--config", "{plugins: [a.py, a.py]}"])
 
 
 BROKEN = """
@@ -416,7 +416,7 @@ NETWORKS["broken"] = Broken
 )
 def test_a_network_that_cannot_be_trained(project, inputs, outputs, message):
     (project / "broken.py").write_text(BROKEN.replace("INPUTS", inputs).replace("OUTPUTS", outputs))
-    said = told(["train", "broken/fashion_mnist/relu/classic/adam/seed1", "--config", "{plugins: [broken.py]}"])
+    said = error_of(["train", "broken/fashion_mnist/relu/classic/adam/seed1", "--config", "{plugins: [broken.py]}"])
     assert re.search(f"broken.py: network 'broken' with 'relu' for 'fashion_mnist': {message}", said), said
     assert {file.name for file in Path("results").rglob("*.*")} == {"status.json"}  # which keeps the reason
 
@@ -451,4 +451,4 @@ DATASETS["mine"] = Dataset("Mine", (1, 8, 8), 2, {"train": 4, "test": 2}, dict.f
 )
 def test_a_data_set_that_is_unavailable(project, read, message):
     (project / "mine.py").write_text(SET.replace("READ", read))
-    assert re.search(message, told(["fetch", "mine", "--config", "{plugins: [mine.py]}"]))
+    assert re.search(message, error_of(["fetch", "mine", "--config", "{plugins: [mine.py]}"]))

@@ -291,8 +291,8 @@ def test_by_command(empty_project, capsys):
     assert first == "tiny: 69 cells, 1 done, 67 waiting, 1 failed"
     assert lines == [f"failed      {beyond.name}: Killed; resumes after epoch 1"]
     main(["status", *config, "--all", "--activation", "leaf-*", "--network", "lenet5", "--dataset", "fashion_mnist"])
-    told = capsys.readouterr().out.splitlines()
-    assert len(told) == 2 + 9 and sum(line.startswith("waiting") for line in told) == 7
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 9 and sum(line.startswith("waiting") for line in lines) == 7
     main(["status", *config, "--experiment", "relu_stability"])
     assert capsys.readouterr().out.splitlines() == [
         "tiny: 5 cells, 5 waiting", "time left: unknown until a cell has trained",
@@ -314,8 +314,8 @@ def test_cells_that_others_start_from(empty_project, capsys):
     experiments = {"patched": {"title": "Patched", **experiment}}
     asked = ["--config", json.dumps({"experiments": experiments}), "--experiment", "patched"]
     main(["status", "--all", *asked])
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == "quick: 2 cells, 2 waiting"
-    assert told[2:] == [f"waiting     {one.name}" for one in (patched.parent, patched)]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "quick: 2 cells, 2 waiting"
+    assert lines[2:] == [f"waiting     {one.name}" for one in (patched.parent, patched)]
     main(["cells", *asked])
     assert capsys.readouterr().out.splitlines() == [patched.name]

@@ -84,27 +84,27 @@ def test_metrics_and_histograms_are_logged_and_results_are_the_same(expected):
     events, truth = tensorboard(), metrics()
     assert set(events.Tags()["scalars"]) == set(truth.columns) and "slow_learning_rate" in truth.columns
     for name, column in truth.items():
-        told = [(event.step, event.value) for event in events.Scalars(name)]
-        assert told == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in column.items()]
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        assert logged == [(epoch, pytest.approx(value, rel=1e-6)) for epoch, value in column.items()]
     assert set(events.Tags()["histograms"]) == names
     for name, values in model.items():
         *_, last = events.Histograms(f"parameters/{name}")
-        told = last.histogram_value
-        assert last.step == 4 and told.num == sum(told.bucket) == values.numel()
-        assert (told.min, told.max) == (values.min().item(), values.max().item())
-        assert told.sum == pytest.approx(values.double().sum().item())
-        edges = torch.tensor([told.min, *told.bucket_limit], dtype=torch.float64)
+        logged = last.histogram_value
+        assert last.step == 4 and logged.num == sum(logged.bucket) == values.numel()
+        assert (logged.min, logged.max) == (values.min().item(), values.max().item())
+        assert logged.sum == pytest.approx(values.double().sum().item())
+        edges = torch.tensor([logged.min, *logged.bucket_limit], dtype=torch.float64)
         counts, _ = torch.histogram(values.double().flatten(), edges)
-        assert counts.tolist() == list(told.bucket)
+        assert counts.tolist() == list(logged.bucket)
 
     records = wandb_records()
     assert steps(records) == [1, 2, 3, 4]
     for item, (_, row) in zip(history(records), truth.iterrows(), strict=True):
         assert {name: item[name] for name in truth.columns} == row.to_dict()
         assert {name.removesuffix("._type") for name in item if name.endswith("._type")} == names
-        told = events.Histograms("gradients/conv1.weight")[item["_step"] - 1].histogram_value
-        assert item["gradients/conv1.weight.values"] == told.bucket
-        assert item["gradients/conv1.weight.bins"] == pytest.approx([told.min, *told.bucket_limit])
+        logged = events.Histograms("gradients/conv1.weight")[item["_step"] - 1].histogram_value
+        assert item["gradients/conv1.weight.values"] == logged.bucket
+        assert item["gradients/conv1.weight.bins"] == pytest.approx([logged.min, *logged.bucket_limit])
     run = next(record["run"] for record in records if record["type"] == "run")
     assert (run["run_id"], run["project"], run["run_group"]) == (RUN_ID, "leaf", "tiny")
     settings = {"activation": "leaf-tanh", "seed": 42, "epochs": 4, "threads": 1, "kernel": "numba"}

@@ -299,7 +299,7 @@ def test_images_are_held_out_and_shuffled_on_demand(data):
     walked = []
     training.images = lambda pixels, original=training.images: walked.append(pixels) or original(pixels)
     drawn = training_module.epoch_draws
-    with pytest.MonkeyPatch.context() as still:  # no augmentation, so that images can be told
+    with pytest.MonkeyPatch.context() as still:  # no augmentation, so that images can be distinguished
         nothing = torch.zeros(300, dtype=torch.int64)
         still.setattr(training_module, "epoch_draws", lambda *_: EpochDraws(nothing.bool(), nothing, nothing))
         records = [training.run_epoch() for _ in range(2)]

@@ -302,7 +302,8 @@ def test_the_report_in_a_browser(report):
         expect(table.get_by_role("columnheader", name="CIFAR-10, best accuracy, %")).to_be_visible()
         expect(table.get_by_role("row", name="LEAF Tanh P24Sl")).to_be_visible()
 
-        for category, caption in (("Activation forms", "five units drawn"), ("Evolution of forms", "Evolution of the curves")):
+        categories = (("Activation forms", "five units drawn"), ("Evolution of forms", "Evolution of the curves"))
+        for category, caption in categories:
             page.get_by_text("Results", exact=True).click()
             page.get_by_text(category, exact=True).click()
             page.get_by_text("lenet5, cifar10", exact=True).click()
