@@ -80,7 +80,7 @@ def test_every_claim_is_measured_and_reported_completely():
     assert table["reading"].tolist()[0] == entries[0]["reading"]["holds"]
     assert table["claim"].tolist() == [entry["claim"] for entry in entries]
     assert table["published"].tolist().count("") == len(entries) - 1  # one figure of the paper is known
-    assert table["published"][2] == "7 % (cifar10; abstract; network and unit not said)"
+    assert table["published"][2] == "7 % (cifar10; abstract; network and unit not stated)"
     assert table["where"][4].endswith("direction inferred from it")
 
 

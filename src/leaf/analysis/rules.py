@@ -166,7 +166,7 @@ def seven_percent(records: Records, limits: Limits) -> Finding:
 
 
 def _with_silu(records: Records, network: str, learnable: pd.Series) -> list[str]:
-    """The accuracy of LEAF as Tanh and that of plain SiLU on CIFAR-10."""
+    """The accuracy of LEAF as Tanh and that of SiLU on CIFAR-10."""
     silu = records.select(network=network, dataset="cifar10", activation="silu", procedure="classic", optimizer="adam")
     values = silu.cells[judged_by(records)].dropna().astype(float)
     if values.empty or learnable.empty:
@@ -174,7 +174,7 @@ def _with_silu(records: Records, network: str, learnable: pd.Series) -> list[str
     relation = "below" if learnable.mean() < values.mean() else "not below"
     seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
     means = f"{100 * learnable.mean():.1f}% against {100 * values.mean():.1f}%"
-    return [f"there LEAF as Tanh is {relation} plain SiLU ({means}, {seeds})"]
+    return [f"there LEAF as Tanh is {relation} SiLU ({means}, {seeds})"]
 
 
 def initialization(records: Records, limits: Limits) -> Finding:
@@ -227,7 +227,7 @@ def _range(values: pd.Series) -> str:
 
 
 def other_networks(records: Records, limits: Limits) -> Finding:
-    """Test accuracy of a GRU with LEAF as its tanh, or as its sigmoids, less that of the plain one."""
+    """Test accuracy of a GRU with LEAF as its tanh, or as its sigmoids, minus that of the unchanged one."""
     variants = [("leaf", form, "p24sl") for form in ("tanh", "sigmoid")]
     found = _against_base(records, judged_by(records), [RECURRENT], variants)
     if not found:

@@ -165,7 +165,7 @@ class WeightsAndBiases:
         online = tracking.wandb_mode == "online"
         settings = wandb.Settings(
             console="off", silent=True, x_disable_stats=True,
-            finish_timeout=60, finish_timeout_raises=True,  # otherwise it waits for ever without a network
+            finish_timeout=60, finish_timeout_raises=True,  # otherwise it waits forever without a network
             x_transaction_log_flush_interval=1,
         )  # fmt: skip
         self.run = wandb.init(
