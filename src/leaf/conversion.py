@@ -89,8 +89,9 @@ class Conversion:
         return sum(replaced.parameters for replaced in self.replaced)
 
     def __str__(self) -> str:
+        number = f"{len(self.replaced)} activation{'s' if len(self.replaced) != 1 else ''}"
         lines = [
-            f"{len(self.replaced)} activations replaced by {self.family}, {self.parameters:,} parameters added;"
+            f"{number} replaced by {self.family}, {self.parameters:,} parameters added;"
             f" the output on the example changed by at most {self.difference:.1e}",
             *(f"  {replaced}" for replaced in self.replaced),
         ]
