@@ -112,6 +112,14 @@ def test_rounding():
         assert f"{difference:.0e}" == words.replace("e-", "e-0")
 
 
+def test_bfloat16():
+    page = text("docs/benchmark/README.md")
+    for title, row in zip(("Tanh", "LEAF as Tanh"), pd.read_csv(BENCHMARK / "precision.csv").itertuples(), strict=True):
+        words = f"by {row.difference:+.2f} points [{row.low:.2f}, {row.high:.2f}] with {title}"
+        assert words in " ".join(page.split())
+        assert row.difference == pytest.approx(row.bfloat16 - row.float32) and row.seeds == 5
+
+
 def test_other_activations():
     cells = pd.read_csv(PROJECT / "docs/records/peers.csv").query("status == 'done'")
     page, rows = text("docs/peers.md"), cells.groupby("activation", sort=False)

@@ -110,9 +110,7 @@ def test_the_pages_numbers_are_those_of_the_records():
     assert f"{relative:.2f}% ({points:.2f} points) with LeNet-5" in readme
     assert f"between {min(added):.2f} and {max(added):.2f} points" in results
     (silu,) = cells.query("network == 'kerasnet' and activation == 'silu'")["best_accuracy"]
-    assert (
-        f"stays below SiLU ({100 * silu:.2f}, one seed)" in results and silu > learnable["best_accuracy"].mean()
-    )
+    assert f"stays below SiLU ({100 * silu:.2f}, one seed)" in results and silu > learnable["best_accuracy"].mean()
     assert f"SiLU reaches {100 * silu:.2f}% (one seed)" in readme
 
 
