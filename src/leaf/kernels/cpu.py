@@ -1,14 +1,13 @@
-"""The gated line on a CPU, compiled by numba on the user's machine: no compiler needed, cached on disk.
+"""CPU kernel of the gated line. Numba compiles it on first use, without a C compiler, and caches it on disk.
 
-Memory is read and written once. Each thread owns features and walks the batch inside, block by block, so that a block's
-parameters and the sums over the batch stay in cache and the order of every sum is fixed: any number of threads gives
-the same bits. The sigmoid is computed anew in the backward pass. With 2×2 max-pooling in the same pass the full-size
-activation map is never written, and the backward pass computes only the one of four elements that was taken.
+Memory is read and written once. Each thread owns features and loops over the batch inside, block by block, so that the
+parameters of a block and the sums over the batch stay in cache. The order of every sum is fixed: any number of threads
+gives the same bits. The backward pass recomputes the sigmoid. With 2×2 max-pooling in the same pass the full-size
+activation map is never written, and the backward pass computes only the selected one of four elements.
 
-Numba compiles the loops; what happens to each few neighbouring features is emitted as vector instructions (``Vector``),
-since the compiler's own vectorizer gives up on so many streams. An argument that is ``None`` (a parameter that is a
-constant 0, a gradient that nobody needs) is left out of the code. All of it is in one file because numba's cache on
-disk looks at that file alone to tell whether it is stale.
+Numba compiles the loops. The computation of a few neighbouring features is emitted as vector instructions
+(``Vector``), since the compiler does not vectorize loops with so many arrays. An argument that is ``None`` (a constant
+parameter 0, an unused gradient) generates no code. Everything is in one file, since numba's cache checks only that one.
 """
 
 import ctypes
@@ -30,8 +29,8 @@ from torch import Tensor
 from leaf.kernels import threads
 from leaf.kernels.operands import Broken, Operands
 
-# Numba is to work with torch's own threads: two pools would take the cores from each other. It looks for OpenMP under
-# another file's name than torch brings, so that without the first of these lines it would load a second one.
+# Numba must use torch's OpenMP threads: two thread pools would compete for the cores. Torch's library has another file
+# name than numba expects. If it were not loaded first, numba would load a second one.
 if threads.may_start:
     for openmp in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
         ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
@@ -40,7 +39,7 @@ if threads.may_start:
 one_at_a_time = threading.RLock()
 """Held while threads compute: numba's ``workqueue`` ends the process when two Python threads start them at once."""
 
-# A process forked while another thread compiles would inherit numba's lock locked, and wait for it for ever.
+# A process that is forked while another thread compiles inherits numba's lock in the locked state, and would deadlock.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=global_compiler_lock.acquire,
@@ -49,29 +48,29 @@ if hasattr(os, "register_at_fork"):
     )
 
 WIDTHS = (16, 8, 4, 2, 1)
-"""Features taken at once: as many as 512 bits hold, then what is left at the end of a row."""
+"""Numbers of features per vector: 16 fill 512 bits, the smaller ones cover the end of a row."""
 
 SAMPLES = 8
-"""Samples taken at once, so that parameters and sums are read and written once for all of them."""
+"""Samples processed together, so that parameters and sums are read and written once for all of them."""
 
 BLOCK = 4096
-"""Features whose parameters and sums, 8 × 4 bytes each, stay in a core's fastest caches while the batch goes by."""
+"""Features per block: their parameters and sums, 8 × 4 bytes each, fit into a core's fastest caches."""
 
 SERIAL = 2**15
-"""Elements up to which waking threads costs more than it saves."""
+"""Number of elements up to which starting threads costs more than it saves."""
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------
 
 
 class Vector:
-    """Neighbouring numbers in the code being generated. Operators emit instructions that round as IEEE 754 says."""
+    """A vector in the generated code. Operators emit instructions with IEEE 754 rounding."""
 
     def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
         self.builder, self.value = builder, value
 
     def all(self, number: float) -> "Vector":
-        """A vector like this one with one number throughout."""
+        """A vector of the same type with equal elements."""
         kind = self.value.type
         return Vector(self.builder, ir.Constant(kind, [number] * kind.count))
 
@@ -100,16 +99,16 @@ class Vector:
         return Vector(self.builder, self.builder.or_(self.value, other.value))
 
     def is_whole(self, number: int) -> "Vector":
-        """Where a vector of integers has this number."""
+        """Mask of the elements of an integer vector that equal a number."""
         return Vector(self.builder, self.builder.icmp_signed("==", self.value, self.all(number).value))
 
     def where(self, mask: "Vector", otherwise: "Vector") -> "Vector":
-        """This where a mask is set, the other elsewhere."""
+        """This vector where a mask is set, ``otherwise`` elsewhere."""
         return Vector(self.builder, self.builder.select(mask.value, self.value, otherwise.value))
 
 
 def fused(a: Vector, b: Vector, c: Vector) -> Vector:
-    """a·b + c, rounded once where the processor can do that."""
+    """a·b + c, rounded once if the processor supports it."""
     kind = a.value.type
     name, function = f"llvm.fmuladd.v{kind.count}f32", ir.FunctionType(kind, [kind] * 3)
     multiply_add = cgutils.get_or_insert_function(a.builder.module, function, name)
@@ -117,7 +116,7 @@ def fused(a: Vector, b: Vector, c: Vector) -> Vector:
 
 
 def times_power_of_two(mantissa: Vector, whole: Vector) -> Vector:
-    """mantissa · 2^whole; the whole number stands in the lowest bits of ``whole``."""
+    """mantissa · 2^whole; the integer is in the lowest bits of ``whole``."""
     builder, kind = whole.builder, whole.value.type
     integers = ir.VectorType(ir.IntType(32), kind.count)
     shift = ir.Constant(integers, [23] * kind.count)
@@ -126,7 +125,7 @@ def times_power_of_two(mantissa: Vector, whole: Vector) -> Vector:
 
 
 class Memory:
-    """Numbers in memory, from an address on, as the code being generated sees them."""
+    """An array at an address, in the generated code."""
 
     def __init__(self, builder: ir.IRBuilder, address: ir.Value, element: ir.Type, alignment: int) -> None:
         self.builder, self.element, self.alignment = builder, element, alignment
@@ -137,11 +136,11 @@ class Memory:
         return self.builder.bitcast(pointer, ir.VectorType(self.element, width).as_pointer())
 
     def load(self, index: ir.Value, width: int) -> Vector:
-        """The elements from an index on."""
+        """Load ``width`` elements from an index on."""
         return Vector(self.builder, self.builder.load(self._pointer(index, width), align=self.alignment))
 
     def store(self, index: ir.Value, vector: Vector) -> None:
-        """Put elements from an index on."""
+        """Store a vector's elements from an index on."""
         pointer = self._pointer(index, vector.value.type.count)
         self.builder.store(vector.value, pointer, align=self.alignment)
 
@@ -152,14 +151,15 @@ ELEMENTS = {
     **dict.fromkeys(("grad_p1", "grad_p2", "grad_p3", "grad_p4"), FLOAT),
     "window": BYTE,
 }
-"""What the kernels work on: the type and the alignment of the elements."""
+"""Element type and alignment of each array."""
 
 
 def emitted(*names: str) -> Callable[[Callable[..., None]], Any]:
-    """Make a function that numba's code can call of one that emits code.
+    """Decorator that turns a function which emits code into one that numba can call.
 
-    What is called takes how many samples to do at once (a literal), the addresses of the named memories (``None`` for
-    one that there isn't) and numbers. What emits gets the builder, the samples, a dictionary of memories, the numbers.
+    The numba function takes the number of samples to process together (a literal), the addresses of the named arrays
+    (``None`` for missing ones) and integers. The emitting function takes the builder, the number of samples, a
+    dictionary of the arrays, and the integers.
     """
 
     def decorate(emit: Callable[..., None]) -> Any:
@@ -185,7 +185,7 @@ def emitted(*names: str) -> Callable[[Callable[..., None]], Any]:
 
 
 def spans(builder: ir.IRBuilder, start: ir.Value, stop: ir.Value) -> Iterator[tuple[ir.Value, int]]:
-    """Loops that cover indices from ``start`` up to ``stop``: the index and the number of elements to take there."""
+    """Emit loops over the indices ``[start, stop)``; yield the index and the vector width."""
     for width in WIDTHS:
         rest = builder.and_(builder.sub(stop, start), ir.Constant(start.type, width - 1))
         end = builder.sub(stop, rest)
@@ -198,13 +198,13 @@ def spans(builder: ir.IRBuilder, start: ir.Value, stop: ir.Value) -> Iterator[tu
 
 
 def sigmoid(x: Vector) -> Vector:
-    """1 / (1 + e^-x), to a few units in the last place; exactly 0 where e^-x leaves float32."""
+    """1 / (1 + e^-x), accurate to a few units in the last place; exactly 0 where e^-x overflows float32."""
     limit = x.all(87.0)
     negative = -x
     beyond = negative > limit
     negative = limit.where(beyond, negative)
     negative = (-limit).where(-limit > negative, negative)
-    rounding = x.all(1.5 * 2**23)  # added and taken away again, it leaves a whole number, which is in the lowest bits
+    rounding = x.all(1.5 * 2**23)  # adding it rounds to an integer, which is in the lowest bits
     power = fused(negative, x.all(LOG2_E), rounding)
     whole = power - rounding
     part = fused(negative, x.all(LOG2_E_REST), fused(negative, x.all(LOG2_E), -whole))
@@ -216,16 +216,16 @@ def sigmoid(x: Vector) -> Vector:
 
 
 LOG2_E, LOG2_E_REST = 1.44269502162933349609375, 1.9259629911e-8
-"""log₂ e in float32, and what that leaves of it."""
+"""log₂ e in float32, and the remainder."""
 
 POWER_OF_TWO = (1.0, 0.693147182, 0.240226477, 0.0555033237, 0.00961843692, 0.00133988739, 0.00015353362)
-"""The polynomial for 2^t on [-1/2, 1/2] whose largest relative error, 2e-9, is as small as this degree allows."""
+"""Minimax polynomial for 2^t on [-1/2, 1/2], with a relative error of at most 2e-9."""
 
 Parameters = dict[str, Vector]
 
 
 def parameters(memories: dict[str, Memory], index: ir.Value, width: int) -> Parameters:
-    """Those parameters of the features from an index on that there are."""
+    """Load the existing parameters of the features from an index on."""
     return {name: memories[name].load(index, width) for name in ("p1", "p2", "p3", "p4") if name in memories}
 
 
@@ -241,7 +241,7 @@ def activate(u: Vector, p: Parameters) -> Vector:
 
 
 def backpropagate(u: Vector, grad_y: Vector, p: Parameters) -> tuple[Vector, dict[str, Callable[[Vector], Vector]]]:
-    """The gradient of ``u``; and for each parameter what adds its share to its gradient so far."""
+    """The gradient of ``u``, and for each parameter a function that adds this sample to the gradient."""
     gate = sigmoid(p["p3"] * u)
     through_gate = grad_y * gate
     into_gate = through_gate * (u.all(1.0) - gate) * line(u, p)  # the gradient of p3·u
@@ -256,7 +256,7 @@ def backpropagate(u: Vector, grad_y: Vector, p: Parameters) -> tuple[Vector, dic
 
 @emitted("u", "y", "p1", "p2", "p3", "p4")
 def forward_span(builder: Any, samples: int, memories: Any, at: Any, features: Any, start: Any, stop: Any) -> None:
-    """The features from ``start`` up to ``stop`` of neighbouring samples, the first of which begins at index ``at``."""
+    """Compute the features ``[start, stop)`` of neighbouring samples, the first of which starts at index ``at``."""
     for j, width in spans(builder, start, stop):
         p = parameters(memories, j, width)
         i = builder.add(at, j)
@@ -267,7 +267,7 @@ def forward_span(builder: Any, samples: int, memories: Any, at: Any, features: A
 
 @emitted("u", "grad_y", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
 def backward_span(builder: Any, samples: int, memories: Any, at: Any, features: Any, start: Any, stop: Any) -> None:
-    """As ``forward_span``; parameters' gradients are added to what is there."""
+    """Backward pass of ``forward_span``; adds to the gradients of parameters."""
     for j, width in spans(builder, start, stop):
         p = parameters(memories, j, width)
         totals = {name: memories[name].load(j, width) for name in SUMS if name in memories}
@@ -291,11 +291,11 @@ def pooled_forward_span(
     builder: Any, samples: int, memories: Any,
     corner: Any, at: Any, pooled_at: Any, channels: Any, row: Any, size: Any, pooled_size: Any,
 ) -> None:  # fmt: skip
-    """One pooled pixel of neighbouring samples, all channels.
+    """Compute one pooled pixel of neighbouring samples, for all channels.
 
-    ``corner`` is the feature index of the window's upper left pixel, ``at`` its index in ``u`` of the first sample,
-    ``pooled_at`` the pooled pixel's in ``y``. ``window`` gets which of the four was the largest: the first of equals,
-    or the last not-a-number, as in torch.
+    ``corner`` is the feature index of the window's upper left pixel, ``at`` its index in ``u`` for the first sample,
+    and ``pooled_at`` the index of the pooled pixel in ``y``. The position of the maximum in the window, 0 to 3, is
+    stored in ``window``: the first of equal ones, or the last NaN, as in torch.
     """
     for c, width in spans(builder, ir.Constant(channels.type, 0), channels):
         places = window_places(builder, c, channels, row)
@@ -317,7 +317,7 @@ def pooled_forward_span(
 
 
 def window_places(builder: Any, c: Any, channels: Any, row: Any) -> list[Any]:
-    """Where channel ``c`` of a window's four pixels is, from its upper left pixel's first channel on."""
+    """Offsets of channel ``c`` of a window's four pixels from the first channel of the upper left one."""
     right, lower = builder.add(c, channels), builder.add(c, row)
     return [c, right, lower, builder.add(right, row)]
 
@@ -327,7 +327,7 @@ def pooled_backward_span(
     builder: Any, samples: int, memories: Any,
     corner: Any, at: Any, pooled_at: Any, channels: Any, row: Any, size: Any, pooled_size: Any,
 ) -> None:  # fmt: skip
-    """As ``pooled_forward_span``; parameters' gradients are added to what is there."""
+    """Backward pass of ``pooled_forward_span``; adds to the gradients of parameters."""
     for c, width in spans(builder, ir.Constant(channels.type, 0), channels):
         places = window_places(builder, c, channels, row)
         corners = [builder.add(corner, place) for place in places]
@@ -362,13 +362,13 @@ def pooled_backward_span(
 
 
 def compiled(**options: Any) -> Any:
-    """Numba's compiler, with what all of this needs."""
+    """Numba's compiler, with the options that all loops need."""
     return njit(cache=True, nogil=True, error_model="numpy", **options)
 
 
 @compiled()
 def forward_part(u, y, p1, p2, p3, p4, batch, features, first, end):  # type: ignore[no-untyped-def]
-    """``y`` for the features from ``first`` up to ``end``."""
+    """Compute ``y`` for the features ``[first, end)``."""
     memories = (u, y, p1, p2, p3, p4)
     together = batch - batch % SAMPLES
     for start in range(first, end, BLOCK):
@@ -383,7 +383,7 @@ def forward_part(u, y, p1, p2, p3, p4, batch, features, first, end):  # type: ig
 def backward_part(  # type: ignore[no-untyped-def]
     u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features, first, end
 ):
-    """``grad_u``, and the parameters' gradients added to what is there, for the features from ``first`` to ``end``."""
+    """Compute ``grad_u`` and add to the gradients of parameters, for the features ``[first, end)``."""
     memories = (u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
     together = batch - batch % SAMPLES
     for start in range(first, end, BLOCK):
@@ -396,7 +396,7 @@ def backward_part(  # type: ignore[no-untyped-def]
 
 @compiled()
 def pooled_forward_part(u, y, window, p1, p2, p3, p4, batch, height, width, channels, first, end):  # type: ignore[no-untyped-def]
-    """The pooled pixels from ``first`` up to ``end``, and in ``window`` which of its four each was."""
+    """Compute the pooled pixels ``[first, end)`` and their positions in the window."""
     memories = (u, y, window, p1, p2, p3, p4)
     row, columns = width * channels, width // 2
     size, pooled_size = height * row, (height // 2) * columns * channels
@@ -420,7 +420,7 @@ def pooled_backward_part(  # type: ignore[no-untyped-def]
     u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4,
     batch, height, width, channels, first, end,
 ):  # fmt: skip
-    """As ``backward_part``, for what the pooled pixels from ``first`` up to ``end`` are made of."""
+    """As ``backward_part``, for the inputs of the pooled pixels ``[first, end)``."""
     memories = (u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
     row, columns = width * channels, width // 2
     size, pooled_size = height * row, (height // 2) * columns * channels
@@ -482,7 +482,7 @@ def pooled_backward_in_threads(  # type: ignore[no-untyped-def]
 
 
 def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: int | None) -> None:
-    """Do all units of work, in torch's number of threads where that pays."""
+    """Compute all units, with torch's number of threads if there are enough elements."""
     count = threads.allowed() if elements > SERIAL else 1
     try:
         if count == 1:
@@ -491,7 +491,7 @@ def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: int |
             with one_at_a_time:
                 numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
                 in_threads(count, *arguments)
-    except Exception as error:  # the compiled code raises nothing: numba could not compile it, or not store it on disk
+    except Exception as error:  # compiled code raises nothing: numba failed to compile it or to cache it on disk
         raise Broken(str(error)) from error
 
 
@@ -508,7 +508,7 @@ def forward(operands: Operands) -> Tensor:
 
 
 def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
-    """As ``forward``, then 2×2 max-pooling of what is channels last; and which of four elements each is (uint8)."""
+    """As ``forward``, followed by 2×2 max-pooling, in channels-last memory; and the positions of the maxima (uint8)."""
     u, (at_u, *at_parameters) = operands.u, operands.addresses
     batch, channels, height, width = u.shape
     shape = (batch, channels, height // 2, width // 2)
@@ -522,7 +522,7 @@ def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
 
 
 def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """The gradients of ``u``, p1, p2, p3 and p4; ``None`` where none is needed."""
+    """The gradients of ``u``, p1, p2, p3 and p4; ``None`` for those that are not needed."""
     u, p1 = operands.u, operands.parameters[0]
     at_u, at_p1, at_p2, at_p3, _, *at_outputs = operands.addresses
     grad_u = torch.empty_like(u) if needed[0] else None
@@ -534,7 +534,7 @@ def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None,
             pooled_backward_part, pooled_backward_in_threads, (height // 2) * (width // 2), u.numel(),
             at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, height, width, channels,
         )  # fmt: skip
-        if grad_u is not None:  # rows and columns that pooling leaves out
+        if grad_u is not None:  # a last row or column that pooling ignores
             if height % 2:
                 grad_u[:, :, -1].zero_()
             if width % 2:

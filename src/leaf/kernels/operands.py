@@ -1,8 +1,8 @@
-"""The tensors of one call of a fast kernel, checked: a kernel works on bare addresses, and a wrong one corrupts memory.
+"""Checked tensors of a call of a fast kernel. Kernels use raw addresses, and a wrong one would corrupt memory.
 
-The kernels of ``leaf.kernels.cpu`` and ``leaf.kernels.gpu`` take ``Operands`` and nothing else, and allocate what they
-return. Making ``Operands`` is the check, so that no kernel runs without it: in the forward pass, and again in the
-backward pass, since saved tensors and parameters may have changed in between.
+The kernels of ``leaf.kernels.cpu`` and ``leaf.kernels.gpu`` only take ``Operands``, and allocate their results. The
+constructor checks the tensors, so that no kernel runs without a check: in the forward pass, and again in the backward
+pass, since saved tensors and parameters may have changed in between.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from leaf.kernels.reference import transformed
 PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
 OTHERWISE = 0
-"""In place of an address: torch can read the tensor, but a kernel only a copy of it."""
+"""Instead of an address: the kernel needs a copy of the tensor in another memory order."""
 
 
 class Unfit(Exception):
-    """The fast kernel cannot compute this call; the reference has to."""
+    """The fast kernel does not support a call; the reference kernel computes it."""
 
 
 class Broken(Unfit):
@@ -41,19 +41,19 @@ class Operands:
         u: ``(N, *shape)``, not empty.
         parameters: p1 to p4, of a shape that broadcasts to ``shape`` or ``None``. The backward pass does not read p4.
         grad_y: gradient of the output, in the backward pass.
-        window: in the backward pass of pooling in the same pass, what the forward pass returned for it.
+        window: in the backward pass with pooling, the positions of the maxima from the forward pass.
 
-    A tensor in another memory order is copied, ``u`` differentiably.
+    A tensor in another memory order is copied; for ``u`` the copy is differentiable.
 
     Attributes:
-        addresses: of ``u``, p1 to p4, and then of ``grad_y`` and ``window`` where they are given; ``None`` for a
-            parameter that is ``None``.
+        addresses: addresses of ``u``, p1 to p4, and of ``grad_y`` and ``window`` if given; ``None`` for a parameter
+            that is ``None``.
 
     Raises:
-        Unfit: for any other dtype, device or shape, a tensor subclass, a tensor that owns no memory (of
+        Unfit: for another dtype, device or shape, a tensor subclass, a tensor without memory of its own (from
             ``torch.func``, batched, zero, negated, meta, sparse), and while torch traces or dispatches to a mode.
-        RuntimeError: if a tensor's storage is smaller than its shape needs, as after FSDP has freed it. Torch's own
-            operations would read past its end.
+        RuntimeError: if a tensor's storage is smaller than its shape requires, for example after FSDP has freed it.
+            Torch's own operations would read beyond its end.
     """
 
     __slots__ = ("addresses", "channels_last", "grad_y", "parameters", "u", "window")
@@ -124,12 +124,12 @@ def checked(
     elements: int,
     dtype: torch.dtype = torch.float32,
 ) -> int:
-    """The address of a tensor, or ``OTHERWISE`` if it has another shape or other strides than these.
+    """Check a tensor and return its address, or ``OTHERWISE`` if its shape or strides differ.
 
-    A step of a small layer takes some 100 µs and calls this ten times: it reads each property once.
+    A step of a small layer takes about 100 µs and calls this ten times, so it reads each property once.
 
     Args:
-        elements: the number of elements that ``shape`` has.
+        elements: the number of elements of ``shape``.
     """
     if (
         (type(tensor) is not Tensor and type(tensor) is not Parameter)
@@ -142,7 +142,7 @@ def checked(
     size, as_asked = tensor.itemsize, tensor.shape == shape and tensor.stride() == strides
     try:
         present, address = tensor.untyped_storage().nbytes(), tensor.data_ptr()
-    except NotImplementedError:  # it has no storage, as in MKL-DNN's layout
+    except NotImplementedError:  # a tensor without storage, such as in MKL-DNN's layout
         raise Unfit from None
     needed = size * (tensor.storage_offset() + (elements if as_asked else _extent(tensor)))
     if present < needed:
@@ -156,12 +156,12 @@ def checked(
 
 
 def _extent(tensor: Tensor) -> int:
-    """From its first element to behind its last, in elements."""
+    """Distance from the first element to the end of the last, in elements."""
     return 1 + sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def in_order(tensor: Tensor, shape: torch.Size, channels_last: bool) -> tuple[Tensor, int]:
-    """A checked tensor, or if its elements lie in another order than is needed a copy, and the address."""
+    """Return a checked tensor in the required memory order, copied if necessary, and its address."""
     if tensor.shape != shape:
         raise Unfit
     tensor = tensor.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

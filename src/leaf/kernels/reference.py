@@ -1,4 +1,4 @@
-"""The gated line as torch operations: the reference, and what runs where no faster kernel does."""
+"""Reference kernel of the gated line: torch operations, used where no faster kernel is available."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from torch.compiler import is_exporting
 
 
 def formula(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
-    """The gated line as it is written, for ``u`` and parameters that broadcast to it."""
+    """The formula of the gated line, for ``u`` and parameters that broadcast to it."""
     line = p1 * u if p2 is None else p1 * u + p2
     y = line * torch.sigmoid(p3 * u)
     return y if p4 is None else y + p4
@@ -20,8 +20,8 @@ def formula(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | N
 class _GatedLine(torch.autograd.Function):
     r"""A line behind a sigmoid gate, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, with analytic gradients.
 
-    ``u`` is ``(N, M)``, the parameters are ``(M,)``; ``p2`` and ``p4`` may be ``None``, which stands for a constant 0.
-    Only ``u`` and the parameters are kept for the backward pass: the gate is cheaper to compute again than to store.
+    ``u`` is ``(N, M)``, the parameters are ``(M,)``; ``p2`` and ``p4`` may be ``None``, a constant 0.
+    Only ``u`` and the parameters are saved for the backward pass: recomputing the gate is cheaper than storing it.
     """
 
     @staticmethod
@@ -63,20 +63,19 @@ def reference_gated_line(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p
 
 
 def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work, which take torch's own operations alone."""
+    """Whether torch.func or forward-mode differentiation is active, which support only torch's own operations."""
     return _are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def symbolic() -> bool:
-    """Whether a graph is being exported or traced, in which sizes may be symbols and copies would be in the way."""
+    """Whether a graph is being exported or traced: sizes may be symbols, and copies would be recorded."""
     return is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def in_memory_order(function: Callable[..., Tensor], u: Tensor, *parameters: Tensor | None) -> Tensor:
-    """A function of ``(N, M)`` and ``(M,)`` on ``(N, *shape)`` and ``shape``, going through memory as ``u`` lies.
+    """Apply a function of ``(N, M)`` and ``(M,)`` to ``(N, *shape)`` and ``shape``, in the memory order of ``u``.
 
-    Parameters may also have a shape that broadcasts to ``shape``. A sum over the batch of channels-last tensors is 30
-    times as fast this way.
+    Parameters may also broadcast to ``shape``. This makes sums over the batch of channels-last tensors 30 times faster.
     """
     parameters = tuple(None if p is None else p.expand(u.shape[1:]) for p in parameters)
     channels_last = u.ndim == 4 and u.stride(1) == 1

@@ -1,4 +1,4 @@
-"""How many threads a kernel on a CPU computes with. Any number of them gives the same bits."""
+"""Number of threads of the CPU kernel. Any number gives the same bits."""
 
 import os
 import sys
@@ -6,12 +6,12 @@ import sys
 import torch
 
 may_start = sys.platform != "darwin"
-"""Whether the kernel may start threads: not on macOS, where its OpenMP next to torch's would end the program, nor
-in a process that was forked, which inherits OpenMP's state but none of its threads."""
+"""Whether the kernel may start threads. It may not on macOS, where a second OpenMP next to torch's ends the program,
+and not in a forked process, which inherits OpenMP's state without its threads."""
 
 
 def allowed() -> int:
-    """Torch's number of threads, or 1 where none may be started."""
+    """Torch's number of threads, or 1 if none may be started."""
     return torch.get_num_threads() if may_start else 1
 
 
