@@ -2,11 +2,10 @@
 
 import csv
 import re
-import subprocess
 
 import pytest
 import yaml
-from project_copy import PROJECT
+from project_copy import PROJECT, run
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.config import read_config
@@ -44,7 +43,7 @@ def test_only_training_leaves_the_machine_that_snakemake_runs_on():
 @pytest.mark.parametrize("profile", ["gpu", "slurm"])
 def test_jobs_request_what_they_need(profile):
     command = ["snakemake", "-n", "--workflow-profile", f"profiles/{profile}", "--config", "scale=paper"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    done = run(command, PROJECT)
     assert done.returncode == 0, done.stderr
     jobs = re.findall(r"^rule train:\n.*?^    resources: (.*?)$", done.stdout, re.M | re.S)
     assert len(jobs) == 148
