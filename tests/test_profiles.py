@@ -12,8 +12,6 @@ from leaf.experiment.config import read_config
 from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.scales import SCALES, Settings
 
-pytestmark = pytest.mark.slow
-
 PROFILES = {file.parent.name: yaml.safe_load(file.read_text()) for file in PROJECT.glob("profiles/*/config.yaml")}
 PAPER = SCALES["paper"].settings
 
@@ -40,6 +38,7 @@ def test_only_training_leaves_the_machine_that_snakemake_runs_on():
     assert [name for name, body in rules if "localrule: True" not in body] == ["train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["gpu", "slurm"])
 def test_jobs_request_what_they_need(profile):
     command = ["snakemake", "-n", "--workflow-profile", f"profiles/{profile}", "--config", "scale=paper"]
