@@ -243,6 +243,7 @@ def run(code: str, **environment: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_without_numba_the_reference_runs():
     code = (
         "import sys; sys.modules['numba'] = None\n"
@@ -264,6 +265,7 @@ def test_without_a_working_triton_a_gpu_uses_the_formula():
     assert kernel_for(torch.device("cuda")) == "plain"
 
 
+@pytest.mark.slow
 def test_the_gpu_kernel_in_tritons_interpreter():
     pytest.importorskip("triton")
     code = """
