@@ -1,6 +1,5 @@
 """Copies of the project that tests can run and modify."""
 
-import atexit
 import json
 import os
 import re
@@ -68,11 +67,9 @@ class Copy:
 
 @cache
 def snakemake_server() -> subprocess.Popen[str]:
-    """The process that runs Snakemake for this one, and ends with it."""
+    """The process that runs Snakemake for this one; it ends with its standard input."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    server = subprocess.Popen([sys.executable, PROJECT / "tests/snakemake_server.py"], **pipes)
-    atexit.register(server.communicate)
-    return server
+    return subprocess.Popen([sys.executable, PROJECT / "tests/snakemake_server.py"], **pipes)
 
 
 def run(command: Sequence[str], directory: Path, environment: Mapping[str, str] = os.environ) -> CompletedProcess[str]:
