@@ -42,8 +42,16 @@ def published_cell(entry: dict[str, Any]) -> Cell:
     return Cell(entry["network"], entry["dataset"], activation, entry["procedure"], entry["optimizer"], entry["seed"])
 
 
+LONGEST = ("test_kernels.py", "test_variants.py", "test_workflow.py", "test_guests.py")
+"""Files that take longest, in the order in which they start.
+
+None of them runs alone at the end, and the kernels are compiled before the first copy of the project is made.
+"""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that read the data sets."""
+    """Let the longest files start first, and mark the tests that read the data sets."""
+    items.sort(key=lambda item: (*LONGEST, item.path.name).index(item.path.name))
     for item in items:
         if "data" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)

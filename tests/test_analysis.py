@@ -592,6 +592,7 @@ def read_all(directory) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_collected_records_give_the_same_tables_and_figures(project):
     done, missing = cell("leaf-tanh", "p24sl"), cell("tanh")
     write_cell(done, [0.2, 0.5, 0.4])

@@ -34,6 +34,7 @@ def test_imports_follow_the_layers(source: Path):
             assert floor(node.module) <= floor(module), f"{module} imports {node.module}"
 
 
+@pytest.mark.slow
 def test_the_lowest_layer_is_pure_torch():
     code = "import sys, leaf.procedures; print([m for m in ('yaml', 'pandas', 'pydantic') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -245,6 +245,7 @@ def test_cost_is_read_from_the_benchmark(tmp_path, monkeypatch):
         assert verdicts(records(scale="quick"))["simple"] == (verdict, measured, "")
 
 
+@pytest.mark.slow
 def test_rules_are_right_about_simulated_grids():
     """A fixed, small part of what ``benchmarks/verdicts.py`` prints: verdicts of 8 grids for each truth."""
     simulation = runpy.run_path(str(PROJECT / "benchmarks/verdicts.py"))

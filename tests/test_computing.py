@@ -35,6 +35,7 @@ def test_each_precision_sets_its_switches_whatever_was_set_before(restored, prec
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == SWITCHES[precision]
 
 
+@pytest.mark.slow
 def test_tf32_convolutions_is_torchs_default_and_so_the_published_codes(restored):
     code = "import torch; print(torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)"
     default = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 import yaml
 from conftest import PROJECT
+from project_copy import run
 
 from leaf.analysis.products import TABLES
 from leaf.analysis.statistics import METRICS
@@ -146,7 +147,8 @@ def test_strange_values_end_in_one_line():
 
 def test_names_of_rules_are_taken():
     """Compares with the output of ``snakemake --list-rules``."""
-    listed = subprocess.run(["snakemake", "--list-rules"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    listed = run(["snakemake", "--list-rules"], PROJECT)
+    assert listed.returncode == 0, listed.stderr
     assert set(listed.stdout.split()) == {*RULES, *read_config().experiments}
 
 
@@ -306,7 +308,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_snakemake_refuses_a_key_that_a_file_has_twice(tmp_path):
     (tmp_path / "mine.yaml").write_text("scale: quick\nscale: paper\n")
     command = ["snakemake", "-n", "--configfile", str(tmp_path / "mine.yaml")]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    done = run(command, PROJECT)
     said = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in said
     assert f"{tmp_path}/mine.yaml: key 'scale' stands twice, in lines 1 and 2" in said

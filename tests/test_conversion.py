@@ -25,8 +25,6 @@ from torch.nn.functional import cross_entropy
 from leaf import AHAF, LEAF, replace_activations
 from leaf.activations import ACTIVATIONS, SHARING, Adaptive, learnable
 
-pytestmark = pytest.mark.slow
-
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
@@ -878,6 +876,7 @@ def test_other_sizes(sharing):
         torch.testing.assert_close(model(larger), original(larger), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_export():
     """To torch's own format and to ONNX, with any batch size; the graph holds the formula alone."""
     model = nn.Sequential(torchvision.models.resnet.BasicBlock(3, 3), Functional())
@@ -897,6 +896,7 @@ def test_export():
     np.testing.assert_allclose(found, model(images).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compile():
     model = nn.Sequential(torchvision.models.resnet.BasicBlock(3, 3), Functional()).eval()
     replace_activations(model, example_input=IMAGES, sharing="channel")
@@ -1028,6 +1028,7 @@ def test_bad_arguments_are_explained():
     assert kept.reason == "its input has no channel dimension 3 after the batch"
 
 
+@pytest.mark.slow
 def test_needs_only_torch_numpy_numba_and_safetensors():
     code = """
 import sys

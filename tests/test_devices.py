@@ -14,8 +14,6 @@ import torch
 from leaf.experiment.devices import gpu_slot, training_device
 from leaf.experiment.errors import UserError
 
-pytestmark = pytest.mark.slow
-
 GPUS = ["GPU-a", "GPU-b", "GPU-c"]
 
 HOLD = """
@@ -65,6 +63,7 @@ def test_a_killed_process_releases_its_slot():
         assert mine == 0
 
 
+@pytest.mark.slow
 def test_jobs_that_see_other_gpus_share_by_the_gpu_not_by_its_number():
     process, index = holder("GPU-b")
     assert index == 0

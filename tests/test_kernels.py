@@ -81,6 +81,7 @@ def test_against_float64(family, shape, channels_last):
 SHARED = [{"sharing": "channel"}, {"sharing": "channel", "channel_dim": -1}, {"sharing": "layer"}]
 
 
+@pytest.mark.slow  # compiles, in a new checkout
 @pytest.mark.parametrize("sharing", SHARED, ids=str)
 @pytest.mark.parametrize(("shape", "pooled"), [((20, 8, 8), False), ((20, 8, 8), True), ((9, 40), False)], ids=str)
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -135,6 +136,7 @@ def test_pooling_chooses_as_torch_does(seed):
     assert torch.equal(grad_p4, unpooled.grad[0])  # the gradient by p4 is that of the output, and this sample's alone
 
 
+@pytest.mark.slow  # compiles, in a new checkout
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("shape", "pooled"), [((40, 30, 32), True), ((40, 30, 32), False), ((5000,), False)], ids=str)
 def test_any_number_of_threads_gives_the_same_bits(family, shape, pooled):
@@ -151,6 +153,7 @@ def test_any_number_of_threads_gives_the_same_bits(family, shape, pooled):
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+@pytest.mark.slow  # compiles, in a new checkout
 @pytest.mark.parametrize("needed", list(itertools.product([False, True], repeat=5)))
 @pytest.mark.parametrize("pooled", [False, True])
 def test_computes_what_is_needed_and_no_more(needed, pooled):
@@ -240,6 +243,7 @@ def run(code: str, **environment: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_without_numba_the_reference_runs():
     code = (
         "import sys; sys.modules['numba'] = None\n"
@@ -261,6 +265,7 @@ def test_without_a_working_triton_a_gpu_uses_the_formula():
     assert kernel_for(torch.device("cuda")) == "reference"
 
 
+@pytest.mark.slow
 def test_the_gpu_kernel_in_tritons_interpreter():
     pytest.importorskip("triton")
     code = """

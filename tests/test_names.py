@@ -25,6 +25,7 @@ def imported(code: str, directory: Path) -> list[str]:
     return json.loads(done.stdout.splitlines()[-1].replace("'", '"'))
 
 
+@pytest.mark.slow
 def test_reading_the_configuration_and_identities_imports_no_torch(tmp_path):
     code = """
 from leaf.experiment.config import read_config
@@ -87,6 +88,7 @@ def test_kinds_of_learnable_activations_can_be_pickled():
     assert type(layer) is leaf.LEAF
 
 
+@pytest.mark.slow
 def test_modules_of_the_library_are_attributes():
     code = "import leaf; print(leaf.peers.Swish.family, leaf.procedures.SLOWDOWN, 'LEAF' in dir(leaf))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

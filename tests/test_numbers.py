@@ -11,8 +11,6 @@ from leaf import build_network
 from leaf.activations import ACTIVATIONS, Adaptive
 from leaf.experiment.config import read_config
 
-pytestmark = pytest.mark.slow
-
 BENCHMARK = PROJECT / "docs/benchmark"
 NETWORKS = {
     ("lenet5", "fashion_mnist"): "LeNet-5, Fashion-MNIST",

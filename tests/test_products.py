@@ -35,6 +35,7 @@ def test_the_products_of_a_group_are_of_one_kind_and_have_their_own_names():
     assert all(len({product.kind for product in products}) == 1 for products in by_group().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["leaf.analysis.claims", "leaf.analysis.forest", "leaf.analysis.figures"])
 def test_the_sources_hold_every_module_that_python_imports(module):
     code = f"import sys, {module}; print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'leaf'))"

@@ -2,18 +2,15 @@
 
 import csv
 import re
-import subprocess
 
 import pytest
 import yaml
-from project_copy import PROJECT
+from project_copy import PROJECT, run
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.config import read_config
 from leaf.experiment.costs import memory_mb, minutes
 from leaf.experiment.scales import SCALES, Settings
-
-pytestmark = pytest.mark.slow
 
 PROFILES = {file.parent.name: yaml.safe_load(file.read_text()) for file in PROJECT.glob("profiles/*/config.yaml")}
 PAPER = SCALES["paper"].settings
@@ -41,10 +38,11 @@ def test_only_training_leaves_the_machine_that_snakemake_runs_on():
     assert [name for name, body in rules if "localrule: True" not in body] == ["train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["gpu", "slurm"])
 def test_jobs_request_what_they_need(profile):
     command = ["snakemake", "-n", "--workflow-profile", f"profiles/{profile}", "--config", "scale=paper"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    done = run(command, PROJECT)
     assert done.returncode == 0, done.stderr
     jobs = re.findall(r"^rule train:\n.*?^    resources: (.*?)$", done.stdout, re.M | re.S)
     assert len(jobs) == 148

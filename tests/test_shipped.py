@@ -18,8 +18,6 @@ from leaf.analysis.layout import ABOUT, RECORDS
 from leaf.experiment.config import read_config
 from leaf.experiment.observations import QUANTILES
 
-pytestmark = pytest.mark.slow
-
 SHIPPED = PROJECT / "reports/shipped"
 
 PAGES = (PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md"), *SHIPPED.glob("*.md"))
@@ -42,6 +40,7 @@ def files(directory):
     return {name: file.read_bytes() for name, file in found.items() if not name.startswith("figures/")}
 
 
+@pytest.mark.slow
 def test_tables_and_pages_are_what_the_records_give(tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT)
     for name in (*RECORDS, ABOUT):
@@ -53,6 +52,7 @@ def test_tables_and_pages_are_what_the_records_give(tmp_path, monkeypatch):
     assert [name for name in made if made[name] != shipped[name]] == []
 
 
+@pytest.mark.slow
 def test_figures_that_pages_show_are_what_the_records_give(tmp_path, monkeypatch):
     """To the byte where the same version of matplotlib draws them."""
     monkeypatch.chdir(PROJECT)

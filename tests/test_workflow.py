@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import BROWSER, PROJECT
 from playwright.sync_api import expect, sync_playwright
-from project_copy import Copy, job_counts
+from project_copy import Copy, job_counts, run
 
 from leaf.cli import main
 from leaf.experiment.config import read_config
@@ -432,7 +432,7 @@ def elsewhere(data, tmp_path):
 
 def run_in(directory: Path, *command: str) -> str:
     environment = os.environ | {"PYTHONPATH": f"{PROJECT}/src"}
-    done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=240)
+    done = run(command, directory, environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -463,7 +463,7 @@ def test_a_subdirectory_of_the_project(clean):
     inside = clean.directory / "here"
     inside.mkdir()
     command = ["snakemake", "-n", "-s", "../Snakefile", "--config", "scale=paper", "--", "linear_units"]
-    done = subprocess.run(command, cwd=inside, env=clean.environment, capture_output=True, text=True)
+    done = run(command, inside, clean.environment)
     shutil.rmtree(inside)
     assert job_counts(done.stdout)["train"] == 40, done.stderr
 
@@ -496,10 +496,10 @@ def test_results_stay_in_the_working_directory(elsewhere):
     module = MODULE.replace('config: config["leaf"]', 'config: config["leaf"]\n    prefix: "sub"')
     (elsewhere / "Snakefile").write_text(module)
     (elsewhere / "config.yaml").write_text("leaf: {}")
-    done = subprocess.run(["snakemake", "-n"], cwd=elsewhere, capture_output=True, text=True, timeout=240)
+    done = run(["snakemake", "-n"], elsewhere)
     assert done.returncode == 1 and "a module's prefix: leaf works in the working directory" in done.stdout
     pytest.importorskip("snakemake_storage_plugin_fs", reason="the storage plugin fs is not installed")
     stored = ["--default-storage-provider", "fs", "--default-storage-prefix", f"{elsewhere}/store", "partial"]
     command = ["snakemake", "-n", "-s", SNAKEFILE, "--shared-fs-usage", "none", *stored]
-    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=240)
+    done = run(command, elsewhere)
     assert done.returncode == 1 and "a default storage provider" in done.stdout
