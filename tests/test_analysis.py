@@ -43,6 +43,7 @@ from leaf.experiment.scales import Settings
 
 SETTINGS = Settings(epochs=3)
 STATISTICS = {"metric": "best_accuracy", "confidence": 0.95}
+CHARTS = {"differences": "figures/differences.svg", "claims": "figures/claims.svg"}
 
 
 def cell(
@@ -518,12 +519,12 @@ def test_the_page_puts_both_networks_side_by_side_and_lists_what_is_missing(proj
         ["Tanh", "Tanh", "Classic", "", "61.23 (2)", "", "61.23 ± 0.00 (2 of 3)"],
         ["Tanh", "LEAF", "P24Sl", "—", "61.23 (2)", "", ""],
     ]
-    text = page(records, "figures/differences.svg", STATISTICS, "## By hand\n")
+    text = page(records, CHARTS, STATISTICS, "## By hand\n")
     assert "4 of 7 cells are trained" in text and text.endswith("## By hand\n")
-    assert "](figures/differences.svg)" in text
+    assert "](figures/differences.svg)" in text and "](figures/claims.svg)" in text and "](./best.md)" in text
     assert "still open: the claim is about the scale paper, this is tiny" in text
     write_cell(made[1], [0.5], precision="bfloat16")
-    mixed = page(collect(dict.fromkeys(made, ()), "tiny", SETTINGS), "a.svg", STATISTICS, "")
+    mixed = page(collect(dict.fromkeys(made, ()), "tiny", SETTINGS), CHARTS, STATISTICS, "")
     assert "61.23 (2) float32 on CPU" in mixed and "KerasNet, CIFAR-10 (float32 on CPU)" in mixed
     assert "Left out of differences and verdicts" in mixed
 

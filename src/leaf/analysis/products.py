@@ -47,6 +47,9 @@ PRODUCTS: tuple[Product, ...] = (
            "leaf.analysis.figures:evolution_chart", forms=True, category="Evolution of forms"),
     Figure("differences", REPORT_FIGURES, "every difference from a base function, with its interval",
            "leaf.analysis.forest:differences_chart", statistics=True),
+    Figure("claims", REPORT_FIGURES, "each of the paper's claims with its verdict and numbers, on a page",
+           "leaf.analysis.claims_chart:claims_chart", forms=True,
+           reads=("src/leaf/analysis/claims.yaml", str(BENCHMARK))),
     Figure("initial_forms", FIGURES_WITHOUT_CELLS, "how far AHAF and LEAF are from the functions they start as",
            "leaf.analysis.figures:initial_forms_chart"),
 )
