@@ -338,7 +338,9 @@ def test_progress_chart_shows_the_records(project):
     assert accuracy.lines[1].get_ydata().tolist() == pytest.approx([20, 40, 30])
     assert plateau.lines[1].get_ydata().tolist() == pytest.approx([40, 30])
     assert loss.lines[0].get_ydata().tolist() == pytest.approx([1, 1 / 2, 1 / 3])
-    assert all(axis.get_xlabel() and axis.get_ylabel() for axis in chart.axes)
+    titles = [axis.get_title() for axis in chart.axes]
+    assert titles == ["test accuracy, %", "from epoch 2, %", "training loss"]
+    assert {axis.get_xlabel() for axis in chart.axes} == {"epoch"}
     plt.close(chart)
 
 
