@@ -149,14 +149,14 @@ def verdicts(scenario: Scenario, grids: int) -> dict[str, Counter[str]]:
 
 def table(grids: int, names: Iterable[str] = SCENARIOS) -> pd.DataFrame:
     """Verdicts in percent of the grids: one row per rule and scenario with a known correct verdict."""
-    rows = []
+    rows, made_by = [], git()
     for name in names:
         scenario = SCENARIOS[name]
         for rule, counts in verdicts(scenario, grids).items():
             if right := scenario.right.get(rule):
                 shares = {word: round(100 * counts[word] / grids, 1) for word in WORDS.values()}
                 rows.append({"rule": rule, "truth": name, "right": right, **shares, "grids": grids, "seed": SEED})
-    found = pd.DataFrame(rows).assign(**git())
+    found = pd.DataFrame(rows).assign(**made_by)
     return found.sort_values("rule", key=lambda rules: rules.map(RULES.index), kind="stable")
 
 

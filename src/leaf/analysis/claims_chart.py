@@ -5,6 +5,7 @@ from textwrap import wrap
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from leaf.analysis.claims import FAILS, HOLDS, UNDECIDED, Judged, judge
 from leaf.analysis.collection import Records
@@ -59,7 +60,7 @@ def _write(figure: Figure, one: Judged, text: list[str], top: float) -> None:
         color = "black" if index <= len(text) else "0.35"
         figure.text(0.05, y - index * LINE / height, line, va="top", color=color, fontsize=TEXT_SIZE - 1)
     if top < height:
-        rule = plt.Line2D([0, 1], [top / height] * 2, color="0.75", linewidth=0.6, transform=figure.transFigure)
+        rule = Line2D([0, 1], [top / height] * 2, color="0.75", linewidth=0.6, transform=figure.transFigure)
         figure.add_artist(rule)
 
 

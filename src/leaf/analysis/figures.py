@@ -133,7 +133,7 @@ def _plateau_start(accuracy: pd.Series) -> int:
 
 
 def _draw_line(axis: Axes, line: Line, values: pd.DataFrame) -> None:
-    style = {"linewidth": 1.2, "markersize": 4, "markerfacecolor": "white"} | line.style
+    style: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "markerfacecolor": "white"} | line.style
     axis.plot(values.index, values["mean"], label=line.label, **style)
     if not values["min"].equals(values["max"]):
         color = line.style["color"]

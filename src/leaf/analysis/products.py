@@ -39,6 +39,8 @@ PRODUCTS: tuple[Product, ...] = (
           reads=("src/leaf/analysis/claims.yaml", "src/leaf/analysis/published.csv", str(BENCHMARK))),
     Table("best", REPORT_TABLES, "the best learnable variant against the best plain function",
           "leaf.analysis.choice:best_table", statistics=True, notes=(ROUNDING, SELECTION)),
+    Table("tuned", REPORT_TABLES, "each activation at the learning rate that validation images select",
+          "leaf.analysis.choice:tuned_table", statistics=True),
     Figure("progress", FORM_FIGURES, "accuracy and loss over the epochs, of several cells",
            "leaf.analysis.figures:progress_chart"),
     Figure("forms", CELL_FIGURES, "the learned curves of one cell",

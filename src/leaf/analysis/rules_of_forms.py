@@ -114,8 +114,8 @@ def relu_stability(records: Records, limits: Limits) -> Finding:
     holds = bool(unstable["classic"].mean() > 0.5 and not unstable["p24sl"].any())
     titles = {"classic": "common rate", "p24sl": "P24Sl"}
     numbers = tuple(
-        Number(titles[procedure], float(np.median(values)), min(values), max(values))
-        for procedure, values in falls.items()
+        Number(title, float(np.median(falls[procedure])), min(falls[procedure]), max(falls[procedure]))
+        for procedure, title in titles.items()
     )
     return Finding(
         measured, None if missing else holds, "; ".join(missing),
