@@ -27,8 +27,12 @@ class Network(nn.Sequential):
     seconds_per_1000_images: ClassVar[float] = 1.3
     """What a training step takes of one CPU core, about: what the time that a job asks for is reckoned with.
 
-    With a cell on each of two cores 0.38 was measured of LeNet-5 on CIFAR-10, and 1.35 of KerasNet.
+    With a cell on each of two cores 0.38 was measured of LeNet-5 on CIFAR-10, and 1.35 of KerasNet; 40 of ResNet-18, a
+    few steps on a busy machine.
     """
+
+    batch_norm: ClassVar[bool] = False
+    """Whether it has batch normalization, which would count each minibatch of DSPT twice."""
 
     def __init__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> None:
         super().__init__()
