@@ -31,6 +31,9 @@ class Network(nn.Sequential):
     few steps on a busy machine.
     """
 
+    megabytes_per_image: ClassVar[int] = 8
+    """Memory that a training step takes for each image of a minibatch, at most: for the memory that a job requests."""
+
     batch_norm: ClassVar[bool] = False
     """Whether it has batch normalization, which would count each minibatch of DSPT twice."""
 

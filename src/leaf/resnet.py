@@ -48,6 +48,7 @@ class ResNet18(Network):
 
     title = RESNET18.title
     seconds_per_1000_images = RESNET18.seconds_per_1000_images
+    megabytes_per_image = RESNET18.megabytes_per_image
     batch_norm = RESNET18.batch_norm
 
     def __init__(self, image_shape: ImageShape = (3, 32, 32), activation: str = "relu", classes: int = 10) -> None:
