@@ -523,7 +523,7 @@ def test_the_page_puts_both_networks_side_by_side_and_lists_what_is_missing(proj
     ]
     text = page(records, CHARTS, STATISTICS, "## By hand\n")
     assert "4 of 7 cells are trained" in text and text.endswith("## By hand\n")
-    assert "](figures/differences.svg)" in text and "](figures/claims.svg)" in text and "](./best.md)" in text
+    assert "](figures/differences.svg)" in text and "](figures/claims.svg)" in text and "](./best.csv)" in text
     assert "still open: the claim is about the scale paper, this is tiny" in text
     write_cell(made[1], [0.5], precision="bfloat16")
     mixed = page(collect(dict.fromkeys(made, ()), "tiny", SETTINGS), CHARTS, STATISTICS, "")

@@ -72,7 +72,7 @@ def _differences(records: Records, chart: str, statistics: Mapping[str, Any]) ->
         f" {statistics['confidence']:.0%} t interval over seeds. A hollow point is one seed, which cannot be"
         " distinguished from chance.",
         *pair_notes(records),
-        "[best.md](./best.md) compares the best learnable variant with the best plain function.",
+        "[best.csv](./best.csv) compares the best learnable variant with the best plain function.",
     ]
 
 
