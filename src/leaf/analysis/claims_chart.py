@@ -34,7 +34,9 @@ def claims_chart(records: Records) -> Figure:
     are hollow while the claim is undecided.
     """
     judged = judge(records)
-    texts = [wrap(one.reading, LETTERS, max_lines=MOST_LINES, placeholder=" …") for one in judged]
+    texts = [
+        wrap(one.reading, LETTERS, break_on_hyphens=False, max_lines=MOST_LINES, placeholder=" …") for one in judged
+    ]
     heights = [
         LINE * max(1 + len(text) + bool(one.finding.data), 2 * len(one.finding.numbers) + 1.5) + GAP
         for one, text in zip(judged, texts, strict=True)
