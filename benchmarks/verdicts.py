@@ -1,9 +1,10 @@
-"""Error rates of the rules for the paper's claims: ``evaluate`` on synthetic grids of records with a known truth.
+"""Error rates of the rules for the paper's claims, on synthetic grids of records with a known truth.
 
 The noise between seeds, and between epochs of one cell, is that of the shipped records. Every grid has all cells of the
 paper and of ``bounded_initialization``. For every rule and scenario the table has a row with the percentage of grids
-with each verdict, and the correct verdict. Run as ``python benchmarks/verdicts.py [GRIDS [SCENARIO ...]]``, with names
-of ``SCENARIOS``; without names, all of them run.
+with each verdict, and the correct verdict.
+
+Writes verdicts.csv into the directory given: python benchmarks/verdicts.py reports/benchmark [GRIDS]
 """
 
 import sys
@@ -17,15 +18,19 @@ import pandas as pd
 import yaml
 
 from leaf.activations import ACTIVATIONS
-from leaf.analysis.claims import HERE, evaluate
+from leaf.analysis.claims import HERE, QUANTITIES
 from leaf.analysis.collection import COLUMNS, LAST_EPOCHS, Records, read_records
 from leaf.experiment.config import read_config
+from leaf.experiment.provenance import git
 
 SHIPPED = Path(__file__).parent.parent / "reports/shipped"
 EXPERIMENTS = ["linear_units", "bounded_functions", "weight_initialization", "bounded_initialization"]
 CELLS = read_config().cells(EXPERIMENTS, "paper")
 RULES = ("better", "lower_loss", "seven_percent", "initialization")
 """The rules that depend on chance; the others compare one number with a threshold."""
+
+GRIDS, SEED = 500, 0
+"""How many grids each scenario has, and the seed of their random numbers, which all scenarios share."""
 
 EPOCHS = 40
 """Number of epochs on the plateau of the accuracy, of which the best is chosen."""
@@ -62,6 +67,7 @@ class Scenario:
 
 
 YES, NO = "holds", "does not hold"
+WORDS = {True: YES, False: NO, None: "undecided"}
 ALL_NO, MEAN = dict.fromkeys(RULES, NO), dict.fromkeys(("better", "lower_loss"), YES)
 SCENARIOS = {
     "no effect": Scenario(right=ALL_NO),
@@ -72,7 +78,7 @@ SCENARIOS = {
     "+0.8, +7.5 in one place": Scenario(gain=0.8, in_one_place=7.5, right=MEAN | {"seven_percent": YES}),
     "+0.8, +15 in one place": Scenario(gain=0.8, in_one_place=15, right=MEAN | {"seven_percent": YES}),
     "forms differ by 2, +0.3": Scenario(gain=0.3, forms=2, right=MEAN | {"seven_percent": NO, "initialization": YES}),
-    "forms differ by 2, one seed turns the order": Scenario(forms=2, turned=8, right={"initialization": NO}),
+    "forms differ by 2, one seed reverses the order": Scenario(forms=2, turned=8, right={"initialization": NO}),
 }
 
 
@@ -126,34 +132,42 @@ def grid(scenario: Scenario, accuracy: dict[str, Noise], loss: dict[str, Noise],
     return Records(pd.DataFrame(rows).reindex(columns=COLUMNS), table, {})
 
 
-def verdicts(scenario: Scenario, grids: int, seed: int = 0) -> dict[str, Counter[str]]:
+def verdicts(scenario: Scenario, grids: int) -> dict[str, Counter[str]]:
     """Count the verdicts of each rule over grids with the noise of the shipped records."""
     shipped = read_records(SHIPPED)
     accuracy, loss = noise_of(shipped, "test_accuracy"), noise_of(shipped, "train_loss")
-    rng = np.random.default_rng(seed)
-    names = [claim["id"] for claim in yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))]
+    rng = np.random.default_rng(SEED)
+    claims = yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))
+    limits = {claim["id"]: claim["limits"] for claim in claims}
     found: dict[str, Counter[str]] = {rule: Counter() for rule in RULES}
     for _ in range(grids):
-        table = dict(zip(names, evaluate(grid(scenario, accuracy, loss, rng))["verdict"], strict=True))
+        records = grid(scenario, accuracy, loss, rng)
         for rule in RULES:
-            found[rule][table[rule]] += 1
+            found[rule][WORDS[QUANTITIES[rule](records, limits[rule]).holds]] += 1
     return found
 
 
 def table(grids: int, names: Iterable[str] = SCENARIOS) -> pd.DataFrame:
     """Verdicts in percent of the grids: one row per rule and scenario with a known correct verdict."""
-    rows = []
+    rows, made_by = [], git()
     for name in names:
         scenario = SCENARIOS[name]
         for rule, counts in verdicts(scenario, grids).items():
             if right := scenario.right.get(rule):
-                shares = {verdict: round(100 * counts[verdict] / grids) for verdict in (YES, NO, "undecided")}
-                rows.append({"rule": rule, "truth": name, "right": right, **shares})
-    return pd.DataFrame(rows).sort_values("rule", key=lambda rules: rules.map(RULES.index), kind="stable")
+                shares = {word: round(100 * counts[word] / grids, 1) for word in WORDS.values()}
+                rows.append({"rule": rule, "truth": name, "right": right, **shares, "grids": grids, "seed": SEED})
+    found = pd.DataFrame(rows).assign(**made_by)
+    return found.sort_values("rule", key=lambda rules: rules.map(RULES.index), kind="stable")
+
+
+def main() -> None:
+    """Simulate all scenarios and write the table."""
+    directory = Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    found = table(int(sys.argv[2]) if len(sys.argv) > 2 else GRIDS)
+    found.to_csv(directory / "verdicts.csv", index=False)
+    print(found.to_markdown(index=False))
 
 
 if __name__ == "__main__":
-    if unknown := [name for name in sys.argv[2:] if name not in SCENARIOS]:
-        sys.exit(f"no scenario {unknown[0]!r}; there are: {'; '.join(SCENARIOS)}")
-    grids = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    print(table(grids, sys.argv[2:] or SCENARIOS).to_markdown(index=False))
+    main()

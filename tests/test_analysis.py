@@ -43,6 +43,7 @@ from leaf.experiment.scales import Settings
 
 SETTINGS = Settings(epochs=3)
 STATISTICS = {"metric": "best_accuracy", "confidence": 0.95}
+CHARTS = {"differences": "figures/differences.svg", "claims": "figures/claims.svg"}
 
 
 def cell(
@@ -337,7 +338,9 @@ def test_progress_chart_shows_the_records(project):
     assert accuracy.lines[1].get_ydata().tolist() == pytest.approx([20, 40, 30])
     assert plateau.lines[1].get_ydata().tolist() == pytest.approx([40, 30])
     assert loss.lines[0].get_ydata().tolist() == pytest.approx([1, 1 / 2, 1 / 3])
-    assert all(axis.get_xlabel() and axis.get_ylabel() for axis in chart.axes)
+    titles = [axis.get_title() for axis in chart.axes]
+    assert titles == ["test accuracy, %", "from epoch 2, %", "training loss"]
+    assert {axis.get_xlabel() for axis in chart.axes} == {"epoch"}
     plt.close(chart)
 
 
@@ -518,12 +521,12 @@ def test_the_page_puts_both_networks_side_by_side_and_lists_what_is_missing(proj
         ["Tanh", "Tanh", "Classic", "", "61.23 (2)", "", "61.23 ± 0.00 (2 of 3)"],
         ["Tanh", "LEAF", "P24Sl", "—", "61.23 (2)", "", ""],
     ]
-    text = page(records, "figures/differences.svg", STATISTICS, "## By hand\n")
+    text = page(records, CHARTS, STATISTICS, "## By hand\n")
     assert "4 of 7 cells are trained" in text and text.endswith("## By hand\n")
-    assert "](figures/differences.svg)" in text
+    assert "](figures/differences.svg)" in text and "](figures/claims.svg)" in text and "](./best.csv)" in text
     assert "still open: the claim is about the scale paper, this is tiny" in text
     write_cell(made[1], [0.5], precision="bfloat16")
-    mixed = page(collect(dict.fromkeys(made, ()), "tiny", SETTINGS), "a.svg", STATISTICS, "")
+    mixed = page(collect(dict.fromkeys(made, ()), "tiny", SETTINGS), CHARTS, STATISTICS, "")
     assert "61.23 (2) float32 on CPU" in mixed and "KerasNet, CIFAR-10 (float32 on CPU)" in mixed
     assert "Excluded from differences and verdicts" in mixed
 

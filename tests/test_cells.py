@@ -41,7 +41,7 @@ def test_the_papers_grid():
     assert sizes == {
         "linear_units": 40, "bounded_functions": 24, "relu_stability": 5, "weight_initialization": 100,
         "bounded_initialization": 60, "sound_protocol": 160, "capacity": 100,
-        "frozen_parameters": 25,
+        "frozen_parameters": 25, "learning_rates": 60, "residual_network": 12,
     }  # fmt: skip
     cells = config.cells(scale="paper")
     assert len(cells) == len(set(cells)) == 148

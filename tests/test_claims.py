@@ -3,17 +3,22 @@
 import re
 import runpy
 from dataclasses import replace
+from itertools import combinations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 from conftest import PROJECT
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS
 from leaf.analysis import rules
-from leaf.analysis.claims import HERE, QUANTITIES, evaluate
+from leaf.analysis.claims import HERE, QUANTITIES, evaluate, judge
+from leaf.analysis.claims_chart import SIGNS, claims_chart
 from leaf.analysis.collection import COLUMNS, Records
 from leaf.analysis.forms import CURVE_INPUTS
 from leaf.experiment.cells import Cell
@@ -243,6 +248,54 @@ def test_cost_is_read_from_the_benchmark(tmp_path, monkeypatch):
         file.write_text(f"variant,over_silu\n{steps}")
         measured = f"0.90 to {cost:.2f}; with DSPT 1.60 to 1.60"
         assert verdicts(records(scale="quick"))["simple"] == (verdict, measured, "")
+
+
+def chart_of(found: Records) -> tuple[Figure, list[Text]]:
+    chart = claims_chart(found)
+    return chart, [text for text in chart.findobj(Text) if text.get_text()]
+
+
+def test_the_chart_of_claims_has_every_verdict_and_the_numbers_that_rules_compare():
+    found = records(gain=0.02, cells=CELLS, ratio=0.001)
+    chart, texts = chart_of(found)
+    words = [text.get_text() for text in texts]
+    table = evaluate(found)
+    assert [word for word in words if word in SIGNS] == table["verdict"].tolist()
+    assert [word for word in words if word in SIGNS.values()] == [SIGNS[verdict] for verdict in table["verdict"]]
+    assert {*table["verdict"]} == {*SIGNS}  # each of them is there
+    better, lower, seven, *_, recurrent = chart.axes
+    assert [float(line.get_xdata()[0]) for line in better.lines] == pytest.approx([0, 2, 2], abs=0.01)
+    assert lower.lines[2].get_xdata() == pytest.approx([-0.02], abs=1e-4)
+    assert [len(axis.lines) for axis in (seven, recurrent)] == [3 * 4, 0] and list(seven.lines[0].get_xdata()) == [7, 7]
+    faces = {axis.lines[2].get_markerfacecolor() for axis in (better, lower, seven)}
+    assert faces == {"black"} and "mean: 2.00 [2.00, 2.00]" in words and "KerasNet, points: 2.00 [2.00, 2.00]" in words
+    assert "Data: 16 of 16 comparisons." in words and "Data: 0 of 10 pairs of cells." in words
+    plt.close(chart)
+    single, texts = chart_of(records(scale="quick"))
+    assert single.axes[0].lines[2].get_markerfacecolor() == "white"  # undecided
+    plt.close(single)
+
+
+@pytest.mark.parametrize("verdict", SIGNS)
+def test_the_chart_of_claims_fits_a_page_without_overlap(verdict, monkeypatch):
+    """With the longest verdict and the longest sentence of each claim."""
+    claims = yaml.safe_load((HERE / "claims.yaml").read_text())
+    judged = judge(records(gain=0.02, silu=0.8))
+    worded = [
+        one._replace(verdict=verdict, reading=claim["reading"][verdict])
+        for one, claim in zip(judged, claims, strict=True)
+    ]
+    monkeypatch.setattr("leaf.analysis.claims_chart.judge", lambda _: worded)
+    chart, texts = chart_of(records())
+    chart.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in texts]
+    tight = [box.shrunk(0.98, 0.8) for box in boxes]  # lines of text may touch
+    assert not [
+        (a, b) for (a, one), (b, other) in combinations(zip(texts, tight, strict=True), 2) if one.overlaps(other)
+    ]
+    assert [text for text, box in zip(texts, boxes, strict=True) if box.x0 < 0 or box.x1 > chart.bbox.x1] == []
+    assert chart.get_figheight() < 11
+    plt.close(chart)
 
 
 @pytest.mark.slow

@@ -141,3 +141,22 @@ def test_recurrent_network():
     assert f"| standard GRU | Classic | {accuracy['tanh']} |" in page and accuracy["tanh"] == accuracy["sigmoid"]
     assert f"| LEAF as Tanh | P24Sl | {accuracy['leaf-tanh']} |" in page
     assert f"| LEAF as Sigmoid | P24Sl | {accuracy['leaf-sigmoid']} |" in page
+
+
+def test_error_rates_of_the_rules():
+    """The last column of the table in docs/judged.md, which has every row of the file but those of the 7%."""
+    measured = pd.read_csv(BENCHMARK / "verdicts.csv")
+    page = (PROJECT / "docs/judged.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \| [^|]+ \| ([\d., ]+) \|$", page, re.MULTILINE)
+    of_seven = measured[measured["rule"] == "seven_percent"]
+    right = [row[row["right"]] for row in of_seven.to_dict("records")]
+    assert right and set(right) == {100} and "rule for the 7% is right in all grids" in page
+    rows = [
+        (row["rule"], row["truth"], row["right"],
+         ", ".join(f"{row[verdict]:.3g}" for verdict in ("holds", "does not hold", "undecided")))
+        for row in measured.drop(of_seven.index).to_dict("records")
+    ]  # fmt: skip
+    assert shown == rows
+    (grids,), (clean,) = (measured[name].unique() for name in ("grids", "clean"))
+    assert clean and f"simulates {grids} grids for each known truth" in page and f"and of {grids} after it" in page
+    assert 100 * (0.25 / grids) ** 0.5 < 2.25  # the standard error

@@ -65,4 +65,6 @@ def test_the_requested_time_is_proportional_to_the_work():
     assert minutes(cell, SCALES["quick"].settings) == 10
     costs = {other.name: minutes(other, PAPER) for other in read_config().cells(scale="paper")}
     assert max(costs, key=costs.__getitem__).startswith("kerasnet/fashion_mnist/ahaf-relu/dspt/")
-    assert memory_mb(Settings(batch_size=256)) > memory_mb(PAPER)
+    assert memory_mb(cell, PAPER) == 2000 + 8 * 128 < memory_mb(cell, Settings(batch_size=256))
+    residual = Cell("resnet18", "cifar10", "relu", "classic", "adam", 42)
+    assert memory_mb(residual, PAPER) > memory_mb(cell, PAPER) and minutes(residual, PAPER) > 25 * minutes(cell, PAPER)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from leaf.activations import ACTIVATIONS
-from leaf.analysis.choice import best_table
+from leaf.analysis.choice import best_table, tuned_table
 from leaf.analysis.collection import COLUMNS, Records
 from leaf.analysis.decomposition import order, seeds_share
 from leaf.analysis.pairs import pair_notes
@@ -234,3 +234,34 @@ def test_the_best_are_compared_within_a_precision_and_over_shared_seeds():
     with pytest.raises(UserError, match="unknown metric 'accuracy'"):
         best_table(records(learnable), "accuracy", 0.95)
     assert best_table(records(rows("leaf-silu", "p24sl", LEAF)), "auto", 0.95).empty
+
+
+def test_learning_rates_are_selected_on_validation_images_and_compared_on_test_images():
+    """The rate that is best on test images, 3e-3, is not the one that validation images select."""
+    tested = {
+        ("tanh", "classic", "adam"): BASE,
+        ("tanh", "classic", "adam-3e-3"): [0.9] * 5,
+        ("leaf-tanh", "p24sl", "adam"): [0.9] * 5,
+        ("leaf-tanh", "p24sl", "adam-3e-4"): LEAF,
+    }
+    validated = dict(zip(tested, (0.61, 0.5, 0.62, 0.7), strict=True))
+    found = records(*(
+        rows(name, procedure, accuracies, optimizer=optimizer, chosen_accuracy=0.0)
+        for (name, procedure, optimizer), accuracies in tested.items()
+    ))  # fmt: skip
+    found.cells["chosen_accuracy"] = found.cells["best_accuracy"]
+    keys = zip(found.cells["activation"], found.cells["procedure"], found.cells["optimizer"], strict=True)
+    best = np.array([validated[key] for key in keys])
+    epochs = pd.concat(
+        pd.DataFrame({"cell": found.cells["cell"], "validation_accuracy": values}) for values in (best - 0.3, best)
+    )
+    base, leaf = tuned_table(Records(found.cells, epochs, {}), "auto", 0.95).to_dict("records")
+    assert (base["selected"], leaf["selected"], leaf["candidates"], leaf["seeds"]) == ("Adam", "Adam at 3e-4", 2, 5)
+    assert (leaf["validation accuracy, %"], base["validation accuracy, %"]) == (70.0, 61.0)
+    accuracy = "test accuracy at the epoch chosen on validation images, %"
+    assert (base[accuracy], leaf[accuracy]) == (60.0, 66.2)
+    theirs = stats.ttest_rel(LEAF, BASE).confidence_interval(0.95)
+    difference = "difference from the tuned base function, points"
+    assert leaf[difference] == 6.2 and np.isnan(base[difference])
+    assert (leaf["low"], leaf["high"]) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=0.005)
+    assert tuned_table(records(rows("tanh", "classic", BASE)), "auto", 0.95).empty  # no validation images

@@ -53,14 +53,14 @@ def test_everything_is_made(project):
             f"{table}.{suffix}"
             for suffix in ("csv", "tex", "md", "html")
             for table in (
-                "overview", "claims", "best", "tables/mine/lenet5/fashion_mnist", "tables/mine/lenet5/cifar10",
+                "overview", "claims", "best", "tuned", "tables/mine/lenet5/fashion_mnist", "tables/mine/lenet5/cifar10",
                 *(
                     f"tables/mine/lenet5/{kind}"
                     for kind in ("paper", "differences", "best_epoch", "matches", "movement")
                 ),
             )
         ),
-        "overview.rst", "claims.rst", "figures/differences.svg", "figures/initial_forms.svg",
+        "overview.rst", "claims.rst", "figures/differences.svg", "figures/claims.svg", "figures/initial_forms.svg",
         *(
             f"figures/{figure}.svg"
             for dataset in ("fashion_mnist", "cifar10")
@@ -255,7 +255,10 @@ def test_partial_marks_the_gaps_of_an_unfinished_grid(project):
     partial = project.directory / "reports/tiny/partial"
     assert {file.name for file in partial.iterdir()} == {
         "cells.csv", "epochs.csv", "forms.safetensors", "tables", "figures", "README.md",
-        *(f"{table}.{suffix}" for table in ("claims", "overview", "best") for suffix in ("csv", "tex", "md", "html")),
+        *(
+            f"{table}.{suffix}"
+            for table in ("claims", "overview", "best", "tuned") for suffix in ("csv", "tex", "md", "html")
+        ),
     }  # fmt: skip
     assert "the claim is about the scale paper, this is tiny" in (partial / "claims.md").read_text()
     assert "missing" in (partial / "tables/mine/lenet5/paper.md").read_text()

@@ -289,12 +289,14 @@ class KnownNetwork:
 
     Attributes:
         layers: its class.
-        title, seconds_per_1000_images: as in ``leaf.networks.Network``.
+        title, seconds_per_1000_images, megabytes_per_image, batch_norm: as in ``leaf.networks.Network``.
     """
 
     layers: Imported
     title: str
     seconds_per_1000_images: float
+    megabytes_per_image: int = 8
+    batch_norm: bool = False
 
     def __call__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> "Network":
         return self.layers(image_shape, activation, classes)
@@ -302,8 +304,9 @@ class KnownNetwork:
 
 LENET5 = KnownNetwork(Imported("leaf.networks:LeNet5"), "LeNet-5", 0.36)
 KERASNET = KnownNetwork(Imported("leaf.networks:KerasNet"), "KerasNet", 1.3)
+RESNET18 = KnownNetwork(Imported("leaf.resnet:ResNet18"), "ResNet-18", 40.0, 16, batch_norm=True)
 
 NETWORKS: "Registry[type[Network] | KnownNetwork]" = Registry(
-    "network", Imported("leaf.networks:check"), {"lenet5": LENET5, "kerasnet": KERASNET}
+    "network", Imported("leaf.networks:check"), {"lenet5": LENET5, "kerasnet": KERASNET, "resnet18": RESNET18}
 )
 """Networks by name."""

@@ -27,8 +27,15 @@ class Network(nn.Sequential):
     seconds_per_1000_images: ClassVar[float] = 1.3
     """Approximate time to train on 1,000 images on one CPU core, in seconds. Requested job times are based on it.
 
-    Measured with a cell on each of two cores: 0.38 for LeNet-5 on CIFAR-10, and 1.35 for KerasNet.
+    Measured with a cell on each of two cores: 0.38 for LeNet-5 on CIFAR-10, and 1.35 for KerasNet. ResNet-18: 40, in a
+    few steps on a busy machine.
     """
+
+    megabytes_per_image: ClassVar[int] = 8
+    """Upper limit of the memory of a training step per image of a minibatch. Requested memory is based on it."""
+
+    batch_norm: ClassVar[bool] = False
+    """Whether it has batch normalization, whose statistics DSPT would update twice per minibatch."""
 
     def __init__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> None:
         super().__init__()

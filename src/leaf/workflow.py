@@ -87,7 +87,8 @@ class Plan:
 
     def memory_mb(self, wildcards: Any) -> int:
         """The memory that a cell's job asks for."""
-        return memory_mb(self.config.scales[wildcards.scale].settings)
+        (cell,) = self.cells(wildcards)
+        return memory_mb(cell, self.config.scales[wildcards.scale].settings)
 
     def minutes(self, wildcards: Any) -> int:
         """The time that a cell's job asks for."""

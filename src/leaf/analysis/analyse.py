@@ -42,8 +42,8 @@ def make_tables(records: Records, directory: Path, figure_format: str, statistic
         _make((product, of_it, statistics, *(directory / f"{path}.{suffix}" for suffix in product.formats)))
     about = directory / ABOUT
     words = about.read_text(encoding="utf-8") if about.exists() else ""
-    chart = f"{FIGURES['differences'].path}.{figure_format}"
-    write_text(directory / PAGE, page(records, chart, statistics, words))
+    charts = {name: f"{figure.path}.{figure_format}" for name, figure in FIGURES.items() if not figure.group.wildcards}
+    write_text(directory / PAGE, page(records, charts, statistics, words))
 
 
 def products_of(records: Records, kind: str) -> Iterator[tuple[Product, str, Records]]:

@@ -70,6 +70,56 @@ def _comparison(base_cells: pd.DataFrame, learnable: pd.DataFrame, confidence: f
     )  # fmt: skip
 
 
+def tuned_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
+    """Each activation at the learning rate that validation images select for it, against its base function at its own.
+
+    One row per network, data set and activation with procedure. The selected setting of the optimizer is the one with
+    the highest mean over its seeds of the best epoch's validation accuracy, the first of equal ones. Test accuracies in
+    % and differences in percentage points, with t intervals, are means over seeds; differences are over those that both
+    have. Cells without validation images do not count. Precision and kind of device are the same in a row.
+
+    Args:
+        metric, confidence: as ``differences_table`` takes them; test accuracies are those of the metric.
+
+    Raises:
+        UserError: as ``differences_table``.
+    """
+    metric = checked_metric(records, metric)
+    cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[metric].notna()]
+    validated = records.epochs.reindex(columns=["cell", "validation_accuracy"]).groupby("cell")["validation_accuracy"]
+    cells = cells.assign(
+        percent=cells[metric].astype(float) * 100,
+        validation=cells["cell"].map(validated.max()).astype(float) * 100,
+        computed_in=computed_in(cells),
+    )
+    rows = []
+    for place, here in cells[cells["validation"].notna()].groupby(["network", "dataset", "computed_in"], sort=False):
+        network, dataset, way = map(str, place)
+        by_activation = here.groupby(["family", "form", "procedure"], sort=False)
+        tuned = {tuple(map(str, key)): _tuned(of_it) for key, of_it in by_activation}
+        for (family, form, procedure), (optimizer, candidates, chosen) in tuned.items():
+            *_, base = tuned.get(("base", form, "classic"), (chosen.iloc[:0],))
+            points = (chosen["percent"] - base["percent"]).dropna() if family != "base" else pd.Series(dtype=float)
+            low, high, *_ = paired_interval(list(points), confidence) if len(points) > 1 else (np.nan, np.nan)
+            title = variant_title(Variant(family, form, procedure, optimizer), with_optimizer=False)
+            rows.append((
+                NETWORKS[network].title, DATASETS[dataset].title, way, title, OPTIMIZERS[optimizer].title, candidates,
+                len(chosen), chosen["validation"].mean(), chosen["percent"].mean(), points.mean(), low, high,
+            ))  # fmt: skip
+    columns = [
+        "network", "data set", "computed in", "activation", "selected", "candidates", "seeds", "validation accuracy, %",
+        f"{METRICS[metric]}, %", "difference from the tuned base function, points", "low", "high",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).drop(columns=[] if are_mixed(cells) else "computed in").round(2)
+
+
+def _tuned(cells: pd.DataFrame) -> tuple[str, int, pd.DataFrame]:
+    """The optimizer of the highest mean validation accuracy, the number of optimizers, and its cells by seed."""
+    settings = {str(name): of_it.set_index("seed") for name, of_it in cells.groupby("optimizer", sort=False)}
+    best = max(settings, key=lambda name: settings[name]["validation"].mean())
+    return best, len(settings), settings[best]
+
+
 def _best(cells: pd.DataFrame) -> tuple[str, pd.Series, int]:
     """The title of the variant with the highest mean, its accuracies by seed, and the number of variants."""
     by_seed = cells.set_index("seed")

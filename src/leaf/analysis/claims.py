@@ -5,7 +5,9 @@ figures, of which one is known so far. A claim about one scale is undecided at a
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -28,31 +30,50 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 HERE = Path(__file__).parent
 
 
+class Judged(NamedTuple):
+    """A claim of ``claims.yaml`` with what the records say of it and the sentence that its verdict means."""
+
+    claim: Mapping[str, Any]
+    finding: Finding
+    verdict: str
+    reading: str
+
+
+def judge(records: Records) -> list[Judged]:
+    """Every claim, judged; undecided at another scale than the one that it is about."""
+    scales = [str(scale) for scale in records.cells["scale"].unique()]
+    judged = []
+    for claim in yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8")):
+        limits = claim["limits"]
+        finding = QUANTITIES[claim["id"]](records, limits)
+        if claim["about"] != "any" and scales != [claim["about"]]:
+            missing = f"the claim is about the scale {claim['about']}, this is {', '.join(scales)}"
+            finding = replace(finding, holds=None, missing=missing)
+        verdict = UNDECIDED if finding.holds is None else HOLDS if finding.holds else FAILS
+        reading = claim["reading"][verdict].format(missing=finding.missing, by=finding.by, **limits)
+        judged.append(Judged(claim, finding, verdict, reading))
+    return judged
+
+
 def evaluate(records: Records) -> pd.DataFrame:
     """A row for every claim: its wording, quantity and rule, the measured and the published figures, the verdict.
 
     Raises:
         UserError: if a row of ``published.csv`` is about no claim.
     """
-    claims = yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))
-    published = _published({claim["id"] for claim in claims})
-    scales = [str(scale) for scale in records.cells["scale"].unique()]
-    rows = []
-    for claim in claims:
-        limits = claim["limits"]
-        finding = QUANTITIES[claim["id"]](records, limits)
-        missing, holds = finding.missing, finding.holds
-        if claim["about"] != "any" and scales != [claim["about"]]:
-            holds, missing = None, f"the claim is about the scale {claim['about']}, this is {', '.join(scales)}"
-        verdict = UNDECIDED if holds is None else HOLDS if holds else FAILS
-        where = claim["where"] + ("; direction inferred from it" if claim.get("inferred") else "")
-        rows.append({
-            "claim": claim["claim"], "where": where,
-            "verdict": verdict,
-            "reading": claim["reading"][verdict].format(missing=missing, by=finding.by, **limits),
-            "measured": finding.measured, "published": published.get(claim["id"], ""), "undecided because": missing,
-            "quantity": claim["quantity"].format(**limits), "rule": claim["rule"].format(**limits),
-        })  # fmt: skip
+    judged = judge(records)
+    published = _published({claim["id"] for claim, *_ in judged})
+    rows = [
+        {
+            "claim": claim["claim"],
+            "where": claim["where"] + ("; direction inferred from it" if claim.get("inferred") else ""),
+            "verdict": verdict, "reading": reading,
+            "measured": finding.measured, "published": published.get(claim["id"], ""),
+            "undecided because": finding.missing,
+            "quantity": claim["quantity"].format(**claim["limits"]), "rule": claim["rule"].format(**claim["limits"]),
+        }
+        for claim, finding, verdict, reading in judged
+    ]  # fmt: skip
     table = pd.DataFrame(rows)
     table.attrs["in_short"] = ["claim", "verdict", "measured"]
     return table

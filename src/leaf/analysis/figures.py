@@ -26,7 +26,7 @@ from leaf.analysis.forms import (
     parameter_quantiles,
 )
 from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, number_formats, starting_activations
-from leaf.analysis.style import set_style
+from leaf.analysis.style import PAGE_WIDTH, TEXT_SIZE, set_style
 from leaf.analysis.tables import activation_title, form_title, marks, variant_title
 from leaf.experiment.observations import QUANTILES
 
@@ -41,8 +41,9 @@ MOST_POINTS = 51
 PLATEAU = 0.95
 """The share of the final accuracy where a chart's plateau begins."""
 
-# Dashes tell lines apart as well as colors, so that a print in black and white can be read.
+# Dashes and markers distinguish lines as well as colors do, so that a print in black and white can be read.
 DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+MARKERS = ("o", "s", "^", "D", "v")
 
 UNIT_DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 """Of the drawn units; the function they started from has the whole line, and lies beneath."""
@@ -71,7 +72,7 @@ def progress_chart(records: Records) -> Figure:
     adaptive = [line for line in lines if line.variant.family != "base"]
     families = list(dict.fromkeys(line.variant.family for line in adaptive or lines))
     figure, axes = plt.subplots(
-        len(families), 3, figsize=(9, 0.8 + 2.3 * len(families)), sharex="col", sharey="col", squeeze=False
+        len(families), 3, figsize=(PAGE_WIDTH, 1.1 + 1.9 * len(families)), sharex="col", sharey="col", squeeze=False
     )
     start = max((_plateau_start(line.accuracy["mean"]) for line in lines), default=1)
     for row, family in zip(axes, families, strict=True):
@@ -80,14 +81,17 @@ def progress_chart(records: Records) -> Figure:
                 _draw_line(row[0], line, line.accuracy)
                 _draw_line(row[1], line, line.accuracy.loc[start:])
                 _draw_line(row[2], line, line.loss)
-        row[0].set_ylabel("test accuracy, %")
-        row[1].set_ylabel(f"the same from epoch {start}, %")
-        row[2].set_ylabel("training loss")
+        for axis in row:
+            axis.tick_params(labelsize=TEXT_SIZE - 1)
+    for axis, title in zip(axes[0], ("test accuracy, %", f"from epoch {start}, %", "training loss"), strict=True):
+        axis.set_title(title, fontsize=TEXT_SIZE)
     for axis in axes[-1]:
-        axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlabel("epoch", fontsize=TEXT_SIZE)
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     handles = {handle.get_label(): handle for axis in axes[:, 0] for handle in axis.lines}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=min(3, len(handles)))
+    figure.legend(
+        handles=list(handles.values()), loc="outside lower center", ncols=min(2, len(handles)), fontsize=TEXT_SIZE
+    )
     sns.despine(figure)
     return figure
 
@@ -106,9 +110,13 @@ def _lines(records: Records) -> list[Line]:
             Line(
                 variant,
                 " ".join([variant_title(variant, several_optimizers), *marks(members)]),
-                {
-                    "color": "black" if base else f"C{colors}",
-                    "linestyle": "-" if base else DASHES[colors % len(DASHES)],
+                {"color": "black", "marker": "." if len(epochs) == 1 else ""}
+                if base
+                else {
+                    "color": f"C{colors}",
+                    "linestyle": DASHES[colors % len(DASHES)],
+                    "marker": MARKERS[colors % len(MARKERS)],
+                    "markevery": (0.04 * (colors % 4), 0.16),  # as a share of the diagonal: not on each other
                 },
                 epochs["test_accuracy"].agg(["mean", "min", "max"]) * 100,
                 epochs["train_loss"].agg(["mean", "min", "max"]),
@@ -125,8 +133,8 @@ def _plateau_start(accuracy: pd.Series) -> int:
 
 
 def _draw_line(axis: Axes, line: Line, values: pd.DataFrame) -> None:
-    marker = "." if len(values) == 1 else ""
-    axis.plot(values.index, values["mean"], label=line.label, linewidth=1.2, marker=marker, **line.style)
+    style: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "markerfacecolor": "white"} | line.style
+    axis.plot(values.index, values["mean"], label=line.label, **style)
     if not values["min"].equals(values["max"]):
         color = line.style["color"]
         axis.fill_between(values.index, values["min"], values["max"], color=color, alpha=0.15, linewidth=0)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from leaf.analysis.collection import Records
 from leaf.analysis.pairs import pairs
 from leaf.analysis.statistics import differences_table
-from leaf.analysis.style import set_style
+from leaf.analysis.style import PAGE_WIDTH, TEXT_SIZE, set_style
 from leaf.analysis.tables import kind_of, variant_title
 from leaf.experiment.datasets import DATASETS
 from leaf.networks import NETWORKS
@@ -28,13 +28,10 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 """Colour and marker of the paper's families and of all others; markers differ for prints in black and white."""
 
-WIDTH = 6.5
-"""Width of the chart in inches, equal to the text width of a page, so that it prints unscaled."""
-
-ROW = 0.2
+ROW = 0.23
 """Height of a row, in inches."""
 
-COLUMNS = {"points": 40, "interval": 126, "seeds": 154}
+COLUMNS = {"points": 42, "interval": 141, "seeds": 182}
 """Columns of numbers, with the distance of their right ends from the axis in points."""
 
 
@@ -61,14 +58,14 @@ def differences_chart(records: Records, metric: str, confidence: float) -> Figur
     table = table[table[difference].notna()]
 
     rows = len(table) + 1.7 * len(places)
-    figure, axis = plt.subplots(figsize=(WIDTH, ROW * rows + 1.3))
+    figure, axis = plt.subplots(figsize=(PAGE_WIDTH, ROW * rows + 1.5))
     _write(axis, -1.3, {"points": "points", "interval": f"{confidence:.0%} interval", "seeds": "seeds"}, style="italic")
     y, shown = 0.0, set[str]()
     for place in places:
         network, dataset = NETWORKS[place["network"]].title, DATASETS[place["dataset"]].title
         here = table[(table["network"] == network) & (table["dataset"] == dataset)]
         ways = ", ".join(here["computed in"].unique()) if "computed in" in here else ""
-        _label(axis, y, f"{network}, {dataset}", weight="bold")
+        _label(axis, y, f"{network}, {dataset}", weight="bold", fontsize=TEXT_SIZE)
         _annotate(axis, y, ways if len(here) else "no pair trained yet", 8)
         for row in here.to_dict("records"):
             y += 1
@@ -77,12 +74,15 @@ def differences_chart(records: Records, metric: str, confidence: float) -> Figur
             _draw_row(axis, y, row, row[difference], STYLES.get(family, STYLES["other"]))
         y += 1.7
     axis.axvline(0, color="0.3", linewidth=0.9)
-    axis.set(ylim=(y - 0.7, -2), yticks=[], xlabel=f"{difference}: learnable less base function")
+    axis.set(ylim=(y - 0.7, -2), yticks=[])
+    axis.tick_params(labelsize=TEXT_SIZE - 1)
+    axis.set_xlabel(f"{difference}:\nlearnable less base function", fontsize=TEXT_SIZE)
     axis.margins(x=0.04)
+    axis.locator_params(axis="x", nbins=4)
     axis.grid(axis="x", color="0.92")
     axis.set_axisbelow(True)
     sns.despine(figure, left=True)
-    figure.legend(handles=_legend(shown, confidence), loc="outside lower center", ncols=5)
+    figure.legend(handles=_legend(shown, confidence), loc="outside lower center", ncols=3, fontsize=TEXT_SIZE)
     return figure
 
 
@@ -94,7 +94,7 @@ def _draw_row(axis: Axes, y: float, row: Mapping[Any, Any], points: float, style
         axis.plot([row["low"], row["high"]], [y, y], color=style["color"], linewidth=2, solid_capstyle="butt")
         numbers["interval"] = f"[{row['low']:+.2f}, {row['high']:+.2f}]"
     axis.plot(points, y, **style, markersize=4.5, markerfacecolor=style["color"] if has_interval else "white")
-    _label(axis, y, row["activation"], fontsize="small")
+    _label(axis, y, row["activation"], fontsize=TEXT_SIZE - 1)
     _write(axis, y, {name: number.replace("-", "\N{MINUS SIGN}") for name, number in numbers.items()})
 
 
@@ -113,7 +113,7 @@ def _annotate(axis: Axes, y: float, words: str, distance: float, **style: Any) -
     """Write text right of the axis, at a distance in points."""
     axis.annotate(
         words, (1, y), (distance, 0), xycoords=axis.get_yaxis_transform(), textcoords="offset points", va="center",
-        fontsize="small", annotation_clip=False, **style,
+        fontsize=TEXT_SIZE - 1, annotation_clip=False, **style,
     )  # fmt: skip
 
 

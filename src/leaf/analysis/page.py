@@ -25,11 +25,11 @@ PAPERS_FAMILIES = ("base", "ahaf", "leaf")
 UNTRAINED = "—"
 
 
-def page(records: Records, chart: str, statistics: Mapping[str, Any], about: str) -> str:
+def page(records: Records, charts: Mapping[str, str], statistics: Mapping[str, Any], about: str) -> str:
     """The page in Markdown.
 
     Args:
-        chart: where the forest plot lies, relative to the page.
+        charts: where the figures of the report lie, relative to the page, by name.
         statistics: the arguments of ``differences_table``.
         about: text by hand that the page ends with.
     """
@@ -37,8 +37,9 @@ def page(records: Records, chart: str, statistics: Mapping[str, Any], about: str
     overview = overview_table(records).drop(columns=["stale", "damaged", "kernel", "threads", "torch", "commit"])
     sections = [
         *_tables(records),
-        *_differences(records, chart, statistics),
+        *_differences(records, charts["differences"], statistics),
         "## The paper's claims",
+        f"![Verdict and numbers of each of the paper's claims]({charts['claims']})",
         to_markdown(claims),
         "[claims.csv](./claims.csv) has each claim's quantity and rule, and what is missing.",
         *_movement(records),
@@ -71,6 +72,7 @@ def _differences(records: Records, chart: str, statistics: Mapping[str, Any]) ->
         f" {statistics['confidence']:.0%} t interval over seeds. A hollow point is one seed, which cannot be"
         " distinguished from chance.",
         *pair_notes(records),
+        "[best.csv](./best.csv) compares the best learnable variant with the best base function.",
     ]
 
 

@@ -39,6 +39,8 @@ PRODUCTS: tuple[Product, ...] = (
           reads=("src/leaf/analysis/claims.yaml", "src/leaf/analysis/published.csv", str(BENCHMARK))),
     Table("best", REPORT_TABLES, "the best learnable variant against the best base function",
           "leaf.analysis.choice:best_table", statistics=True, notes=(ROUNDING, SELECTION)),
+    Table("tuned", REPORT_TABLES, "each activation at the learning rate that validation images select",
+          "leaf.analysis.choice:tuned_table", statistics=True),
     Figure("progress", FORM_FIGURES, "accuracy and loss over the epochs, of several cells",
            "leaf.analysis.figures:progress_chart"),
     Figure("forms", CELL_FIGURES, "the learned curves of one cell",
@@ -47,6 +49,9 @@ PRODUCTS: tuple[Product, ...] = (
            "leaf.analysis.figures:evolution_chart", forms=True, category="Evolution of forms"),
     Figure("differences", REPORT_FIGURES, "every difference from a base function, with its interval",
            "leaf.analysis.forest:differences_chart", statistics=True),
+    Figure("claims", REPORT_FIGURES, "each of the paper's claims with its verdict and numbers, on a page",
+           "leaf.analysis.claims_chart:claims_chart", forms=True,
+           reads=("src/leaf/analysis/claims.yaml", str(BENCHMARK))),
     Figure("initial_forms", FIGURES_WITHOUT_CELLS, "how far AHAF and LEAF are from the functions they start as",
            "leaf.analysis.figures:initial_forms_chart"),
 )

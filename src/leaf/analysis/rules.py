@@ -6,6 +6,7 @@ Each function measures one claim of ``claims.yaml``, whose ``limits`` it is give
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,15 @@ RECURRENT = ("gru", "fashion_mnist")
 """The recurrent network of examples/gru.py, and what it reads."""
 
 
+class Number(NamedTuple):
+    """A measured number that a claim is judged by, with its interval or range if it has one."""
+
+    label: str
+    value: float
+    low: float = np.nan
+    high: float = np.nan
+
+
 @dataclass(frozen=True)
 class Finding:
     """What the records say of a claim.
@@ -41,12 +51,18 @@ class Finding:
         holds: whether it holds; ``None`` while data are missing.
         missing: which data.
         by: by which reading of the claim it holds, where there are several.
+        numbers: those of the figures that the rule compares with its threshold.
+        threshold: in the numbers' unit.
+        data: how much of the needed data there is, in words; empty if none comes from cells.
     """
 
     measured: str
     holds: bool | None = None
     missing: str = ""
     by: str = ""
+    numbers: tuple[Number, ...] = ()
+    threshold: float = 0
+    data: str = ""
 
 
 def _comparisons(records: Records, column: str) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -77,8 +93,9 @@ def _mean_over_comparisons(
     """The mean difference over networks, data sets and forms; ``wanted`` is the claimed sign."""
     expected = len(PAPERS_NETWORKS) * len(PAPERS_DATASETS) * len(FORMS)
     missing = [f"{expected - len(found)} of {expected} comparisons"] if len(found) < expected else []
+    data = f"{len(found)} of {expected} comparisons"
     if not found:
-        return Finding("", missing=missing[0])
+        return Finding("", missing=missing[0], data=data)
     groups = [scale * wanted * values for values in found.values()]  # what is claimed is positive now
     right = sum(values.mean() > 0 for values in groups)
     words = f"as claimed in {right} of {len(groups)} comparisons"
@@ -89,6 +106,7 @@ def _mean_over_comparisons(
             f"{words}; a loss is infinite",
             False if worse and not missing else None,
             missing[0] if missing else "" if worse else what,
+            data=data,
         )
     mean = pooled_mean(groups, limits["confidence"])
     ends = sorted((wanted * mean.low, wanted * mean.high))
@@ -100,7 +118,8 @@ def _mean_over_comparisons(
     )
     if mean.degrees < limits["degrees"]:
         missing.append(f"seeds: {mean.degrees} of {limits['degrees']} degrees of freedom")
-    return Finding(measured, None if missing else mean.low > 0, "; ".join(missing))
+    number = Number("mean", wanted * mean.mean, *ends)
+    return Finding(measured, None if missing else mean.low > 0, "; ".join(missing), numbers=(number,), data=data)
 
 
 def better(records: Records, limits: Limits) -> Finding:
@@ -135,13 +154,14 @@ def _with_other_metric(
 
 def seven_percent(records: Records, limits: Limits) -> Finding:
     """LEAF as Tanh against tanh on CIFAR-10, both networks, in points and relative."""
-    words, reached, missing = [], [], []
+    words, reached, missing, numbers, pairs_found = [], [], [], [], 0
     there = _comparisons(records, judged_by(records))
     for network in PAPERS_NETWORKS:
         title = NETWORKS[network].title
         found = there.get((network, "cifar10", "leaf", "tanh", "p24sl"), pd.DataFrame(columns=["value", "base_value"]))
         learnable, base = found["value"].astype(float), found["base_value"].astype(float)
         enough = len(found) >= limits["seeds"]
+        pairs_found += len(found)
         if not enough:
             missing.append(f"{title}: {len(found)} of {limits['seeds']} seeds")
         if len(found) == 1:
@@ -151,6 +171,7 @@ def seven_percent(records: Records, limits: Limits) -> Finding:
             for unit, values in readings.items():
                 low, high, *_ = paired_interval(list(values), limits["confidence"])
                 reaches = values.mean() >= limits["claimed"] and low > 0
+                numbers.append(Number(f"{title}, {unit}", values.mean(), low, high))
                 reached += (
                     [f"{title}, in {unit.replace('% relative', 'per cent relative')}"] if reaches and enough else []
                 )
@@ -160,9 +181,12 @@ def seven_percent(records: Records, limits: Limits) -> Finding:
                 )
         words += _with_silu(records, network, learnable)
     measured = "; ".join(words)
-    if reached:
-        return Finding(measured, True, by="; ".join(reached))
-    return Finding(measured, None if missing else False, "; ".join(missing))
+    data = f"{pairs_found} of {len(PAPERS_NETWORKS) * limits['seeds']} pairs of cells"
+    finding = Finding(
+        measured, None if missing else False, "; ".join(missing),
+        numbers=tuple(numbers), threshold=limits["claimed"], data=data,
+    )  # fmt: skip
+    return replace(finding, holds=True, missing="", by="; ".join(reached)) if reached else finding
 
 
 def _with_silu(records: Records, network: str, learnable: pd.Series) -> list[str]:
@@ -182,7 +206,7 @@ def initialization(records: Records, limits: Limits) -> Finding:
     column = "chosen_accuracy" if judged_by(records) == "chosen_accuracy" else "last_epochs_accuracy"
     variants = [("base", "classic"), ("ahaf", "classic"), ("ahaf", "dspt"), ("leaf", "p24sl"), ("leaf", "dspt-p24sl")]
     expected = 2 * len(variants)
-    words, holds, missing = [], [], []
+    words, holds, missing, numbers, present = [], [], [], [], 0
     for network in PAPERS_NETWORKS:
         cells = records.select(network=network, dataset="cifar10", optimizer="adam").cells
         wanted = cells["form"].isin(["relu", "silu"]) & cells["status"].isin([DONE, DIVERGED]) & cells[column].notna()
@@ -191,6 +215,7 @@ def initialization(records: Records, limits: Limits) -> Finding:
         table = cells.pivot_table(column, ["family", "form", "procedure"], "seed", sort=False)
         complete = table[table.notna().sum(axis=1) >= limits["seeds"]].dropna(axis=1).astype(float).to_numpy()
         title = NETWORKS[network].title
+        present += len(complete)
         if len(complete) < expected or complete.shape[1] < limits["seeds"]:
             missing.append(
                 f"{title}: {expected - len(complete)} of {expected} activations over {limits['seeds']} seeds"
@@ -207,8 +232,13 @@ def initialization(records: Records, limits: Limits) -> Finding:
             f" [{share.low:.0%}, {share.high:.0%}], order of activations alike to"
             f" W = {agreed.concordance:.2f} (p = {agreed.p:.2g}), {complete.shape[1]} seeds"
         )
+        numbers.append(Number(title, *(100 * value for value in share)))
         holds.append(share.high < limits["share"] and agreed.p >= limits["level"])
-    return Finding("; ".join(words), None if missing else all(holds), "; ".join(missing))
+    data = f"{present} of {2 * expected} activations with {limits['seeds']} seeds"
+    return Finding(
+        "; ".join(words), None if missing else all(holds), "; ".join(missing),
+        numbers=tuple(numbers), threshold=100 * limits["share"], data=data,
+    )  # fmt: skip
 
 
 def simple(_: Records, limits: Limits) -> Finding:
@@ -219,7 +249,8 @@ def simple(_: Records, limits: Limits) -> Finding:
     one_stage = table[table["variant"].isin(["LEAF-SiLU", "LEAF-Tanh P24Sl"])]["over_silu"]
     two_stages = table[table["variant"] == "LEAF-SiLU DSPT P24Sl"]["over_silu"]
     measured = f"{_range(one_stage)}; with DSPT {_range(two_stages)}"
-    return Finding(measured, bool(one_stage.max() <= limits["cost"]))
+    number = Number("largest and range", one_stage.max(), one_stage.min(), one_stage.max())
+    return Finding(measured, bool(one_stage.max() <= limits["cost"]), numbers=(number,), threshold=limits["cost"])
 
 
 def _range(values: pd.Series) -> str:
@@ -230,9 +261,10 @@ def other_networks(records: Records, limits: Limits) -> Finding:
     """Test accuracy of a GRU with LEAF as its tanh, or as its sigmoids, minus that of the unchanged one."""
     variants = [("leaf", form, "p24sl") for form in ("tanh", "sigmoid")]
     found = _against_base(records, judged_by(records), [RECURRENT], variants)
+    data = f"{sum(map(len, found.values()))} of {len(variants) * limits['seeds']} pairs of cells"
     if not found:
-        return Finding("", missing="recurrent networks: not tested here")
-    words, intervals, missing = [], [], []
+        return Finding("", missing="recurrent networks: not tested here", data=data)
+    words, numbers, missing = [], [], []
     for family, form, procedure in variants:
         points = 100 * found.get((*RECURRENT, family, form, procedure), np.array([]))
         if len(points) < limits["seeds"]:
@@ -240,11 +272,11 @@ def other_networks(records: Records, limits: Limits) -> Finding:
         interval = ""
         if len(points) > 1:
             low, high, *_ = paired_interval(list(points), limits["confidence"])
-            intervals.append((low, high))
+            numbers.append(Number(f"as {form_title(form)}", points.mean(), low, high))
             interval = f" [{low:+.2f}, {high:+.2f}]"
         if len(points):
             words.append(f"as {form_title(form)} {points.mean():+.2f} points{interval}")
-    measured = "; ".join(words)
-    if missing:
-        return Finding(measured, missing="; ".join(missing))
-    return Finding(measured, all(low > -limits["margin"] for low, _ in intervals))
+    holds = None if missing else all(number.low > -limits["margin"] for number in numbers)
+    return Finding(
+        "; ".join(words), holds, "; ".join(missing), numbers=tuple(numbers), threshold=-limits["margin"], data=data
+    )

@@ -12,7 +12,7 @@ from leaf.analysis.collection import Records
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, input_bins, input_density, natural
 from leaf.analysis.matching import FREEDOMS, match, near
 from leaf.analysis.pairs import are_mixed, computed_in
-from leaf.analysis.rules import PAPERS_DATASETS, PAPERS_NETWORKS, Finding, Limits
+from leaf.analysis.rules import PAPERS_DATASETS, PAPERS_NETWORKS, Finding, Limits, Number
 from leaf.analysis.tables import form_title
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.status import DIVERGED, DONE
@@ -27,7 +27,7 @@ def _of_paper(records: Records) -> pd.DataFrame:
 
 def silu_like(records: Records, limits: Limits) -> Finding:
     """Shares of convolutional units that are like SiLU, of LEAF as SiLU and as Sigmoid, and of those that moved."""
-    words, means, lacking = [], [], 0
+    words, numbers, lacking = [], [], 0
     for form in ("silu", "sigmoid"):
         cells = _of_paper(records).query(f"family == 'leaf' and form == '{form}' and procedure == 'p24sl'")
         places: dict[str, list[np.ndarray]] = {}
@@ -39,7 +39,7 @@ def silu_like(records: Records, limits: Limits) -> Finding:
         if of_place:
             *like, nearest, moved, covered = np.mean(list(of_place.values()), axis=0)
             judged = FREEDOMS.index(JUDGED)
-            means.append(like[judged])
+            numbers.append(Number(f"as {form_title(form)}", 100 * like[judged]))
             each = ", ".join(f"{place} {values[judged]:.0%}" for place, values in of_place.items())
             others = ", ".join(f"{name} {like[FREEDOMS.index(name)]:.0%}" for name in FREEDOMS if name != JUDGED)
             words.append(
@@ -48,7 +48,11 @@ def silu_like(records: Records, limits: Limits) -> Finding:
                 f" {moved:.0%} moved; {covered:.0%} of inputs seen"
             )
     missing = f"{lacking} of 8 networks" if lacking else ""
-    return Finding("; ".join(words), None if missing else all(mean > limits["share"] for mean in means), missing)
+    holds = None if missing else all(number.value > 100 * limits["share"] for number in numbers)
+    return Finding(
+        "; ".join(words), holds, missing,
+        numbers=tuple(numbers), threshold=100 * limits["share"], data=f"{8 - lacking} of 8 networks",
+    )  # fmt: skip
 
 
 JUDGED = "offset"
@@ -90,9 +94,12 @@ def relu_stability(records: Records, limits: Limits) -> Finding:
         if procedure in ("classic", "p24sl")
     }
     seeds = sorted(set.intersection(*(set(rows.index) for rows in by_seed.values()))) if len(by_seed) == 2 else []
-    missing = [f"{len(seeds)} of {limits['seeds']} seeds"] if len(seeds) < limits["seeds"] else []
+    data = f"{len(seeds)} of {limits['seeds']} seeds"
+    missing = [data] if len(seeds) < limits["seeds"] else []
     if not seeds:
-        return Finding("", missing=f"{missing[0]} with both kerasnet/cifar10/leaf-relu/classic/adam and …/p24sl/adam")
+        return Finding(
+            "", missing=f"{data} with both kerasnet/cifar10/leaf-relu/classic/adam and …/p24sl/adam", data=data
+        )
     used = cells[cells["seed"].isin(seeds) & cells["procedure"].isin(by_seed)]
     if are_mixed(used):
         missing.append(f"cells computed alike: they were in {' and '.join(sorted(set(computed_in(used))))}")
@@ -105,7 +112,15 @@ def relu_stability(records: Records, limits: Limits) -> Finding:
     measured = f"common learning rate: {words['classic']}; P24Sl: {words['p24sl']}; seeds {named}"
     unstable = {procedure: np.array(values) >= limits["fall"] for procedure, values in falls.items()}
     holds = bool(unstable["classic"].mean() > 0.5 and not unstable["p24sl"].any())
-    return Finding(measured, None if missing else holds, "; ".join(missing))
+    titles = {"classic": "common rate", "p24sl": "P24Sl"}
+    numbers = tuple(
+        Number(title, float(np.median(falls[procedure])), min(falls[procedure]), max(falls[procedure]))
+        for procedure, title in titles.items()
+    )
+    return Finding(
+        measured, None if missing else holds, "; ".join(missing),
+        numbers=numbers, threshold=limits["fall"], data=data,
+    )  # fmt: skip
 
 
 def _fall(records: Records, cell: pd.Series) -> float:
@@ -128,7 +143,7 @@ def gradients(records: Records, limits: Limits) -> Finding:
     diverged = int((with_leaf["status"] == DIVERGED).sum())
     expected = with_leaf["cell"].nunique() - diverged
     if not ratios["leaf"]:
-        return Finding("", missing="cells with LEAF")
+        return Finding("", missing="cells with LEAF", data=f"0 of {expected} cells with LEAF")
     words = [_smallest(ratios["leaf"]) + (f"; {diverged} diverged" if diverged else "")]
     if ratios["base"]:
         passing = sum(ratio >= limits["ratio"] for ratio in ratios["base"].values())
@@ -136,7 +151,13 @@ def gradients(records: Records, limits: Limits) -> Finding:
     lacking = expected - len(ratios["leaf"])
     missing = f"{lacking} of {expected} cells with LEAF" if lacking else ""
     holds = min(ratios["leaf"].values()) >= limits["ratio"]
-    return Finding("; ".join(words), None if missing else holds, missing)
+    titles = {"leaf": "LEAF", "base": "base functions"}
+    numbers = tuple(Number(titles[family], min(of.values())) for family, of in ratios.items() if of)
+    data = f"{len(ratios['leaf'])} of {expected} cells with LEAF"
+    return Finding(
+        "; ".join(words), None if missing else holds, missing,
+        numbers=numbers, threshold=limits["ratio"], data=data,
+    )  # fmt: skip
 
 
 def _smallest(ratios: dict[str, float]) -> str:

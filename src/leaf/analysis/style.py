@@ -10,6 +10,12 @@ from matplotlib.figure import Figure
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_whole
 
+PAGE_WIDTH = 6.5
+"""Width of a page's text, in inches, at which figures are drawn."""
+
+TEXT_SIZE = 11
+"""Size of letters at that width, in points: above 5 points are left of it in a column of 85 mm."""
+
 
 def set_style() -> None:
     """Set the project's style, without a display; equal figures give equal SVG files."""

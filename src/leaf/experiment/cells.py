@@ -66,6 +66,12 @@ class Cell:
                     f"cell {self.name}: procedure {self.procedure!r} {what} and {self.activation!r} has none;"
                     f" it applies to: {adaptive}"
                 )
+        if procedure.two_stage and NETWORKS[self.network].batch_norm:
+            others = ", ".join(name for name, kind in NETWORKS.items() if not kind.batch_norm)
+            raise UserError(
+                f"cell {self.name}: procedure {self.procedure!r} computes each minibatch twice, and the batch"
+                f" normalization of {self.network!r} would count it twice; it goes with: {others}"
+            )
         if procedure.slow and not activation.slow_parameters:
             slow = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.slow_parameters)
             raise UserError(

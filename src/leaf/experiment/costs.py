@@ -31,10 +31,10 @@ def minutes(cell: Cell, settings: Settings) -> int:
     return START_MINUTES + round(SLACK * thousands * NETWORKS[cell.network].seconds_per_1000_images / 60)
 
 
-def memory_mb(settings: Settings) -> int:
+def memory_mb(cell: Cell, settings: Settings) -> int:
     """Memory limit of a cell's job, in MB.
 
-    With minibatches of 128 images, training used up to 1.2 GB. Each of the two Snakemake processes in a SLURM job used
-    0.6 GB, most of it for libraries that they share.
+    With minibatches of 128 images, training used up to 1.2 GB, and 2.5 GB with ResNet-18. Each of the two Snakemake
+    processes in a SLURM job used 0.6 GB, most of it for libraries that they share.
     """
-    return 2000 + 8 * settings.batch_size
+    return 2000 + NETWORKS[cell.network].megabytes_per_image * settings.batch_size

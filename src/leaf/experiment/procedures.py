@@ -82,7 +82,11 @@ class Optimizer:
     slow_learning_rate: float
 
 
+ADAM = Optimizer("Adam", Imported("torch.optim:Adam"), {"lr": 1e-3}, 1e-6)
+
 OPTIMIZERS: dict[str, Optimizer] = {
-    "adam": Optimizer("Adam", Imported("torch.optim:Adam"), {"lr": 1e-3}, 1e-6),
+    "adam": ADAM,
     "rmsprop": Optimizer("RMSprop", Imported("torch.optim:RMSprop"), {"lr": 1e-4, "alpha": 0.9, "eps": 1e-7}, 1e-5),
+    "adam-3e-4": replace(ADAM, title="Adam at 3e-4", settings={"lr": 3e-4}, slow_learning_rate=3e-7),
+    "adam-3e-3": replace(ADAM, title="Adam at 3e-3", settings={"lr": 3e-3}, slow_learning_rate=3e-6),
 }
