@@ -19,7 +19,8 @@ import psutil
 import torch
 
 from leaf.activations import Adaptive
-from leaf.experiment.cells import OUTPUTS, Cell
+from leaf.analysis.forms import read_forms
+from leaf.experiment.cells import OUTPUTS, SHOWN, Cell
 from leaf.experiment.config import read_config
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.identity import Identity
@@ -51,6 +52,7 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
     identity = Identity.of(cell, SCALE, settings, torch.device("cpu"))
     execution, sessions = Execution(1, "plain", "float32"), [Session.start(cpu_name())]
     write_outputs(directory / cell.directory(SCALE), cell, training, identity, SCALE, execution, sessions)
+    read_forms(cell, directory / cell.directory(SCALE))  # which keeps what it derives, as at the end of a cell's job
 
 
 def measured(directory: Path, what: str, *command: str) -> dict[str, object]:
@@ -109,7 +111,7 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
             make_up(cell, settings, data[cell.dataset], directory)
             continue
         own.mkdir(parents=True)
-        for name in OUTPUTS[:-1]:
+        for name in (*OUTPUTS[:-1], SHOWN):
             os.link(first / name, own / name)
     for cell in cells:  # last of all, as a job writes it: a link changes its file's time
         first, own = (directory / replace(cell, seed=seed).directory(SCALE) for seed in (0, cell.seed))

@@ -225,6 +225,7 @@ def _fetch(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from leaf.analysis.forms import read_forms
     from leaf.experiment.job import Schedule, Stopped, train_cell
     from leaf.experiment.tracking import Tracking
 
@@ -257,6 +258,7 @@ def _train(options: argparse.Namespace) -> None:
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
             sys.exit(128 + stop.signal)
+    read_forms(cell, cell.directory(scale))  # kept for all that read them later, since the matches take long
 
 
 def _status(options: argparse.Namespace) -> None:

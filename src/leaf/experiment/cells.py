@@ -32,6 +32,8 @@ OUTPUTS = ("metrics.csv", "model.safetensors", "forms.safetensors", "run.json")
 """The files that a finished cell leaves in its directory."""
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 """The states that a cell in training leaves there: the newest, and the one before it."""
+SHOWN = "shown.safetensors"
+"""What the analysis has derived from ``forms.safetensors`` and keeps there: a cache, see ``leaf.analysis.forms``."""
 
 
 @dataclass(frozen=True)
