@@ -241,5 +241,13 @@ def rounding_notes(records: Records) -> list[str]:
     return notes
 
 
+def stale_notes(records: Records) -> list[str]:
+    """What to say under a table that shows the learned curves of stale cells along with those of others."""
+    learns = records.cells["activation"].map(lambda name: ACTIVATIONS[name].adaptive).astype(bool)
+    names = records.cells["cell"][learns & (records.cells["status"] == STALE)]
+    made = "made with other settings or another training version than the present ones"
+    return [f"Cells with learned curves that are stale, {made}: {len(names)}{_few(names)}."] if len(names) else []
+
+
 def _few(names: pd.Series) -> str:
     return f" ({', '.join(names)})" if len(names) <= NAMED_IN_NOTES else ""
