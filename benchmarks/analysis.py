@@ -6,6 +6,7 @@ and invented losses, in the files of a trained cell. Run as `make bench-analysis
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import psutil
 import torch
 
 from leaf.activations import Adaptive
-from leaf.experiment.cells import OUTPUTS, Cell
+from leaf.analysis.forms import read_forms
+from leaf.experiment.cells import OUTPUTS, SHOWN, Cell
 from leaf.experiment.config import read_config
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.identity import Identity
@@ -32,6 +34,14 @@ from leaf.experiment.scales import SCALES, Settings
 from leaf.experiment.training import Training
 
 SCALE, PROJECT, IMAGES = "paper", Path(__file__).parent.parent, 250
+
+MINIMAL = f"""
+rule all:
+    input: expand("results/{{cell}}/run.json", cell=range(CELLS))
+rule train:
+    output: {", ".join(f"'results/{{cell}}/{name}'" for name in OUTPUTS)}
+"""
+"""A Snakefile with only a training job for each cell, to measure Snakemake's own cost for ``CELLS`` jobs."""
 
 
 def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None:
@@ -51,11 +61,12 @@ def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None
     identity = Identity.of(cell, SCALE, settings, torch.device("cpu"))
     execution, sessions = Execution(1, "reference", "float32"), [Session.start(cpu_name())]
     write_outputs(directory / cell.directory(SCALE), cell, training, identity, SCALE, execution, sessions)
+    read_forms(cell, directory / cell.directory(SCALE))  # fills the cache, as a cell's job does
 
 
 def measured(directory: Path, what: str, *command: str) -> dict[str, object]:
-    """Measure the wall time of a command, and the peak memory of all its processes together."""
-    started, most = time.perf_counter(), 0
+    """Measure a command: wall time, CPU time of all its processes, and their peak memory together."""
+    started, used, most = time.perf_counter(), processor_time(), 0
     environment = os.environ | {"PYTHONPATH": str(directory / "src")}
     run = psutil.Popen(command, cwd=directory, env=environment, stdout=subprocess.DEVNULL)
     while run.poll() is None:
@@ -64,7 +75,14 @@ def measured(directory: Path, what: str, *command: str) -> dict[str, object]:
     seconds = time.perf_counter() - started
     if run.returncode:
         sys.exit(run.returncode)
-    return {"what": what, "seconds": round(seconds, 1), "peak_gib": round(most / 1024**3, 2)}
+    cpu = round(processor_time() - used, 1)
+    return {"what": what, "seconds": round(seconds, 1), "cpu_seconds": cpu, "peak_gib": round(most / 1024**3, 2)}
+
+
+def processor_time() -> float:
+    """CPU time of all child processes that have ended, in seconds."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def proportional_set(process: psutil.Process) -> int:
@@ -100,8 +118,10 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
     others = {name: {"in_all": False} for name in read_config().in_all}
     (directory / "large.yaml").write_text(json.dumps({"scale": SCALE, "experiments": {**others, "large": large}}))
     config = ("--configfile", "large.yaml")
-    rows = untrained(directory, *config)
     cells, settings = read_config([directory / "large.yaml"]).cells(), SCALES[SCALE].settings
+    (directory / "Minimal").write_text(MINIMAL.replace("CELLS", str(len(cells))))
+    minimal = ("snakemake", "-n", "--quiet", "all", "-s", "Minimal")
+    rows = [measured(directory, "dry run of as many training jobs alone", *minimal), *untrained(directory, *config)]
     data = {name: load(name, dataset_file(name), IMAGES, IMAGES) for name in ("fashion_mnist", "cifar10")}
     for cell in cells:
         first, own = (directory / replace(cell, seed=seed).directory(SCALE) for seed in (0, cell.seed))
@@ -109,7 +129,7 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
             make_up(cell, settings, data[cell.dataset], directory)
             continue
         own.mkdir(parents=True)
-        for name in OUTPUTS[:-1]:
+        for name in (*OUTPUTS[:-1], SHOWN):
             os.link(first / name, own / name)
     for cell in cells:  # last of all, as a job writes it: a link changes its file's time
         first, own = (directory / replace(cell, seed=seed).directory(SCALE) for seed in (0, cell.seed))
@@ -143,7 +163,7 @@ def main() -> None:
         rows += [{"cells": len(cells), **measured(directory, name, *command, name)} for name in ("partial", "all")]
     with tempfile.TemporaryDirectory() as temporary:
         rows += large_grid(Path(temporary), seeds=250)
-    print(table := pd.DataFrame(rows)[["cells", "what", "seconds", "peak_gib"]])
+    print(table := pd.DataFrame(rows)[["cells", "what", "seconds", "cpu_seconds", "peak_gib"]])
     table.to_csv(Path(sys.argv[1]) / "analysis.csv", index=False)
 
 

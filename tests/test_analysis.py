@@ -391,6 +391,18 @@ def test_learned_curves(project):
     assert lifted[:, 0].round().astype(int).tolist() == units.tolist()  # the same units in every cell
 
 
+@pytest.mark.parametrize("table", ["matches", "movement"])
+def test_stale_curves_are_named_under_the_table_that_shows_them(project, table):
+    cells = [cell("leaf-tanh", "p24sl", seed=seed) for seed in (42, 43)] + [cell("tanh", seed=43)]
+    for made in cells:
+        write_cell(made, [0.2], version=TRAINING_VERSION - (made.seed == 43))
+    records = collect(dict.fromkeys(cells, ()), "tiny", SETTINGS, with_forms=True)
+    notes = TABLES[table].make(records).attrs["notes"]
+    assert notes[-1].endswith(f"training version: 1 ({cells[1].name}).")
+    current = TABLES[table].make(records.select(seed=42)).attrs["notes"]
+    assert not any("stale" in note for note in current)
+
+
 def test_the_older_range_of_inputs_is_named_under_the_table_of_matches(project):
     cells = [cell("leaf-tanh", "p24sl"), cell("leaf-silu", "p24sl")]
     for made in cells:

@@ -20,9 +20,10 @@ from leaf import build_network
 from leaf.cli import main
 from leaf.experiment import identity, job, provenance
 from leaf.experiment.augmentation import to_unit_interval
-from leaf.experiment.cells import OUTPUTS, Cell
+from leaf.experiment.cells import OUTPUTS, SHOWN, Cell
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.errors import UserError
+from leaf.experiment.identity import settings_json
 from leaf.experiment.job import Schedule, train_cell
 from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
@@ -51,6 +52,15 @@ def kill_in_epoch(number: int):
             raise Killed
 
     return progress
+
+
+def test_the_command_derives_what_the_forms_show_also_of_a_current_cell(empty_project):
+    train()
+    before = results()
+    main(["train", CELL.name, "--scale", "tiny", "--settings", settings_json(SETTINGS, [CELL]), "--device", "cpu",
+          "--precision", "float32", "--checkpoint-epochs", "1", "--checkpoint-minutes", "1", "--tracking",
+          '{"trackers": []}', "--threads", "1"])  # fmt: skip
+    assert (CELL.directory("tiny") / SHOWN).is_file() and results() == before
 
 
 def test_outputs(empty_project):

@@ -8,8 +8,9 @@ import pytest
 from conftest import PROJECT
 
 import leaf
-from leaf.analysis.digest import digest, sources
+from leaf.analysis.digest import digest
 from leaf.analysis.products import FIGURES, PRODUCTS, TABLES, by_group
+from leaf.analysis.sources import sources
 
 SOURCES = Path(leaf.__file__).parent
 
@@ -48,6 +49,7 @@ def test_the_sources_hold_nothing_above():
     of_tables = reached("leaf.analysis.tables")
     assert not of_tables & {"analysis/figures.py", "analysis/products.py", "workflow.py", "cli.py"}
     assert "analysis/figures.py" in reached("leaf.analysis.analyse")  # which names it as the catalogue does
+    assert "analysis/choice.py" not in reached("leaf.analysis.forms")  # which has a method of this name
 
 
 def test_the_digest_depends_on_the_entry_and_on_what_it_reads(monkeypatch, tmp_path):

@@ -236,6 +236,7 @@ def _fetch(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from leaf.analysis.forms import read_forms
     from leaf.experiment.job import Schedule, Stopped, train_cell
     from leaf.experiment.tracking import Tracking
 
@@ -268,6 +269,7 @@ def _train(options: argparse.Namespace) -> None:
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
             sys.exit(128 + stop.signal)
+    read_forms(cell, cell.directory(scale))  # fills the cache for tables and figures, since matching takes long
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -137,7 +137,7 @@ def collect(
             "status": MISSING,
         }
         try:
-            run = read_run(directory, optional=[MODEL] if without_models else [])
+            run = read_run(directory, [MODEL] if without_models else [], by_time=True)
         except DamagedError:
             if not tolerant:
                 raise

@@ -1,19 +1,11 @@
 """Digest of the code and files that products depend on. If it changes, the products are made again."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib.abc import InspectLoader
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import find_spec
-from pathlib import Path
-from pkgutil import iter_modules
-from types import CodeType
+from collections.abc import Iterable
 
 from leaf.analysis.product import Product
+from leaf.analysis.sources import code_digest
 from leaf.experiment.project import PROJECT
-
-PACKAGE = __name__.partition(".")[0]
 
 
 def digest(products: Iterable[Product], *modules: str) -> str:
@@ -25,65 +17,7 @@ def digest(products: Iterable[Product], *modules: str) -> str:
     functions = {name for one in products for name in (one.function, one.writer, *one.notes)}
     roots = {Product.__module__, *modules, *(name.partition(":")[0] for name in functions)}
     files = [PROJECT / name for one in products for name in (*one.reads, f"workflow/report/{one.caption}")]
-    found = hashlib.sha256(repr(products).encode())
-    for file in [*files, *sorted(sources(roots))]:
+    found = hashlib.sha256(repr(products).encode() + code_digest(*sorted(roots)).encode())
+    for file in files:
         found.update(file.read_bytes() if file.exists() else b"")
     return found.hexdigest()
-
-
-def sources(modules: Iterable[str]) -> set[Path]:
-    """The source files of modules and of all modules of this package that they reach by import."""
-    found: dict[str, Path] = {}
-    left = set(modules)
-    while left:
-        spec = _spec(module := left.pop())
-        if module not in found and spec and spec.origin:
-            found[module] = Path(spec.origin)
-            left |= _imports(module)
-    return set(found.values())
-
-
-@cache
-def _spec(module: str) -> ModuleSpec | None:
-    """Find a module without importing its packages, unlike ``importlib.util.find_spec``; ``None`` if it is missing."""
-    package = module.rpartition(".")[0]
-    if not package:
-        return find_spec(module)
-    places = _places(package)
-    return PathFinder.find_spec(module, places) if places else None
-
-
-def _places(package: str) -> list[str]:
-    """Search locations of a package's modules; empty if it is not a package."""
-    spec = _spec(package)
-    return spec.submodule_search_locations or [] if spec else []
-
-
-@cache
-def _modules(package: str) -> set[str]:
-    return {module.name for module in iter_modules(_places(package))}
-
-
-@cache
-def _imports(module: str) -> set[str]:
-    """The modules of this package that a module imports anywhere in its code, and its parent package.
-
-    Strings of the form ``"module:function"``, which are imported later, count too.
-    """
-    spec = _spec(module)
-    code = spec.loader.get_code(module) if spec and isinstance(spec.loader, InspectLoader) else None
-    names = {name.partition(":")[0] for name in (_names(code) if code else ())} | {module.rpartition(".")[0]}
-    ours = {name for name in names if name.split(".")[0] == PACKAGE and name.replace(".", "_").isidentifier()}
-    # Of "from package import name" the name may be a module.
-    ours |= {f"{package}.{name}" for package in ours for name in _modules(package) & names}
-    return {name for name in ours if _spec(name)}
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    """All names in compiled code, including imported modules, and all strings that may name a function."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
-        elif isinstance(constant, str) and ":" in constant:
-            yield constant

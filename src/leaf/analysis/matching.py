@@ -67,9 +67,12 @@ def match(curves: np.ndarray, inputs: np.ndarray, weights: np.ndarray, freedom: 
     candidates = np.divide(candidates, norms, out=np.zeros_like(candidates), where=norms > 1e-12)
     weighted = curves * share
     sizes = np.linalg.norm(weighted, axis=1)
-    explained = (weighted @ candidates.T.astype(weighted.dtype)) ** 2
-    best = explained.argmax(1) // (len(scales) * len(shifts))
-    left = np.sqrt(np.clip(1 - explained.max(1) / np.maximum(sizes, 1e-30) ** 2, 0, 1))
+    explained = weighted @ candidates.T.astype(weighted.dtype)
+    np.square(explained, out=explained)
+    place = explained.argmax(1)
+    most = np.take_along_axis(explained, place[:, None], 1)[:, 0]
+    left = np.sqrt(np.clip(1 - most / np.maximum(sizes, 1e-30) ** 2, 0, 1))
+    best = place // (len(scales) * len(shifts))
     return Matches(np.where(np.isfinite(left), best, -1), left.astype(np.float32))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ROUNDING = "leaf.analysis.tables:rounding_notes"
 PAIRS = "leaf.analysis.pairs:pair_notes"
 RANGES = "leaf.analysis.tables:range_notes"
+STALE = "leaf.analysis.tables:stale_notes"
 SELECTION = "leaf.analysis.choice:selection_notes"
 
 

@@ -5,7 +5,7 @@ the catalogue imports none of the functions.
 """
 
 from leaf.analysis.layout import BENCHMARK, REPORTS
-from leaf.analysis.product import PAIRS, RANGES, ROUNDING, SELECTION, Figure, Group, Product, Table
+from leaf.analysis.product import PAIRS, RANGES, ROUNDING, SELECTION, STALE, Figure, Group, Product, Table
 from leaf.experiment.cells import CELL_PATTERN
 
 # fmt: off
@@ -29,9 +29,9 @@ PRODUCTS: tuple[Product, ...] = (
           "leaf.analysis.statistics:differences_table", statistics=True, notes=(ROUNDING, PAIRS)),
     Table("best_epoch", NETWORK_TABLES, "what the best epoch adds", "leaf.analysis.statistics:best_epoch_table"),
     Table("matches", NETWORK_TABLES, "which known functions the learned curves are like",
-          "leaf.analysis.tables:matches_table", forms=True, notes=(ROUNDING, RANGES)),
+          "leaf.analysis.tables:matches_table", forms=True, notes=(ROUNDING, RANGES, STALE)),
     Table("movement", NETWORK_TABLES, "how far training moved the activation parameters",
-          "leaf.analysis.movement:movement_table", forms=True),
+          "leaf.analysis.movement:movement_table", forms=True, notes=(ROUNDING, STALE)),
     Table("overview", REPORT_TABLES, "what ran, and what of it diverged",
           "leaf.analysis.tables:overview_table", notes=(), on_first_page=True),  # it has columns for the notes
     Table("claims", REPORT_TABLES, "a verdict on each of the paper's claims",

@@ -243,5 +243,13 @@ def rounding_notes(records: Records) -> list[str]:
     return notes
 
 
+def stale_notes(records: Records) -> list[str]:
+    """Note on stale cells whose learned curves are in a table."""
+    learns = records.cells["activation"].map(lambda name: ACTIVATIONS[name].adaptive).astype(bool)
+    names = records.cells["cell"][learns & (records.cells["status"] == STALE)]
+    made = "made with other settings or another training version"
+    return [f"Cells with learned curves that are stale, {made}: {len(names)}{_few(names)}."] if len(names) else []
+
+
 def _few(names: pd.Series) -> str:
     return f" ({', '.join(names)})" if len(names) <= NAMED_IN_NOTES else ""

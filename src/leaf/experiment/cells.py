@@ -32,6 +32,8 @@ OUTPUTS = ("metrics.csv", "model.safetensors", "forms.safetensors", "run.json")
 """Files of a finished cell in its directory."""
 STATE, PREVIOUS = "state.pt", "state.previous.pt"
 """The newest and the previous state of a cell in training, in the same directory."""
+SHOWN = "shown.safetensors"
+"""Cache of the data that the analysis derives from ``forms.safetensors``; see ``leaf.analysis.forms``."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from leaf.experiment.cells import OUTPUTS, PREVIOUS, STATE, Cell, has_state
+from leaf.experiment.cells import OUTPUTS, PREVIOUS, SHOWN, STATE, Cell, has_state
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.identity import Identity
 from leaf.experiment.lock import hold, is_held
@@ -30,7 +30,7 @@ def forget(cells: Iterable[Cell], scale: str) -> dict[Cell, int]:
                 raise UserError(f"{directory}: is being trained on {progress.host}; end it, or wait for it")
             locks.enter_context(hold(directory))
         # The lock file stays: another process may be waiting for it.
-        names = (*OUTPUTS, STATE, PREVIOUS, STATUS)
+        names = (*OUTPUTS, SHOWN, STATE, PREVIOUS, STATUS)
         return {cell: _remove(directory / name for name in names) for cell, directory in directories.items()}
 
 
