@@ -30,14 +30,14 @@ from leaf.experiment.records import TRAINING_VERSION
 from leaf.names import ACTIVATIONS
 
 RULES = ("all", "collect_partial", "fetch", "partial", "remaining", "train", *(group.rule for group in by_group()))
-"""The rules of the workflow but for the experiments', each of which is named as the experiment."""
+"""Names of the workflow's rules, without those of the experiments."""
 
 REPORT = f"{REPORTS}/{{scale}}"
 PARTIAL = f"{REPORT}/partial"
 
 
 def check_names(config: Config) -> Config:
-    """``config``, if none of its names would make two rules or files the same.
+    """Return ``config`` if its names collide with no rule or file.
 
     Raises:
         UserError: if a name is taken.
@@ -61,13 +61,13 @@ def run_file(cell: Cell, scale: str) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """A configuration as the rules use it."""
+    """Everything that the rules need from a configuration."""
 
     config: Config
 
     @classmethod
     def of(cls, values: Mapping[str, Any], files: Iterable[Path | str]) -> "Plan":
-        """The plan of a configuration, checked.
+        """Check a configuration and make its plan.
 
         Args:
             files: those that Snakemake has read the values from. Its loader takes the last of two equal keys.
@@ -86,12 +86,12 @@ class Plan:
         return [f"{cell.parent.directory(wildcards.scale)}/model.safetensors"] if cell.parent else []
 
     def memory_mb(self, wildcards: Any) -> int:
-        """The memory that a cell's job asks for."""
+        """The memory that a cell's job requests, in MB."""
         (cell,) = self.cells(wildcards)
         return memory_mb(cell, self.config.scales[wildcards.scale].settings)
 
     def minutes(self, wildcards: Any) -> int:
-        """The time that a cell's job asks for."""
+        """The time that a cell's job requests, in minutes."""
         (cell,) = self.cells(wildcards)
         return minutes(cell, self.config.scales[wildcards.scale].settings)
 
@@ -119,7 +119,7 @@ class Plan:
     # --- the cells that wildcards select ---
 
     def cells(self, wildcards: Any) -> list[Cell]:
-        """The cell that wildcards name, or those of an experiment, or the judged ones of a scale."""
+        """The cell that the wildcards name, or the cells of an experiment, or those of a report."""
         fields = dict(wildcards.items())
         scale = fields.pop("scale")
         if not fields:
@@ -141,11 +141,11 @@ class Plan:
         return [cell.name for cell in self.cells(wildcards)]
 
     def settings(self, wildcards: Any) -> str:
-        """What changes the results of those cells, as canonical JSON: a change retrains them."""
+        """Settings and plugins of those cells as canonical JSON; a change retrains them."""
         return settings_json(self.config.scales[wildcards.scale].settings, self.cells(wildcards))
 
     def beyond_all(self, wildcards: Any) -> str:
-        """A digest of the judged cells that are no inputs."""
+        """A digest of the ``run.json`` files of a report's cells that are not inputs."""
         return _content(Path(run_file(cell, wildcards.scale)) for cell in self._finished_beyond_all(wildcards.scale))
 
     def _finished_beyond_all(self, scale: str) -> list[Cell]:
@@ -170,7 +170,7 @@ class Plan:
         return [f"{directory}/{product.path}.{suffix}" for suffix in (*first, *self.formats(product))]
 
     def experiment_files(self, experiment: str, scale: str) -> list[str]:
-        """Every table and figure of an experiment, and its cells, so that one that is missing is trained again."""
+        """All tables, figures and cells of an experiment. With the cells as targets, missing ones are trained again."""
         found, products = [], [product for product in PRODUCTS if product.group.wildcards]
         for cell in self.config.cells([experiment], scale):
             found.append(run_file(cell, scale))
@@ -186,7 +186,7 @@ class Plan:
         return list(dict.fromkeys(found))
 
     def report_files(self, scale: str) -> list[str]:
-        """Every table and figure that a report has once."""
+        """The tables and figures of the whole report."""
         products = (product for product in PRODUCTS if not product.group.wildcards)
         return [file.format(scale=scale) for product in products for file in self.files(product)]
 
@@ -195,7 +195,7 @@ class Plan:
         return "/".join(["logs", group.rule, "{scale}", *(f"{{{name}}}" for name in group.wildcards)]) + ".log"
 
     def parameters(self, group: Group) -> dict[str, Any]:
-        """The parameters of the rule that makes a group: its shell command, and what makes the products again.
+        """The parameters of a group's rule: its shell command, and the values whose change makes the products again.
 
         The command takes the outputs too, so that Snakemake compares the others alone.
         """
@@ -226,7 +226,7 @@ class Plan:
 
     @property
     def partial_files(self) -> list[str]:
-        """The files that collecting and analysing records always makes, whatever experiments there are."""
+        """The files that collecting and analysing records makes for any experiments."""
         tables = (table for table in TABLES.values() if not table.group.wildcards)
         made = [file for table in tables for file in self.files(table, PARTIAL)]
         return [*(f"{PARTIAL}/{name}" for name in (*RECORDS, PAGE)), *made]
@@ -256,17 +256,17 @@ def partial_digest(wildcards: Any) -> str:
 
 
 def in_shell(value: Any) -> str:
-    """A value as JSON in a rule's shell command: quoted, with doubled braces, since Snakemake fills single ones."""
+    """A value as JSON for a rule's shell command: quoted, and with doubled braces for Snakemake's formatting."""
     return shlex.quote(json.dumps(value)).replace("{", "{{").replace("}", "}}")
 
 
 def _content(files: Iterable[Path]) -> str:
-    """A digest of files that are no inputs, since none of them must exist."""
+    """A digest of the existing ones of some files, which cannot be inputs since all of them may be missing."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.exists())).hexdigest()
 
 
 def check_targets(config: Config, workflow: Any) -> None:
-    """Check the targets of Snakemake's command line, which it answers itself with a bare MissingRuleException.
+    """Check the targets of Snakemake's command line. Snakemake itself only reports a MissingRuleException.
 
     Args:
         workflow: Snakemake's ``Workflow``, with all rules.

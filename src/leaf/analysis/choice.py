@@ -71,18 +71,18 @@ def _comparison(base_cells: pd.DataFrame, learnable: pd.DataFrame, confidence: f
 
 
 def tuned_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
-    """Each activation at the learning rate that validation images select for it, against its base function at its own.
+    """Each activation with the learning rate selected on validation images, compared with its base function.
 
     One row per network, data set and activation with procedure. The selected setting of the optimizer is the one with
-    the highest mean over its seeds of the best epoch's validation accuracy, the first of equal ones. Test accuracies in
-    % and differences in percentage points, with t intervals, are means over seeds; differences are over those that both
-    have. Cells without validation images do not count. Precision and kind of device are the same in a row.
+    the highest validation accuracy of the best epoch, averaged over seeds; of equal ones the first. Test accuracies in
+    % and differences in percentage points, with t intervals, are means over seeds; differences use common seeds only.
+    Cells without validation images are excluded. Precision and kind of device are equal in a row.
 
     Args:
-        metric, confidence: as ``differences_table`` takes them; test accuracies are those of the metric.
+        metric, confidence: as in ``differences_table``; the metric gives the test accuracies.
 
     Raises:
-        UserError: as ``differences_table``.
+        UserError: as in ``differences_table``.
     """
     metric = checked_metric(records, metric)
     cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[metric].notna()]
@@ -114,7 +114,7 @@ def tuned_table(records: Records, metric: str, confidence: float) -> pd.DataFram
 
 
 def _tuned(cells: pd.DataFrame) -> tuple[str, int, pd.DataFrame]:
-    """The optimizer of the highest mean validation accuracy, the number of optimizers, and its cells by seed."""
+    """The optimizer with the highest mean validation accuracy, the number of optimizers, and its cells by seed."""
     settings = {str(name): of_it.set_index("seed") for name, of_it in cells.groupby("optimizer", sort=False)}
     best = max(settings, key=lambda name: settings[name]["validation"].mean())
     return best, len(settings), settings[best]

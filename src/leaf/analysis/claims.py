@@ -1,4 +1,4 @@
-"""A verdict on each of the paper's claims, from records: holds, does not hold, or undecided and what is missing.
+"""Verdicts on the paper's claims: holds, does not hold, or undecided with the missing data.
 
 ``claims.yaml`` has the claims, their quantities, rules and the rules' limits; ``published.csv`` has the paper's own
 figures, of which one is known so far. A claim about one scale is undecided at any other.
@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 
 
 class Judged(NamedTuple):
-    """A claim of ``claims.yaml`` with what the records say of it and the sentence that its verdict means."""
+    """A claim of ``claims.yaml`` with the result of its rule, the verdict, and the sentence that explains it."""
 
     claim: Mapping[str, Any]
     finding: Finding
@@ -40,7 +40,7 @@ class Judged(NamedTuple):
 
 
 def judge(records: Records) -> list[Judged]:
-    """Every claim, judged; undecided at another scale than the one that it is about."""
+    """Judge all claims. A claim about another scale is undecided."""
     scales = [str(scale) for scale in records.cells["scale"].unique()]
     judged = []
     for claim in yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8")):
@@ -56,7 +56,7 @@ def judge(records: Records) -> list[Judged]:
 
 
 def evaluate(records: Records) -> pd.DataFrame:
-    """A row for every claim: its wording, quantity and rule, the measured and the published figures, the verdict.
+    """One row per claim: wording, quantity, rule, measured and published numbers, and verdict.
 
     Raises:
         UserError: if a row of ``published.csv`` is about no claim.
@@ -80,7 +80,7 @@ def evaluate(records: Records) -> pd.DataFrame:
 
 
 def _published(claims: set[str]) -> dict[str, str]:
-    """The paper's own figures by claim, in words."""
+    """The paper's own numbers by claim, as text."""
     file = HERE / "published.csv"
     found: dict[str, list[str]] = {}
     for row in pd.read_csv(file, keep_default_na=False).to_dict("records"):
@@ -97,4 +97,4 @@ QUANTITIES: Mapping[str, Callable[[Records, Limits], Finding]] = {
         better, lower_loss, seven_percent, silu_like, relu_stability, initialization, gradients, simple, other_networks,
     )
 }  # fmt: skip
-"""What measures each claim, by the claim's id."""
+"""Functions that evaluate the claims, by the claims' ids."""

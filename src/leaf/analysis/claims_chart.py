@@ -1,4 +1,4 @@
-"""The one-page figure of the paper's claims: each with its verdict, and the numbers that its rule compares."""
+"""One-page figure of the paper's claims, each with its verdict and the numbers that its rule compares."""
 
 from textwrap import wrap
 
@@ -15,20 +15,20 @@ from leaf.analysis.style import PAGE_WIDTH, TEXT_SIZE, set_style
 set_style()
 
 SIGNS = {HOLDS: "\N{BLACK CIRCLE}", FAILS: "\N{MULTIPLICATION SIGN}", UNDECIDED: "\N{WHITE CIRCLE}"}
-"""What distinguishes verdicts without colour."""
+"""Signs that distinguish verdicts without colour."""
 
 LINE, GAP = 0.165, 0.2
 """Height of a line of text, and the space between claims, in inches."""
 
 SPLIT, LETTERS = 0.56, 46
-"""Where the numbers begin, as a share of the width, and how many letters a line has before it."""
+"""Left end of the numbers as a share of the width, and the number of letters per line left of it."""
 
 MOST_LINES = 6
-"""How many lines of a sentence are shown; what data are missing may take more."""
+"""Largest number of lines of a sentence; a list of missing data may be longer."""
 
 
 def claims_chart(records: Records) -> Figure:
-    """Each of the paper's claims: name, verdict, the data there is of the data needed, and the verdict's meaning.
+    """Draw the paper's claims: name, verdict, available and needed data, and the meaning of the verdict.
 
     On the right are the numbers that the rule compares with its threshold, a dashed line, with their intervals. They
     are hollow while the claim is undecided.
@@ -52,7 +52,7 @@ def claims_chart(records: Records) -> Figure:
 
 
 def _write(figure: Figure, one: Judged, text: list[str], top: float) -> None:
-    """A claim's name, verdict, data and sentence, below ``top``, in inches from the figure's lower edge."""
+    """Write a claim's name, verdict, data and sentence below ``top``, in inches from the figure's lower edge."""
     height = figure.get_figheight()
     y = (top - GAP / 2) / height
     figure.text(0.01, y, SIGNS[one.verdict], va="top", fontsize=TEXT_SIZE)
@@ -67,7 +67,7 @@ def _write(figure: Figure, one: Judged, text: list[str], top: float) -> None:
 
 
 def _draw(figure: Figure, one: Judged, top: float) -> None:
-    """The numbers of a claim against the threshold, below ``top``, each under its words."""
+    """Draw the numbers of a claim and the threshold below ``top``, each number below its label."""
     numbers, height = one.finding.numbers, figure.get_figheight()
     left, bottom = SPLIT + 0.02, (top - GAP / 2 - 2 * LINE * len(numbers)) / height
     axis = figure.add_axes((left, bottom, 0.98 - left, (top - GAP / 2) / height - bottom), frameon=False)

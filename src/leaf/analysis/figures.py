@@ -33,24 +33,24 @@ from leaf.experiment.observations import QUANTILES
 set_style()
 
 SHOWN_EPOCHS = (1, 3, 10, 30)
-"""After which epochs median curves are drawn, beside the start and the end."""
+"""Epochs after which median curves are drawn, in addition to the start and the end."""
 
 MOST_POINTS = 51
-"""How many epochs a line of the small panels shows at most: more than a panel has pixels for only makes files large."""
+"""Largest number of epochs in a line of the small panels, about their width in pixels."""
 
 PLATEAU = 0.95
-"""The share of the final accuracy where a chart's plateau begins."""
+"""Share of the final accuracy at which the plateau of a chart begins."""
 
 # Dashes and markers distinguish lines as well as colors do, so that a print in black and white can be read.
 DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v")
 
 UNIT_DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
-"""Of the drawn units; the function they started from has the whole line, and lies beneath."""
+"""Dashes of the selected units; their initial function is a solid line below them."""
 
 
 class Line(NamedTuple):
-    """A variant in a chart of progress."""
+    """A variant in a progress chart."""
 
     variant: Variant
     label: str
@@ -62,7 +62,7 @@ class Line(NamedTuple):
 
 
 def progress_chart(records: Records) -> Figure:
-    """Test accuracy, its plateau and training loss against the epoch, side by side; a row per family of activations.
+    """Test accuracy, its plateau and training loss by epoch, side by side; one row per family of activations.
 
     Each row shows the variants of one family and the base function that they start as. The plateau begins where every
     variant of the chart has reached ``PLATEAU`` of its final accuracy. A line is the mean of a variant's seeds, with a
@@ -97,7 +97,7 @@ def progress_chart(records: Records) -> Figure:
 
 
 def _lines(records: Records) -> list[Line]:
-    """The variants that have results; base functions are black, so that colors are left for what is compared."""
+    """The variants with results; base functions are black, all others colored."""
     several_optimizers = len(records.unique("optimizer")) > 1
     lines: list[Line] = []
     colors = 0
@@ -141,7 +141,7 @@ def _draw_line(axis: Axes, line: Line, values: pd.DataFrame) -> None:
 
 
 def forms_chart(records: Records) -> Figure:
-    """The learned curves of one cell, a panel per activation layer.
+    """Learned curves of one cell, one panel per activation layer.
 
     Five drawn units and the range of all, over the function they started from, above the inputs that the layer sees.
     """
@@ -165,7 +165,7 @@ def forms_chart(records: Records) -> Figure:
 
 
 def evolution_chart(records: Records) -> Figure:
-    """How the activation parameters of one cell changed while it trained, a column per activation layer.
+    """Change of the activation parameters of one cell in training, one column per activation layer.
 
     Above, the curve of a layer's median parameters after some epochs; below, each parameter's median and the middle
     50% and 90% of the layer's elements after every epoch, from the initial form at 0, or where it was patched in.
@@ -195,12 +195,12 @@ def evolution_chart(records: Records) -> Figure:
 
 
 def layer_title(name: str) -> str:
-    """A layer's place for ``activation2``, and any other name as it is."""
+    """The number of a layer such as ``activation2``; other names are unchanged."""
     return re.sub(r"^activation(?=\d+$)", "layer ", name)
 
 
 def _draw_median_curves(axis: Axes, activation: str, quantiles: Mapping[str, np.ndarray], start: int) -> None:
-    """The curve of the medians, light at the start and dark at the end."""
+    """Draw curves of the median parameters, light at the start and dark at the end."""
     epochs = len(next(iter(quantiles.values()))) - 1
     shown = [0, *(epoch for epoch in SHOWN_EPOCHS if epoch < epochs), epochs]
     medians = {name: values[shown, QUANTILES.index(0.5)] for name, values in quantiles.items()}
@@ -221,7 +221,7 @@ def _draw_quantiles(axis: Axes, values: np.ndarray, start: int) -> None:
 
 
 def initial_forms_chart() -> Figure:
-    """The squared error of every activation against the function it starts as, a panel each, a line per number format.
+    """Squared error of each activation relative to its initial function, one panel each, one line per number format.
 
     Each line is the largest error of 200 neighbouring inputs, where it is above 0. The smallest and the largest error
     of all inputs are written next to the format. Activations without any error are named instead of a panel.
@@ -272,7 +272,7 @@ def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
 
 
 def _draw_inputs(axis: Axes, forms: Forms, layer: str) -> None:
-    """The density of a layer's inputs where its curves are drawn; how much lies beyond is written in the corner."""
+    """Draw the density of a layer's inputs in the range of the curves, with the share outside it in the corner."""
     counts, edges = forms[f"inputs/{layer}"], input_bins(forms, layer)
     low, high = CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4
     within = (edges[:-1] >= low) & (edges[1:] <= high)

@@ -23,27 +23,27 @@ CURVE_INPUTS = np.round(np.arange(-10, 4, 0.1), 1).astype(np.float32)
 """Where curves are evaluated: [-10, 4), the paper's range."""
 
 UNITS_PER_LAYER, UNITS_SEED = 5, 128
-"""How many units of a layer are drawn out, all if it has fewer, and the seed that chooses them: the same for all cells
-of one network."""
+"""Number of units per layer whose curves are kept (all if there are fewer), and the seed of their random selection.
+All cells of a network have the same selection."""
 
 BAND_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""Quantiles over all units of a layer, for every input."""
+"""Quantiles over all units of a layer, for each input."""
 
 CLAMPED_EDGES = np.linspace(-16, 16, 257)
-"""Edges of the bins of ``inputs/L`` in files without ``input_edges/L``, the older ones. Their outermost bins hold all
-that lies beyond, so that a curve is matched as if the layer saw these inputs at ±16."""
+"""Bin edges of ``inputs/L`` in older files, which have no ``input_edges/L``. Their outermost bins include all larger
+inputs, which count as ±16 in matches."""
 
 FORMS = "forms.safetensors"
 
 Forms = dict[str, np.ndarray]
-"""What is shown of one cell, by layer L and parameter P:
+"""Data of one cell's tables and figures, by layer L and parameter P:
 
-- ``curves/L``: float32 ``(up to UNITS_PER_LAYER, len(CURVE_INPUTS))``, the drawn units' outputs;
+- ``curves/L``: float32 ``(up to UNITS_PER_LAYER, len(CURVE_INPUTS))``, outputs of the selected units;
 - ``bands/L``: float32 ``(len(BAND_LEVELS), len(CURVE_INPUTS))``, quantiles over all units;
-- ``matches/L``: float32 ``(len(FUNCTIONS), 2)``, which known functions the units are nearest to, on the inputs that the
-  layer sees: see ``matching.summary``;
-- ``inputs/L``: int32 ``(bins,)``, how many inputs the layer saw in each bin on the test images;
-- ``input_edges/L``: float32 ``(bins + 1,)``, the bins' edges; older files lack it, see ``CLAMPED_EDGES``;
+- ``matches/L``: float32 ``(len(FUNCTIONS), 2)``, the nearest known functions of the units on the layer's inputs: see
+  ``matching.summary``;
+- ``inputs/L``: int32 ``(bins,)``, histogram of the layer's inputs on the test images;
+- ``input_edges/L``: float32 ``(bins + 1,)``, bin edges; missing in older files, see ``CLAMPED_EDGES``;
 - ``quantiles/L.P``: float32 ``(epochs + 1, 7)``;
 - ``gradient_norms/start`` and ``gradient_norms/end``: float32, one per layer with weights.
 
@@ -105,12 +105,12 @@ def curves(activation: str, parameters: Mapping[str, np.ndarray], at: np.ndarray
 
     Args:
         activation: its name in ``ACTIVATIONS``.
-        parameters: by name, one value per unit, in any shape.
+        parameters: parameters by name, one value per unit, in any shape.
         at: the inputs, float32 ``(inputs,)``.
     """
     units = next(iter(parameters.values())).size
     layer = ACTIVATIONS[activation].build((units,))
-    for name, values in parameters.items():  # one for each unit, however a network's units share them
+    for name, values in parameters.items():  # one value per unit, independent of the sharing
         setattr(layer, name, torch.nn.Parameter(torch.from_numpy(values.reshape(-1))))
     inputs = torch.from_numpy(at)[:, None].expand(-1, units)
     return layer(inputs).T.contiguous().numpy()

@@ -1,4 +1,4 @@
-"""What the paper's claims about accuracies, losses and costs come to in the records: figures and whether they hold.
+"""Evaluate the paper's claims about accuracies, losses and costs: measured numbers, and whether the claims hold.
 
 Each function measures one claim of ``claims.yaml``, whose ``limits`` it is given.
 """
@@ -25,16 +25,16 @@ Limits = Mapping[str, float]
 """The thresholds and counts of a rule, by name."""
 
 PAPERS_NETWORKS, PAPERS_DATASETS = ("lenet5", "kerasnet"), ("fashion_mnist", "cifar10")
-"""What the paper's claims are about; the grid may hold more."""
+"""Networks and data sets of the paper's claims; the grid may have more."""
 
 FORMS = ("relu", "silu", "tanh", "sigmoid")
 
 RECURRENT = ("gru", "fashion_mnist")
-"""The recurrent network of examples/gru.py, and what it reads."""
+"""The recurrent network of examples/gru.py, and its data set."""
 
 
 class Number(NamedTuple):
-    """A measured number that a claim is judged by, with its interval or range if it has one."""
+    """A measured number of a claim's rule, with its interval or range if it has one."""
 
     label: str
     value: float
@@ -44,7 +44,7 @@ class Number(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """What the records say of a claim.
+    """Result of a claim's rule.
 
     Attributes:
         measured: the figures, in words.
@@ -66,7 +66,7 @@ class Finding:
 
 
 def _comparisons(records: Records, column: str) -> dict[tuple[str, ...], pd.DataFrame]:
-    """The pairs of Adam cells that were computed alike, by (network, data set, family, form, procedure)."""
+    """Pairs with Adam and equal precision and kind of device, by (network, data set, family, form, procedure)."""
     table = pairs(records, column)
     table = table[table["alike"] & (table["optimizer"] == "adam")]
     return {tuple(map(str, key)): rows for key, rows in table.groupby(COMPARISON[:-1], sort=False)}
@@ -143,7 +143,7 @@ def lower_loss(records: Records, limits: Limits) -> Finding:
 def _with_other_metric(
     finding: Finding, records: Records, column: str, limits: Limits, scale: float, unit: str, name: str
 ) -> Finding:
-    """The finding with the same mean of another column, which is not judged."""
+    """Add the mean of another column, which is not judged, to a finding."""
     groups = [scale * values for values in _of_leaf(records, column).values()]
     if not groups or not np.isfinite(np.concatenate(groups)).all():
         return finding
@@ -202,7 +202,7 @@ def _with_silu(records: Records, network: str, learnable: pd.Series) -> list[str
 
 
 def initialization(records: Records, limits: Limits) -> Finding:
-    """What of the variance of accuracies on CIFAR-10 changes with the seed, and whether seeds agree on the order."""
+    """Share of the variance of accuracies on CIFAR-10 due to seeds, and agreement of seeds on the order."""
     column = "chosen_accuracy" if judged_by(records) == "chosen_accuracy" else "last_epochs_accuracy"
     variants = [("base", "classic"), ("ahaf", "classic"), ("ahaf", "dspt"), ("leaf", "p24sl"), ("leaf", "dspt-p24sl")]
     expected = 2 * len(variants)
@@ -242,7 +242,7 @@ def initialization(records: Records, limits: Limits) -> Finding:
 
 
 def simple(_: Records, limits: Limits) -> Finding:
-    """What a step with LEAF costs over one with SiLU, as the benchmark in the documentation measured it."""
+    """Time of a step with LEAF relative to one with SiLU, from the benchmark in the documentation."""
     if not (file := PROJECT / BENCHMARK).exists():
         return Finding("", missing=f"{BENCHMARK}")
     table = pd.read_csv(file)

@@ -1,4 +1,4 @@
-"""What the paper's claims about learned curves, gradients and stability come to in the records.
+"""Evaluate the paper's claims about learned curves, gradients and stability.
 
 Each function measures one claim of ``claims.yaml``, whose ``limits`` it is given.
 """
@@ -20,13 +20,13 @@ from leaf.networks import NETWORKS
 
 
 def _of_paper(records: Records) -> pd.DataFrame:
-    """The cells of the networks and data sets that the paper has."""
+    """Select the cells with the paper's networks and data sets."""
     cells = records.cells
     return cells[cells["network"].isin(PAPERS_NETWORKS) & cells["dataset"].isin(PAPERS_DATASETS)]
 
 
 def silu_like(records: Records, limits: Limits) -> Finding:
-    """Shares of convolutional units that are like SiLU, of LEAF as SiLU and as Sigmoid, and of those that moved."""
+    """Shares of convolutional units that match SiLU, for LEAF as SiLU and as Sigmoid, and of those that moved."""
     words, numbers, lacking = [], [], 0
     for form in ("silu", "sigmoid"):
         cells = _of_paper(records).query(f"family == 'leaf' and form == '{form}' and procedure == 'p24sl'")
@@ -56,12 +56,12 @@ def silu_like(records: Records, limits: Limits) -> Finding:
 
 
 JUDGED = "offset"
-"""The freedom of the match that the claim is judged by: LEAF has a scale, a slope and an offset as parameters, and no
-shift of a whole SiLU; and the bias of the next layer takes an offset away."""
+"""Freedom of the match in the rule. LEAF has parameters for scale, slope and offset, but cannot shift a SiLU; and the
+bias of the next layer compensates for an offset."""
 
 
 def _convolutional(records: Records, cell: str, form: str, limits: Limits) -> Iterator[np.ndarray]:
-    """Of each convolutional layer: shares of drawn units like SiLU by freedom, nearest to it, moved; of inputs.
+    """Shares for each convolutional layer: units that match SiLU by freedom, are nearest to it, moved; inputs.
 
     Inputs beyond those of the drawn curves have no weight. In older files these include all whose size is not known.
     """
@@ -85,7 +85,7 @@ def _convolutional(records: Records, cell: str, form: str, limits: Limits) -> It
 
 
 def relu_stability(records: Records, limits: Limits) -> Finding:
-    """The largest falls of accuracy of LEAF as ReLU, KerasNet, CIFAR-10: at a common learning rate, with P24Sl."""
+    """Largest falls of accuracy of LEAF as ReLU, KerasNet on CIFAR-10, at a common learning rate and with P24Sl."""
     cells = records.select(network="kerasnet", dataset="cifar10", activation="leaf-relu", optimizer="adam").cells
     cells = cells[cells["status"].isin([DONE, DIVERGED])]
     by_seed = {
@@ -132,7 +132,7 @@ def _fall(records: Records, cell: pd.Series) -> float:
 
 
 def gradients(records: Records, limits: Limits) -> Finding:
-    """The first layer's gradient norm over the last layer's at the end of training, of LEAF and of base functions."""
+    """Ratio of the first to the last layer's gradient norm at the end of training, for LEAF and base functions."""
     cells = _of_paper(records)
     ratios = {}
     for family in ("leaf", "base"):
