@@ -2,7 +2,7 @@ r"""How a gated line, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, is computed. A
 
 - ``plain``: torch operations, for any device and dtype and whatever torch does with functions. The reference.
 - ``numba``: on a CPU in float32; memory is read and written once, and 2×2 max-pooling goes into the same pass.
-- ``triton``: on a GPU in float32; memory is read and written once.
+- ``triton``: the same on a GPU.
 
 All give the same numbers within rounding. The fast one computes wherever it can, which ``Operands`` decides for every
 call: not in other dtypes, under ``torch.func``, ``torch.compile``, ``make_fx`` or other dispatch modes, for derivatives
@@ -88,7 +88,7 @@ def gated_line(
     if kernel is not None:
         try:
             operands = Operands(u, (p1, p2, p3, p4))
-            in_one_pass = pooled and operands.channels_last and device == "cpu" and min(u.shape[2:]) > 1
+            in_one_pass = pooled and operands.channels_last and min(u.shape[2:]) > 1
             y = FusedGatedLine.apply(operands.u, p1, p2, p3, p4, operands, kernel, in_one_pass)
             return max_pool2d(y, 2) if pooled and not in_one_pass else y
         except Broken as reason:
