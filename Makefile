@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick quickcheck test test-slurm check docs bench bench-analysis bench-sharing fidelity faults paper verify environment lock clean
+.PHONY: quick quickcheck test test-slurm check docs bench bench-analysis bench-sharing bench-gpu fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## train the paper's whole grid at the quick scale, and make its report
 	snakemake --quiet rules
@@ -57,6 +57,9 @@ bench-analysis: $(ENVIRONMENT)  ## measure the time to analyse the paper's whole
 bench-sharing: $(ENVIRONMENT)  ## measure the throughput of concurrent cells on this machine's cores or GPUs
 	leaf fetch cifar10
 	python benchmarks/sharing.py reports/benchmark
+
+bench-gpu:  ## measure what training costs on this machine's GPU; needs only torch with Triton, at most three minutes
+	PYTHONPATH=src python3 benchmarks/gpu.py reports/benchmark
 
 faults: $(ENVIRONMENT)  ## interrupt training in every way and count the epochs lost
 	leaf fetch
