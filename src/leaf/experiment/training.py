@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +29,9 @@ from leaf.networks import Network
 from leaf.procedures import training_step
 
 TEST_BATCH_SIZE = 250
+
+AUGMENTED_AT_ONCE = {"cpu": 1, "cuda": 64}
+"""Number of minibatches that are augmented at once. On a GPU many take as few kernels as one."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of minibatches done in the epoch and their number in all."""
@@ -169,32 +172,38 @@ class Training:
 
         The epoch stays under way until ``run_epoch`` has tested too.
         """
-        images, labels, size = self.data.train_images, self.data.train_labels, self.settings.batch_size
-        count, (height, width) = len(images) - self.settings.validation_images, images.shape[2:]
         partial = self.partial = self.partial or PartialEpoch(self.streams.next_loader_seed(), [], 0.0)
-        draws = epoch_draws(partial.loader_seed, count, size, height, width)
-        draws = EpochDraws(*(draw.to(images.device) for draw in draws))
-        order = epoch_order(partial.loader_seed, count).to(images.device) if self.settings.shuffle else None
-        steps = math.ceil(count / size)
         started = time.perf_counter() - partial.seconds
+        steps = math.ceil((len(self.data.train_images) - self.settings.validation_images) / self.settings.batch_size)
         self.network.train()
-        for step in range(len(partial.losses), steps):
-            place = slice(step * size, min((step + 1) * size, count))
-            minibatch = place if order is None else order[place]
-            partial.losses.append(
-                self.take_step(images[minibatch], labels[minibatch], *(draw[place] for draw in draws))
-            )
+        for pixels, labels in self._minibatches(partial.loader_seed, len(partial.losses)):
+            partial.losses.append(self.take_step(pixels, labels))
             partial.seconds = time.perf_counter() - started
-            progress(step + 1, steps)
+            progress(len(partial.losses), steps)
         losses = torch.stack(partial.losses).cpu()
         partial.seconds = time.perf_counter() - started  # now a GPU has done what it was asked for
         if not losses.isfinite().all():
-            self._note_nonfinite(self.images(images[:size]))  # on a CPU it is known already, and more exactly
+            images = self.images(self.data.train_images[: self.settings.batch_size])
+            self._note_nonfinite(images)  # on a CPU it is known already, and more exactly
         return losses
 
-    def _step(self, pixels: Tensor, labels: Tensor, *draws: Tensor) -> Tensor:
-        """Augment a minibatch and train on it; gives its loss."""
-        images = self.images(augment(pixels, EpochDraws(*draws)))
+    def _minibatches(self, loader_seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's augmented images, uint8, and their labels, from minibatch ``start`` on."""
+        images, labels, size = self.data.train_images, self.data.train_labels, self.settings.batch_size
+        count, (height, width) = len(images) - self.settings.validation_images, images.shape[2:]
+        draws = epoch_draws(loader_seed, count, size, height, width)
+        draws = EpochDraws(*(draw.to(images.device) for draw in draws))
+        order = epoch_order(loader_seed, count).to(images.device) if self.settings.shuffle else None
+        at_once = size * AUGMENTED_AT_ONCE[images.device.type]
+        for first in range(start * size, count, at_once):
+            place = slice(first, min(first + at_once, count))
+            which = place if order is None else order[place]
+            pixels = augment(images[which], EpochDraws(*(draw[place] for draw in draws)))
+            yield from zip(pixels.split(size), labels[which].split(size), strict=True)
+
+    def _step(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Train on an augmented minibatch; gives its loss."""
+        images = self.images(pixels)
         note = functools.partial(self._note_nonfinite, images)
         return training_step(self.network, self.stages, images, labels, note)
 
