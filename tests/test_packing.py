@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_graphs import CELL, assert_equal, expected, replays  # noqa: F401 # fixtures
 from test_graphs import SETTINGS as WITH_FULL_MINIBATCHES
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.packing import ALIGNMENT, PackedOptimizer
@@ -81,6 +82,25 @@ def test_packed_steps_are_captured(data, replays, expected):  # noqa: F811
     """With the graph's stand-in of ``test_graphs``, which computes the second minibatch twice."""
     assert_equal(run(training(CELL, data, False, True, WITH_FULL_MINIBATCHES)), expected)
     assert replays == [64] * 5
+
+
+def test_a_step_takes_as_many_operations_for_all_parameters_as_for_one():
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            operations.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    counts = []
+    for parameters in ([torch.nn.Parameter(torch.ones(3)) for _ in range(count)] for count in (1, 5)):
+        optimizer = PackedOptimizer([{"params": parameters, "lr": 0.1}], partial(torch.optim.Adam, foreach=False))
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()  # makes the state
+        operations: list[str] = []
+        with Count():
+            optimizer.step()
+        counts.append(len([name for name in operations if "as_strided" not in name]))
+    assert counts[0] == counts[1] > 5
 
 
 def test_parameters_are_aligned_as_a_gpu_allocates_them():
