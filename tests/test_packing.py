@@ -19,6 +19,7 @@ CELLS = [
     Cell("kerasnet", "fashion_mnist", "leaf-tanh", "dspt-p24sl", "adam", 42),  # weights of one input channel
     Cell("lenet5", "fashion_mnist", "leaf-silu", "p24sl", "rmsprop", 42),
     Cell("lenet5", "fashion_mnist", "ahaf-silu", "tune", "adam", 42),
+    Cell("lenet5", "fashion_mnist", "frozen_p2-leaf-tanh", "dspt-p24sl", "adam", 42),  # parameters without a gradient
 ]
 SETTINGS = Settings(epochs=2, batch_size=16, train_images=40, test_images=10)
 
@@ -105,6 +106,6 @@ def test_a_step_takes_as_many_operations_for_all_parameters_as_for_one():
 
 def test_parameters_are_aligned_as_a_gpu_allocates_them():
     separate = [torch.nn.Parameter(torch.ones(size)) for size in (3, ALIGNMENT, ALIGNMENT + 1, 5)]
-    (pack,) = PackedOptimizer([{"params": separate, "lr": 0.1}], torch.optim.SGD).packs
+    pack = PackedOptimizer([{"params": separate, "lr": 0.1}], torch.optim.SGD).packs[0]
     assert all((p.data_ptr() - pack.values.data_ptr()) % (4 * ALIGNMENT) == 0 for p in separate)
     assert pack.values.sum() == sum(p.numel() for p in separate)

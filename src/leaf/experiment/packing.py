@@ -17,11 +17,11 @@ cuDNN chooses algorithms by alignment."""
 class PackedOptimizer(torch.optim.Optimizer):
     """An elementwise optimizer, such as Adam, whose groups are one tensor each.
 
-    It moves the parameters, which must have gradients at every step. Values, groups and ``state_dict`` are those of the
-    optimizer of the separate parameters, bit for bit.
+    It moves the parameters that require a gradient, which must have one at every step. Values, groups and
+    ``state_dict`` are those of the optimizer of the separate parameters, bit for bit.
 
     Args:
-        groups: groups of float32 parameters that are dense in memory.
+        groups: groups of float32 parameters that are dense in memory; some of each group require a gradient.
         build: makes the optimizer from groups.
     """
 
@@ -29,11 +29,11 @@ class PackedOptimizer(torch.optim.Optimizer):
         self, groups: list[dict[str, Any]], build: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     ) -> None:
         super().__init__(groups, {})
-        self.packs = [Pack(group["params"]) for group in self.param_groups]
+        self.packs = [Pack([p for p in group["params"] if p.requires_grad]) for group in self.param_groups]
         packed = [{**group, "params": [pack.values]} for group, pack in zip(self.param_groups, self.packs, strict=True)]
         self.inner = build(packed)
-        for group, settings in zip(self.param_groups, self.inner.param_groups, strict=True):
-            group.update({**settings, "params": group["params"]})
+        for group in self.param_groups:
+            group.update({**self.inner.defaults, **group})
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group, pack, packed in zip(self.param_groups, self.packs, self.inner.param_groups, strict=True):
