@@ -1,6 +1,5 @@
 """Packed optimizers, which train on a GPU, against those of the separate parameters, on a CPU."""
 
-import copy
 from functools import partial
 from importlib import import_module
 
@@ -68,14 +67,15 @@ def test_trains_to_the_same_bits_and_state(data, cell, capturable):
 
 @pytest.mark.parametrize("epochs", [0, 1])
 @pytest.mark.parametrize("packed", [False, True])
-def test_resumes_from_a_state_of_either(data, packed, epochs):
+def test_resumes_from_a_state_of_either(data, tmp_path, packed, epochs):
+    """Saves and loads the state as a file, as a job does."""
     whole, interrupted = run(training(CELLS[0], data, True, False)), training(CELLS[0], data, True, packed)
     for _ in range(epochs):
         interrupted.run_epoch()
-    state = copy.deepcopy(interrupted.state_dict())
+    torch.save(interrupted.state_dict(), tmp_path / "state.pt")
     resumed = training(CELLS[0], data, True, not packed)
     resumed.run_epoch()  # leaves a state that must not survive
-    resumed.load_state_dict(state)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert_equal(run(resumed), whole)
 
 
