@@ -5,7 +5,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: quick quickcheck test test-slurm check docs bench bench-analysis bench-sharing bench-verdicts fidelity faults paper verify environment lock clean
+.PHONY: quick quickcheck test test-slurm check docs bench bench-analysis bench-sharing bench-gpu bench-verdicts fidelity faults paper verify environment lock clean
 
 quick: $(ENVIRONMENT)  ## train the paper's whole grid at the quick scale, and make its report
 	snakemake --quiet rules
@@ -60,6 +60,9 @@ bench-sharing: $(ENVIRONMENT)  ## measure the throughput of concurrent cells on 
 
 bench-verdicts: $(ENVIRONMENT)  ## simulate how often the rules for the paper's claims are wrong: 10 minutes
 	python benchmarks/verdicts.py reports/benchmark
+
+bench-gpu:  ## measure what training costs on this machine's GPU; needs only torch with Triton, at most three minutes
+	PYTHONPATH=src python3 benchmarks/gpu.py reports/benchmark
 
 faults: $(ENVIRONMENT)  ## interrupt training in every way and count the epochs lost
 	leaf fetch

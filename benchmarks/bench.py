@@ -16,21 +16,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import plain_loop
 import torch
-from measuring import interleaved, ratio, seconds, spread, undisturbed
+from measuring import TENSORS_MOVED, interleaved, layer_shapes, ratio, seconds, spread, undisturbed
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchvision.models import resnet18
 
 from leaf import AHAF, LEAF, parameter_groups, replace_activations
 from leaf.experiment.augmentation import to_unit_interval
-from leaf.experiment.building import build_network
 from leaf.experiment.cells import Cell
 from leaf.experiment.computing import keep_freed_memory, make_deterministic
 from leaf.experiment.datasets import DATASETS, dataset_file
@@ -145,17 +144,6 @@ def bench_networks(disturbances: list[str]) -> pd.DataFrame:
 # --- layers -----------------------------------------------------------------------------------------------------------
 
 
-def layer_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """All input shapes of the experiment's activations, each with the layer where it first occurs."""
-    seen = set()
-    for network in MINIBATCHES:
-        for name, dataset in DATASETS.items():
-            for layer in build_network(network, name, "leaf-silu").activations:
-                if layer.shape not in seen:
-                    seen.add(layer.shape)
-                    yield f"{network} {dataset.title}", layer.shape
-
-
 def forward_and_backward(layer: nn.Module, u: Tensor, grad: Tensor, repeats: int) -> Callable[[], float]:
     """Seconds of a layer's forward and backward pass."""
 
@@ -206,9 +194,6 @@ def bench_layers(disturbances: list[str]) -> pd.DataFrame:
             print(where, shape, layout, {n: round(ratio(found[n], found["SiLU"]), 2) for n in layers}, flush=True)
     return pd.DataFrame(rows)
 
-
-TENSORS_MOVED = 5
-"""Tensors of the input's size that forward (2) and backward (3) must read or write; a copy moves 2."""
 
 LAYERS: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "SiLU": lambda shape: nn.SiLU(),

@@ -1,5 +1,6 @@
 """Compare run times on a machine of varying speed: alternate runs, use medians, detect load by other programs."""
 
+import csv
 import os
 import statistics
 import sys
@@ -7,6 +8,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import bare  # noqa: F401
+
+from leaf.experiment.building import build_network
+from leaf.experiment.datasets import DATASETS
+from leaf.names import NETWORKS
+
+TENSORS_MOVED = 5
+"""Tensors of the input's size that forward (2) and backward (3) must read or write; a copy moves 2."""
+
+
+def layer_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """All input shapes of the experiment's activations, each with the layer where it first occurs."""
+    seen = set()
+    for network in NETWORKS:
+        for name, dataset in DATASETS.items():
+            for layer in build_network(network, name, "leaf-silu").activations:
+                if layer.shape not in seen:
+                    seen.add(layer.shape)
+                    yield f"{network} {dataset.title}", layer.shape
 
 
 def busy_seconds() -> float:
@@ -55,3 +77,19 @@ def ratio(above: list[float], below: list[float]) -> float:
 def spread(values: list[float]) -> float:
     """Half the range over the median."""
     return (max(values) - min(values)) / 2 / statistics.median(values)
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """The values of a row, for the terminal."""
+    return " ".join(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values())
+
+
+def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the same keys as CSV, without pandas, which a bare machine lacks."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+        )

@@ -14,14 +14,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-import pandas as pd
 import torch
-from measuring import interleaved, ratio, spread, undisturbed
+from measuring import in_words, interleaved, ratio, spread, undisturbed, write_rows
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import dataset_file
 from leaf.experiment.devices import device_name, training_device
-from leaf.experiment.loading import load
+from leaf.experiment.loading import Data, load
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import Training
 
@@ -42,12 +41,14 @@ def ways_to_share(on_gpu: bool) -> list[tuple[int, int]]:
     return [(cells, 1 if on_gpu else cores // cells) for cells in counts]
 
 
-def train(network: str, seed: int, threads: int, ready: Barrier) -> tuple[int, float, float]:
+def train(
+    network: str, seed: int, threads: int, data: Data, precision: str, ready: Barrier
+) -> tuple[int, float, float]:
     """Train a cell once all are ready; return the number of images, and the start and end in monotonic seconds."""
     torch.set_num_threads(threads)
-    data = load("cifar10", dataset_file("cifar10"), SETTINGS.train_images, SETTINGS.test_images)
+    cell = Cell(network, "cifar10", "leaf-tanh", "p24sl", "adam", seed)
     with training_device("auto") as device:
-        training = Training(Cell(network, "cifar10", "leaf-tanh", "p24sl", "adam", seed), SETTINGS, data, device)
+        training = Training(cell, SETTINGS, data, device, precision=precision)
         training.train_epoch()
         ready.wait(PATIENCE)
         images, began = 0, time.monotonic()
@@ -58,12 +59,12 @@ def train(network: str, seed: int, threads: int, ready: Barrier) -> tuple[int, f
         return images, began, time.monotonic()
 
 
-def images_per_second(network: str, cells: int, threads: int) -> float:
+def images_per_second(network: str, cells: int, threads: int, data: Data, precision: str = "float32") -> float:
     """Measure the throughput of concurrent cells."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Manager() as manager, ProcessPoolExecutor(cells, spawn) as processes:
         ready = manager.Barrier(cells)
-        trained = [processes.submit(train, network, seed, threads, ready) for seed in range(cells)]
+        trained = [processes.submit(train, network, seed, threads, data, precision, ready) for seed in range(cells)]
         images, began, ended = zip(*(future.result() for future in trained), strict=True)
     return sum(images) / (max(ended) - min(began))
 
@@ -72,12 +73,13 @@ def main() -> None:
     """Measure, print, and write ``sharing.csv`` to the directory in the first argument."""
     with training_device("auto") as device:
         name, on_gpu = device_name(device), device.type == "cuda"
+    data = load("cifar10", dataset_file("cifar10"), SETTINGS.train_images, SETTINGS.test_images)
     rows = []
     for network in NETWORKS:
         disturbances: list[str] = []
         ways = {f"{cells} × {threads}": (cells, threads) for cells, threads in ways_to_share(on_gpu)}
         with undisturbed(f"sharing by {network}", disturbances):
-            runs = {way: functools.partial(images_per_second, network, *how) for way, how in ways.items()}
+            runs = {way: functools.partial(images_per_second, network, *how, data) for way, how in ways.items()}
             found = interleaved(runs, ROUNDS)
         for way, (cells, threads) in ways.items():
             rows.append({
@@ -85,10 +87,8 @@ def main() -> None:
                 "images_per_second": statistics.median(found[way]), "spread": spread(found[way]),
                 "over_one_cell": ratio(found[way], found[next(iter(ways))]), "disturbed": bool(disturbances),
             })  # fmt: skip
-            print(" ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in rows[-1].values()), flush=True)
-    directory = Path(sys.argv[1])
-    directory.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(directory / "sharing.csv", index=False, float_format="%.4g")
+            print(in_words(rows[-1]), flush=True)
+    write_rows(Path(sys.argv[1]) / "sharing.csv", rows)
 
 
 if __name__ == "__main__":

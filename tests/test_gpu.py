@@ -18,7 +18,7 @@ from leaf.kernels import kernel_for
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here"),
-    pytest.mark.filterwarnings("error:training steps cannot be recorded"),
+    pytest.mark.filterwarnings("error:training steps cannot be captured"),
 ]
 
 CELLS = [
@@ -51,6 +51,15 @@ def test_the_kernel_against_float64(gpu, family, shape, channels_last):
     layer, u = layer_of(family, shape), inputs(shape, channels_last=channels_last and len(shape) == 3)
     true = true_gradients(layer, u)
     for ours, exact in zip(gradients(layer.to(gpu), u.to(gpu)), true, strict=True):
+        torch.testing.assert_close(ours.cpu().double(), exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if min(shape[1:]) > 1], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_kernel_with_pooling_against_float64(gpu, family, shape):
+    layer, u = layer_of(family, shape), inputs(shape, channels_last=True)
+    true = true_gradients(layer, u, pooled=True)
+    for ours, exact in zip(gradients(layer.to(gpu), u.to(gpu), pooled=True), true, strict=True):
         torch.testing.assert_close(ours.cpu().double(), exact, rtol=1e-4, atol=1e-4)
 
 

@@ -42,7 +42,10 @@ def expected(data) -> Training:
 
 @pytest.fixture
 def replays(monkeypatch, expected) -> list[int]:
-    """Capture steps on a CPU; return the number of images of each replayed minibatch."""
+    """Train on a CPU as on a GPU: capture steps, and augment many minibatches at once.
+
+    Returns the number of images of each replayed minibatch.
+    """
     replayed = []
 
     def record(stream, step, inputs):
@@ -60,6 +63,7 @@ def replays(monkeypatch, expected) -> list[int]:
     def captured(step, state, minibatch, device):
         return CapturedStep(step, state, minibatch, torch.default_generator, None)
 
+    monkeypatch.setitem(training_module.AUGMENTED_AT_ONCE, "cpu", 2)
     monkeypatch.setattr(graphs, "take_on", lambda stream, step, *inputs: step(*inputs))
     monkeypatch.setattr(graphs, "record", record)
     monkeypatch.setattr(training_module, "captured", captured)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import max_pool2d
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from leaf import AHAF, LEAF
 from leaf.activations import Adaptive
 from leaf.kernels import kernel_for
+from leaf.kernels.operands import Operands
 
 FAMILIES = [AHAF, LEAF]
 # Channels and pixels that fill no vector evenly, rows that pooling leaves out, several blocks, a single pixel.
@@ -269,35 +271,105 @@ def test_without_a_working_triton_a_gpu_uses_the_formula():
 def test_the_gpu_kernel_in_tritons_interpreter():
     pytest.importorskip("triton")
     code = """
+import itertools, math
 import torch
+from torch.nn.functional import max_pool2d
 from leaf.kernels import gpu
 from leaf.kernels.operands import Operands
 torch.manual_seed(0)
-gpu.PROGRAMS = 4  # so that a program walks several samples, and the last one fewer
-for batch, shape, channels_last in [(5, (300,), False), (9, (2,), False), (9, (3, 5, 7), True)]:
+gpu.PROGRAMS, gpu.BLOCK = 4, 64  # several blocks; a program walks several samples, and the last one fewer
+
+def in_order(tensor):
+    return tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
+
+def check(ours, true):
+    assert (ours is None) == (true is None)
+    if ours is not None:
+        torch.testing.assert_close(ours.double(), true.detach(), rtol=1e-4, atol=1e-4)
+
+for batch, shape, channels_last, pooled in [
+    (5, (300,), False, False), (9, (2,), False, False), (9, (3, 5, 7), True, False),
+    (5, (3, 5, 7), True, True), (2, (70, 2, 3), True, True), (9, (1, 4, 2), True, True),
+]:
     for with_offsets in (True, False):
-        u, grad_y = torch.randn(2, batch, *shape)
-        parameters = [torch.randn(shape) for _ in range(4)]
-        if channels_last:
-            u, grad_y = (t.contiguous(memory_format=torch.channels_last) for t in (u, grad_y))
-            parameters = [p[None].contiguous(memory_format=torch.channels_last)[0] for p in parameters]
+        u = in_order(torch.randn(batch, *shape))
+        parameters = [in_order(torch.randn(1, *shape))[0] for _ in range(4)]
         if not with_offsets:
             parameters[1] = parameters[3] = None
-        needed = [True, *(p is not None for p in parameters)]
-        y = gpu.forward(Operands(u, tuple(parameters)))
-        grad_u, *grads = gpu.backward(Operands(u, tuple(parameters), grad_y), needed)
+        operands = Operands(u, tuple(parameters))
+        y, window = gpu.pooled_forward(operands) if pooled else (gpu.forward(operands), None)
         exact = [None if p is None else p.double().requires_grad_() for p in parameters]
         exact_u = u.double().requires_grad_()
         p1, p2, p3, p4 = (0 if p is None else p for p in exact)
         exact_y = (p1 * exact_u + p2) * torch.sigmoid(p3 * exact_u) + p4
+        exact_y = max_pool2d(exact_y, 2) if pooled else exact_y
+        check(y, exact_y)
+        grad_y = in_order(torch.randn(y.shape))
         exact_y.backward(grad_y.double())
-        pairs = [(y, exact_y), (grad_u, exact_u.grad)]
-        pairs += [(g, p.grad) for g, p in zip(grads, exact) if p is not None]
-        for ours, true in pairs:
-            torch.testing.assert_close(ours.double(), true.detach(), rtol=1e-4, atol=1e-4)
+        true = [exact_u.grad, *(None if p is None else p.grad for p in exact)]
+        for left_out in (None, 0, 3):
+            needed = [gradient is not None and index != left_out for index, gradient in enumerate(true)]
+            found = gpu.backward(Operands(u, tuple(parameters), grad_y, window), needed)
+            for ours, gradient, need in zip(found, true, needed, strict=True):
+                check(ours, gradient if need else None)
+
+u = torch.randn(1, 8, 6, 6).round()  # of equal elements the first, NaN before all others
+u[0, :, 0, 1], u[0, :, 3, 3] = math.nan, math.nan
+u, channels_last = u.contiguous(memory_format=torch.channels_last), True
+ones = [in_order(torch.ones(1, 8, 6, 6))[0] for _ in range(2)]
+steep = in_order(torch.full((1, 8, 6, 6), 2.0**16))[0]
+operands = Operands(u, (ones[0], None, steep, None))
+unpooled = gpu.forward(operands)
+y, window = gpu.pooled_forward(operands)
+expected, index = max_pool2d(unpooled, 2, return_indices=True)
+assert torch.equal(y.nan_to_num(99), expected.nan_to_num(99)) and expected.isnan().sum() == 16
+assert torch.equal(window, index // 6 % 2 * 2 + index % 2)
 print("equal")
 """
     assert run(code, TRITON_INTERPRET="1").strip() == "equal"
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("name", ["_forward_part", "_backward_part"])
+def test_the_gpu_kernel_compiles_without_a_gpu(name, pooled):
+    """For an H100, with threads that exchange nothing in shared memory."""
+    triton = pytest.importorskip("triton")
+    from leaf.kernels import gpu
+
+    kernel = getattr(gpu, name)
+    integers = kernel.arg_names[kernel.arg_names.index("batch") - ("part" in kernel.arg_names) :]
+    signature = {argument: "i32" if argument in integers else "*fp32" for argument in kernel.arg_names}
+    signature |= {"window": "*u8" if pooled else "constexpr", "samples": "constexpr", "BLOCK": "constexpr"}
+    constants = {"samples": 16, "BLOCK": 128} | ({} if pooled else {"window": None})
+    source = triton.compiler.ASTSource(kernel, signature, constants)
+    compiled = triton.compile(source, target=triton.backends.compiler.GPUTarget("cuda", 90, 32))
+    assert compiled.asm["cubin"] and not compiled.metadata.shared
+
+
+def test_launches_of_a_gpu_layer(monkeypatch):
+    """One kernel forward and one backward, max-pooling included, and one that finishes all gradients' sums."""
+    pytest.importorskip("triton")
+    from leaf.kernels import gpu
+
+    launched = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            kernel = not function.is_view and "empty" not in str(function)
+            launched.extend([str(function)] if kernel else [])
+            return result
+
+    monkeypatch.setattr(gpu, "_launch", lambda kernel, *_: launched.append(kernel.fn.__name__))
+    parameters = [p.detach() for p in LEAF((6, 5, 5), "silu").to(memory_format=torch.channels_last).parameters()]
+    u = inputs((6, 5, 5), channels_last=True)
+    operands = Operands(u, parameters)
+    with Count():
+        y, window = gpu.pooled_forward(operands)
+    operands = Operands(u, parameters, y, window)
+    with Count():
+        gpu.backward(operands, [True] * 5)
+    assert launched == ["_forward_part", "_backward_part", "aten.sum.dim_IntList"]
 
 
 def test_pooled_outputs_are_as_their_inputs_whatever_torch_makes_by_default():

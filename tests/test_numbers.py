@@ -83,6 +83,21 @@ def test_other_measurements_of_the_benchmark():
     assert f"trains {gain['kerasnet']:.0f} to {gain['lenet5']:.0f}% more images" in text("docs/experiment.md")
 
 
+def test_epochs_on_a_gpu():
+    epochs, page = pd.read_csv(PROJECT / "reports/shipped/epochs.csv"), text("docs/cluster.md")
+    cells = pd.read_csv(PROJECT / "reports/shipped/cells.csv").query("device.str.contains('H100')")
+    assert len(cells) == 14 and set(cells["precision"]) == {"tf32"} and "fourteen shipped cells" in page
+
+    def median(family: str, first: int, last: int) -> str:
+        chosen = epochs["cell"].isin(cells.query(f"family == '{family}'")["cell"]) & epochs["epoch"].between(
+            first, last
+        )
+        return f"{epochs['train_seconds'][chosen].median():.1f}"
+
+    assert f"took {median('base', 2, 30)} s with a base function and {median('leaf', 2, 30)} s with LEAF" in page
+    assert f"the seven with LEAF took {median('leaf', 90, 100)} s" in page
+
+
 def test_the_readmes_ratio_is_the_benchmarks():
     ratios = steps(BENCHMARK)["over_silu"].xs("LEAF-SiLU", level="variant")
     assert f"takes {interval(ratios)} times as long as with SiLU" in text("README.md")

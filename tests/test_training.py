@@ -373,3 +373,17 @@ def test_training_repeats_and_resumes_bit_for_bit(cell, data):
     for other_records, other_weights, other_quantiles in others:
         assert other_records == records and not moved(weights, other_weights)
         assert all(torch.equal(a[k], b[k]) for a, b in zip(quantiles, other_quantiles, strict=True) for k in a)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_minibatches_are_the_same_however_many_are_augmented_at_once(data, monkeypatch, shuffle):
+    settings = Settings(batch_size=16, train_images=90, test_images=10, shuffle=shuffle, validation_images=10)
+    training = Training(Cell("lenet5", "cifar10", "relu", "classic", "adam", 42), settings, data("cifar10", 90, 10))
+    expected = list(training._minibatches(7, 0))
+    assert [len(labels) for _, labels in expected] == [16] * 5
+    monkeypatch.setitem(training_module.AUGMENTED_AT_ONCE, "cpu", 2)
+    for start in (0, 1, 4):
+        found = list(training._minibatches(7, start))
+        assert len(found) == 5 - start
+        for ours, theirs in zip(found, expected[start:], strict=True):
+            assert all(torch.equal(a, b) and a.stride() == b.stride() for a, b in zip(ours, theirs, strict=True))

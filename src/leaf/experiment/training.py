@@ -1,10 +1,10 @@
-"""The training loop: epochs in, one record per epoch out."""
+"""The training loop, with one record per epoch."""
 
 import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,13 +30,16 @@ from leaf.procedures import training_step
 
 TEST_BATCH_SIZE = 250
 
+AUGMENTED_AT_ONCE = {"cpu": 1, "cuda": 64}
+"""Number of minibatches that are augmented together. On a GPU their number does not change that of the kernels."""
+
 StepCallback = Callable[[int, int], None]
-"""Called with the number of minibatches done in the epoch and their number in all."""
+"""Called with the number of finished minibatches in the epoch and their total number."""
 
 
 @dataclass
 class PartialEpoch:
-    """An epoch under way: its loader seed, the losses of its minibatches so far, and the seconds they took."""
+    """An unfinished epoch: its loader seed, the losses of its minibatches so far, and the training time in seconds."""
 
     loader_seed: int
     losses: list[Tensor]
@@ -44,18 +47,18 @@ class PartialEpoch:
 
 
 class Training:
-    """A cell in training: its network, optimizers, random streams, and the records so far.
+    """A cell in training: its network, optimizers, random streams and records.
 
-    Whoever is told of progress may raise to stop: ``state_dict`` then tells where to go on, to the minibatch.
+    A callback may raise an error to stop the training. ``state_dict`` then has the position, to the minibatch.
 
     Args:
-        cell: what to train.
-        settings: how long and with what minibatches.
-        data: the images to train and test on, as many of them as the settings say.
-        device: where to compute.
-        kernel: ``"reference"``, or the name of the fast kernel that the device has; that one if not given.
+        cell: the cell to train.
+        settings: epochs, minibatches and protocol.
+        data: training and test images, with the numbers of images in the settings.
+        device: device of the computation.
+        kernel: ``"reference"``, or the name of the device's fast kernel, which is the default.
         precision: a name in ``computing.PRECISIONS``.
-        parent: of a cell that takes over another's network, that network's weights by name.
+        parent: weights of the parent by name, for a cell with a parent.
         dtype, memory_format: of weights and images; the tests' exact comparisons use float64 and contiguous memory.
     """
 
@@ -93,7 +96,7 @@ class Training:
                 layer.reference = kernel == "reference"
         compute_in(precision, self.network, device)
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
-        self.may_capture = not plugins_of(cell)  # what a plugin does besides, a record would leave out
+        self.may_capture = not plugins_of(cell)  # a captured step would omit other effects of a plugin
         self.take_step = self._captured_step()
         self.records: list[EpochRecord] = []
         self.partial: PartialEpoch | None = None
@@ -103,12 +106,12 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether there is no epoch left to train: all are done, or the last one's loss was not finite."""
+        """Whether training has ended: all epochs are done, or the last one has a non-finite loss."""
         return len(self.records) >= len(self.epochs) or self.diverged
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs the network has behind it, those of a network that was taken over included."""
+        """Number of epochs that the network has been trained for, including those of its parent."""
         return self.epochs.start + len(self.records)
 
     @property
@@ -117,11 +120,11 @@ class Training:
         return bool(self.records) and self.records[-1].diverged
 
     def images(self, pixels: Tensor) -> Tensor:
-        """Network input made of uint8 images, in the layout ``memory_format``.
+        """Convert uint8 images to the network's input, in the layout ``memory_format``.
 
-        With one channel, ``contiguous()`` accepts the strides of either layout and torch then computes in the one that
-        the strides suggest. A copy has those of contiguous memory. The default layout keeps what it is given: a copy
-        there would change rounding, and so every result.
+        With one channel, ``contiguous()`` accepts the strides of either layout, and torch computes in the layout that
+        the strides suggest; a copy has the strides of contiguous memory. The default layout is not copied: that would
+        change rounding, and so every result.
         """
         values = to_unit_interval(pixels, self.dtype)
         if self.memory_format is torch.contiguous_format:
@@ -129,11 +132,11 @@ class Training:
         return values.contiguous(memory_format=self.memory_format)
 
     def run_epoch(self, progress: StepCallback = lambda step, steps: None) -> EpochRecord:
-        """Train one epoch, or the rest of the one under way, and test.
+        """Train one epoch, or the rest of an unfinished one, and test.
 
         Args:
-            progress: called after every minibatch, training's and testing's, with the number of training minibatches
-                done and their number in all.
+            progress: called after every minibatch, in training and testing, with the number of finished training
+                minibatches and their total number.
         """
         losses = self.train_epoch(progress).double()
         partial = self.partial
@@ -165,41 +168,47 @@ class Training:
         return record
 
     def train_epoch(self, progress: StepCallback = lambda step, steps: None) -> Tensor:
-        """Train to the end of the epoch under way, or a new one, and give its minibatches' losses, on the CPU.
+        """Train a new epoch, or the rest of an unfinished one, and return the losses of its minibatches, on the CPU.
 
-        The epoch stays under way until ``run_epoch`` has tested too.
+        The epoch remains unfinished until ``run_epoch`` has tested the network.
         """
-        images, labels, size = self.data.train_images, self.data.train_labels, self.settings.batch_size
-        count, (height, width) = len(images) - self.settings.validation_images, images.shape[2:]
         partial = self.partial = self.partial or PartialEpoch(self.streams.next_loader_seed(), [], 0.0)
-        draws = epoch_draws(partial.loader_seed, count, size, height, width)
-        draws = EpochDraws(*(draw.to(images.device) for draw in draws))
-        order = epoch_order(partial.loader_seed, count).to(images.device) if self.settings.shuffle else None
-        steps = math.ceil(count / size)
         started = time.perf_counter() - partial.seconds
+        steps = math.ceil((len(self.data.train_images) - self.settings.validation_images) / self.settings.batch_size)
         self.network.train()
-        for step in range(len(partial.losses), steps):
-            place = slice(step * size, min((step + 1) * size, count))
-            minibatch = place if order is None else order[place]
-            partial.losses.append(
-                self.take_step(images[minibatch], labels[minibatch], *(draw[place] for draw in draws))
-            )
+        for pixels, labels in self._minibatches(partial.loader_seed, len(partial.losses)):
+            partial.losses.append(self.take_step(pixels, labels))
             partial.seconds = time.perf_counter() - started
-            progress(step + 1, steps)
+            progress(len(partial.losses), steps)
         losses = torch.stack(partial.losses).cpu()
-        partial.seconds = time.perf_counter() - started  # now a GPU has done what it was asked for
+        partial.seconds = time.perf_counter() - started  # now the GPU has finished
         if not losses.isfinite().all():
-            self._note_nonfinite(self.images(images[:size]))  # on a CPU it is known already, and more exactly
+            images = self.images(self.data.train_images[: self.settings.batch_size])
+            self._note_nonfinite(images)  # on a CPU it has been found at the minibatch
         return losses
 
-    def _step(self, pixels: Tensor, labels: Tensor, *draws: Tensor) -> Tensor:
-        """Augment a minibatch and train on it; gives its loss."""
-        images = self.images(augment(pixels, EpochDraws(*draws)))
+    def _minibatches(self, loader_seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield an epoch's augmented images, uint8, and their labels, from minibatch ``start`` on."""
+        images, labels, size = self.data.train_images, self.data.train_labels, self.settings.batch_size
+        count, (height, width) = len(images) - self.settings.validation_images, images.shape[2:]
+        draws = epoch_draws(loader_seed, count, size, height, width)
+        draws = EpochDraws(*(draw.to(images.device) for draw in draws))
+        order = epoch_order(loader_seed, count).to(images.device) if self.settings.shuffle else None
+        at_once = size * AUGMENTED_AT_ONCE[images.device.type]
+        for first in range(start * size, count, at_once):
+            place = slice(first, min(first + at_once, count))
+            which = place if order is None else order[place]
+            pixels = augment(images[which], EpochDraws(*(draw[place] for draw in draws)))
+            yield from zip(pixels.split(size), labels[which].split(size), strict=True)
+
+    def _step(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Train on an augmented minibatch and return its loss."""
+        images = self.images(pixels)
         note = functools.partial(self._note_nonfinite, images)
         return training_step(self.network, self.stages, images, labels, note)
 
     def _captured_step(self) -> Step:
-        """The training step, on a GPU recorded; anew whenever optimizers were given other memory."""
+        """The training step, captured on a GPU. It must be captured again when optimizers have other memory."""
         if not self.may_capture:
             return self._step
         optimizers = [stage.optimizer for stage in self.stages]
@@ -211,14 +220,14 @@ class Training:
         return captured(self._step, state, self.settings.batch_size, self.data.train_images.device)
 
     def _note_nonfinite(self, images: Tensor) -> None:
-        """Note which layer first stopped giving finite values, if that isn't known."""
+        """Note the first layer with non-finite outputs, unless it is known."""
         self.nonfinite_layer = self.nonfinite_layer or first_nonfinite_layer(self.network, images) or "loss"
 
     @torch.no_grad()
     def evaluate(
         self, images: Tensor, labels: Tensor, progress: Callable[[], None] = lambda: None
     ) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy over images, uint8 ``(N, C, H, W)``; ``progress`` is told of each batch."""
+        """Mean cross-entropy and accuracy over uint8 images ``(N, C, H, W)``; ``progress`` is called after each batch."""
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=labels.device)
         correct = torch.zeros_like(loss, dtype=torch.int64)
@@ -236,7 +245,7 @@ class Training:
         return gradient_norms(self.network, self.images(images), labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that training goes on from: tensors and plain values."""
+        """Everything that training needs to resume, as tensors and Python values."""
         return {
             "network": self.network.state_dict(),
             "optimizers": [stage.optimizer.state_dict() for stage in self.stages],
@@ -248,7 +257,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from where ``state_dict`` was called."""
+        """Resume from the result of ``state_dict``."""
         self.network.load_state_dict(state["network"])
         for stage, optimizer in zip(self.stages, state["optimizers"], strict=True):
             stage.optimizer.load_state_dict(optimizer)
@@ -264,10 +273,10 @@ class Training:
 
 
 def take_over(network: Network, weights: Mapping[str, Tensor]) -> None:
-    """Give a network the weights of one that differs in having no activation parameters.
+    """Load the weights of the same network with a base function, which has no activation parameters.
 
     Raises:
-        ValueError: if it differs in more.
+        ValueError: if there are other differences.
     """
     own = {f"{name}.{key}" for name, layer in network.named_activations.items() for key in layer.state_dict()}
     if network.state_dict().keys() - own != weights.keys():

@@ -1,12 +1,12 @@
-r"""How a gated line, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, is computed. AHAF and LEAF are made of it.
+r"""Kernels of the gated line, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, of which AHAF and LEAF are special cases.
 
-- ``reference``: torch operations, for any device and dtype and whatever torch does with functions. The reference.
-- ``numba``: on a CPU in float32; memory is read and written once, and 2×2 max-pooling goes into the same pass.
-- ``triton``: on a GPU in float32; memory is read and written once.
+- ``reference``: torch operations, for any device, dtype and transformation.
+- ``numba``: on a CPU in float32; memory is read and written once, with 2×2 max-pooling in the same pass.
+- ``triton``: the same on a GPU.
 
-All give the same numbers within rounding. The fast one computes wherever it can, which ``Operands`` decides for every
-call: not in other dtypes, under ``torch.func``, ``torch.compile``, ``make_fx`` or other dispatch modes, for derivatives
-of derivatives, for tensors that changed between forward and backward pass, or without numba or triton.
+All agree within rounding. ``Operands`` decides for each call whether the fast kernel is used. It is not used for other
+dtypes, under ``torch.func``, ``torch.compile``, ``make_fx`` or other dispatch modes, for higher derivatives, for
+tensors that changed between forward and backward pass, or without numba or triton.
 """
 
 import warnings
@@ -24,20 +24,20 @@ from leaf.kernels.operands import Broken, Operands, Unfit
 from leaf.kernels.reference import formula, reference_gated_line, symbolic
 
 FAST = {"cpu": ("numba", "leaf.kernels.cpu"), "cuda": ("triton", "leaf.kernels.gpu")}
-"""For a type of device its fast kernel: the name, which is that of the package it needs, and the module."""
+"""The fast kernel of each type of device: its name, which is that of the required package, and its module."""
 
 _modules: dict[str, Any] = {}
 
 
 def _fast_module(device: str) -> Any:
-    """The fast kernel for a type of device; ``None`` if there is none, or what it needs is not there or broken."""
+    """The fast kernel for a type of device; ``None`` if there is none, or its requirements are missing or broken."""
     if device not in _modules:
         _modules[device] = _imported(device)
     return _modules[device]
 
 
 def _device_type(tensor: Tensor) -> str:
-    """The type of a tensor's device. To read ``device.type`` takes 0.3 µs, as long as a third of all checks."""
+    """The type of a tensor's device. Reading ``device.type`` would take 0.3 µs, a third of the time of all checks."""
     return "cpu" if tensor.is_cpu else tensor.device.type
 
 
@@ -54,7 +54,7 @@ def _imported(device: str) -> Any:
 
 
 def _give_up(device: str, reason: Broken) -> None:
-    """Compute with the reference from now on, and warn once."""
+    """Use the reference kernel from now on, and warn once."""
     if _modules[device] is not None:
         _modules[device] = None
         warnings.warn(
@@ -63,7 +63,7 @@ def _give_up(device: str, reason: Broken) -> None:
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-    """The name of the kernel that computes on a device in a dtype."""
+    """The name of the kernel for a device and dtype."""
     return FAST[device.type][0] if dtype == torch.float32 and _fast_module(device.type) else "reference"
 
 
@@ -76,11 +76,11 @@ def gated_line(
     pooled: bool = False,
     reference: bool = False,
 ) -> Tensor:
-    """The gated line of ``u``; 2×2 max-pooling of it, if ``pooled``.
+    """Compute the gated line of ``u``, followed by 2×2 max-pooling if ``pooled``.
 
     Args:
         u: ``(N, *shape)``; ``(N, C, H, W)`` if pooled.
-        p1, p2, p3, p4: ``shape``, or what broadcasts to it; floating point; ``None`` stands for a constant 0.
+        p1, p2, p3, p4: broadcastable to ``shape``, floating point; ``None`` is a constant 0.
         reference: use the reference kernel.
 
     Returns:
@@ -94,7 +94,7 @@ def gated_line(
     if kernel is not None:
         try:
             operands = Operands(u, (p1, p2, p3, p4))
-            in_one_pass = pooled and operands.channels_last and device == "cpu" and min(u.shape[2:]) > 1
+            in_one_pass = pooled and operands.channels_last and min(u.shape[2:]) > 1
             y = FusedGatedLine.apply(operands.u, p1, p2, p3, p4, operands, kernel, in_one_pass)
             return max_pool2d(y, 2) if pooled and not in_one_pass else y
         except Broken as reason:
@@ -106,10 +106,7 @@ def gated_line(
 
 
 def _finite(p3: Tensor) -> Tensor:
-    """Without float16's infinity, which ReLU's 2^16 is there: 0 · infinity is not a number.
-
-    As a slope float16's largest number does as well.
-    """
+    """Replace infinity in float16, to which ReLU's 2^16 overflows, by the largest number: 0 · infinity would be NaN."""
     if p3.dtype is not torch.float16:
         return p3
     limit = torch.finfo(torch.float16).max
@@ -117,7 +114,7 @@ def _finite(p3: Tensor) -> Tensor:
 
 
 class FusedGatedLine(torch.autograd.Function):
-    """``gated_line`` by the fast kernel of the tensors' device, with operands made of the tensors."""
+    """``gated_line`` by the fast kernel of the tensors' device, with operands for these tensors."""
 
     @staticmethod
     def forward(
@@ -142,7 +139,7 @@ class FusedGatedLine(torch.autograd.Function):
         needed = ctx.needs_input_grad[:5]
         device = _device_type(grad_y)
         kernel = _fast_module(device)
-        if kernel is not None and not torch.is_grad_enabled():  # else someone wants this derivative's derivative
+        if kernel is not None and not torch.is_grad_enabled():  # otherwise a higher derivative is needed
             try:
                 gradients = kernel.backward(Operands(u, (p1, p2, p3, None), grad_y, window), needed)
                 if p1.shape != u.shape[1:]:
@@ -157,23 +154,23 @@ class FusedGatedLine(torch.autograd.Function):
 
 
 def _summed(grad: Tensor | None, parameter: Tensor | None) -> Tensor | None:
-    """The gradient of a parameter from that of what it was broadcast to, in an order that no memory format changes."""
+    """Sum the gradient of a broadcast parameter, in an order that is independent of the memory format."""
     return None if grad is None or parameter is None else grad.contiguous().sum_to_size(parameter.shape)
 
 
 def _reference_gradients(
     u: Tensor, parameters: Sequence[Tensor | None], grad_y: Tensor, pooled: bool, needed: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of ``u`` and the parameters that are needed, by the reference.
+    """Compute the needed gradients of ``u`` and the parameters by the reference kernel.
 
-    The tensors may come from a saved-tensor hook that changed their dtype: all are computed with in a common one.
+    A saved-tensor hook may have changed dtypes, so all tensors are converted to a common one.
     """
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         p1, p2, p3, p4 = parameters
         given: list[Any] = [u, p1, p2, _finite(p3), p4]  # type: ignore[arg-type] # of these only p2 and p4 may be None
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in given if tensor is not None), grad_y.dtype)
-        # Views, since the input may come from another use of this module, whose share is not asked for here.
+        # Views: the input may come from another use of this module, whose gradient must not be included.
         inputs: list[Any] = [None if tensor is None else tensor.to(dtype).view_as(tensor) for tensor in given]
         y = reference_gated_line(*inputs)
         y = max_pool2d(y, 2) if pooled else y

@@ -1,8 +1,8 @@
 """The gated line on a GPU, in Triton, which comes with torch.
 
-Memory is read and written once. A program owns a block of features and walks a part of the batch, so that parameters
-and gradient sums stay in registers; the parts' sums are added up in a fixed order. Nothing depends on timing: results
-repeat on GPUs of one model.
+Memory is read and written once, with 2×2 max-pooling in the same pass. A program owns a block of features and walks a
+part of the batch, so that parameters and gradient sums stay in registers; the parts' sums are added up in a fixed
+order. Nothing depends on timing: results repeat on GPUs of one model.
 
 An argument that is ``None`` (a parameter that is a constant 0, a gradient that nobody needs) is compiled away.
 """
@@ -24,12 +24,38 @@ PROGRAMS = 1024
 """Programs to aim at: enough to fill a large GPU."""
 
 
+@triton.jit
+def _windows(lane, height, width, channels):  # type: ignore[no-untyped-def]
+    """Of 2×2 windows of pixels, channels last: their elements' features, which of these exist, the pooled features, and
+    which windows are whole. Windows that reach over the edge are left out by pooling."""
+    columns = (width + 1) // 2
+    channel, column, row = lane % channels, lane // channels % columns, lane // channels // columns
+    element = tl.arange(0, 4)[:, None]
+    x, y = 2 * column[None, :] + element % 2, 2 * row[None, :] + element // 2
+    j = (y * width + x) * channels + channel[None, :]
+    pooled = (row * (width // 2) + column) * channels + channel
+    return j, (x < width) & (y < height), pooled, (column < width // 2) & (row < height // 2)
+
+
+@triton.jit
+def _larger(a, at_a, b, at_b):  # type: ignore[no-untyped-def]
+    """The larger of two elements and which it is: NaN before all others, the first of equals."""
+    equal = (a == b) | ((a != a) & (b != b))
+    is_b = (b > a) | ((b != b) & (a == a)) | (equal & (at_b < at_a))
+    return tl.where(is_b, b, a), tl.where(is_b, at_b, at_a)
+
+
 @triton.jit  # type: ignore[untyped-decorator]
 def _forward_part(  # type: ignore[no-untyped-def]
-    u, y, p1, p2, p3, p4, batch, features, samples: tl.constexpr, BLOCK: tl.constexpr
-):
-    j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = j < features
+    u, y, window, p1, p2, p3, p4, batch, features, pooled_features, height, width, channels,
+    samples: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    lane = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if window is None:
+        j, inside = lane, lane < features
+    else:
+        j, inside, pooled, whole = _windows(lane, height, width, channels)
+        element = tl.broadcast_to(tl.arange(0, 4)[:, None], (4, BLOCK))
     slope, gate_slope = tl.load(p1 + j, inside), tl.load(p3 + j, inside)
     if p2 is not None:
         offset = tl.load(p2 + j, inside)
@@ -37,36 +63,52 @@ def _forward_part(  # type: ignore[no-untyped-def]
         shift = tl.load(p4 + j, inside)
     for step in range(samples):
         sample = tl.program_id(1) * samples + step
-        mask = inside & (sample < batch)
         i = sample.to(tl.int64) * features + j
-        value = tl.load(u + i, mask)
+        value = tl.load(u + i, inside & (sample < batch))
         line = slope * value
         if p2 is not None:
             line += offset
         out = line * tl.sigmoid(gate_slope * value)
         if p4 is not None:
             out += shift
-        tl.store(y + i, out, mask)
+        if window is None:
+            tl.store(y + i, out, inside & (sample < batch))
+        else:
+            largest, which = tl.reduce((out, element), 0, _larger)
+            at = sample.to(tl.int64) * pooled_features + pooled
+            tl.store(y + at, largest, whole & (sample < batch))
+            tl.store(window + at, which.to(tl.uint8), whole & (sample < batch))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _backward_part(  # type: ignore[no-untyped-def]
-    u, grad_y, grad_u, p1, p2, p3, sum1, sum2, sum3, sum4, batch, features, samples: tl.constexpr, BLOCK: tl.constexpr
-):
-    j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = j < features
+    u, grad_y, window, grad_u, p1, p2, p3, sum1, sum2, sum3, sum4,
+    part, batch, features, pooled_features, height, width, channels, samples: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    lane = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if window is None:
+        j, inside = lane, lane < features
+    else:
+        j, inside, pooled, whole = _windows(lane, height, width, channels)
     slope, gate_slope = tl.load(p1 + j, inside), tl.load(p3 + j, inside)
     if p2 is not None:
         offset = tl.load(p2 + j, inside)
-    total1 = tl.zeros([BLOCK], tl.float32)
-    total2 = tl.zeros([BLOCK], tl.float32)
-    total3 = tl.zeros([BLOCK], tl.float32)
-    total4 = tl.zeros([BLOCK], tl.float32)
+    total1 = tl.zeros(j.shape, tl.float32)
+    total2 = tl.zeros(j.shape, tl.float32)
+    total3 = tl.zeros(j.shape, tl.float32)
+    total4 = tl.zeros(j.shape, tl.float32)
     for step in range(samples):
         sample = tl.program_id(1) * samples + step
         mask = inside & (sample < batch)
         i = sample.to(tl.int64) * features + j
-        value, grad = tl.load(u + i, mask, other=0.0), tl.load(grad_y + i, mask, other=0.0)
+        value = tl.load(u + i, mask, other=0.0)
+        if window is None:
+            grad = tl.load(grad_y + i, mask, other=0.0)
+        else:
+            at = sample.to(tl.int64) * pooled_features + pooled
+            which = tl.load(window + at, whole & (sample < batch), other=4)
+            grad = tl.load(grad_y + at, whole & (sample < batch), other=0.0)
+            grad = tl.where(which[None, :] == tl.arange(0, 4)[:, None], grad[None, :], 0.0)
         gate = tl.sigmoid(gate_slope * value)
         line = slope * value
         if p2 is not None:
@@ -79,7 +121,7 @@ def _backward_part(  # type: ignore[no-untyped-def]
         total2 += through_gate
         total3 += into_gate * value
         total4 += grad
-    k = tl.program_id(1) * features + j
+    k = tl.program_id(1) * part + j
     if sum1 is not None:
         tl.store(sum1 + k, total1, inside)
     if sum2 is not None:
@@ -99,18 +141,28 @@ def make_ready() -> None:
     triton.runtime.driver.active.get_current_target()
 
 
-def _grid(batch: int, features: int) -> tuple[tuple[int, int], int]:
-    """Blocks of features and parts of the batch, and the samples of a part."""
-    blocks = triton.cdiv(features, BLOCK)
+def _sizes(u: Tensor, pooled: bool) -> tuple[tuple[int, int], tuple[int, ...]]:
+    """The grid, of blocks of features or windows and of parts of the batch; and a kernel's arguments from ``batch`` on.
+
+    A program has half as many windows as features, since a window is four features.
+    """
+    batch = len(u)
+    features = lanes = u.numel() // batch
+    block, sizes = BLOCK, (0, 0, 0, 0)
+    if pooled:
+        _, channels, height, width = u.shape
+        lanes = (height + 1) // 2 * ((width + 1) // 2) * channels
+        block, sizes = BLOCK // 2, (height // 2 * (width // 2) * channels, height, width, channels)
+    blocks = triton.cdiv(lanes, block)
     samples = triton.cdiv(batch, min(batch, triton.cdiv(PROGRAMS, blocks)))
-    return (blocks, triton.cdiv(batch, samples)), samples
+    return (blocks, triton.cdiv(batch, samples)), (batch, features, *sizes, samples, block)
 
 
 def _launch(kernel: Any, u: Tensor, grid: tuple[int, int], *arguments: Tensor | int | None) -> None:
     """Start a kernel on the GPU of ``u``."""
     with torch.cuda.device_of(u):
         try:
-            kernel[grid](*arguments, BLOCK)
+            kernel[grid](*arguments)
         except Exception as error:  # Triton could not compile it, or not store it on disk
             raise Broken(str(error)) from error
 
@@ -118,31 +170,35 @@ def _launch(kernel: Any, u: Tensor, grid: tuple[int, int], *arguments: Tensor | 
 def forward(operands: Operands) -> Tensor:
     """The gated line of ``u``, in its memory order."""
     u, y = operands.u, torch.empty_like(operands.u)
-    batch = len(u)
-    features = u.numel() // batch
-    grid, samples = _grid(batch, features)
-    _launch(_forward_part, u, grid, u, y, *operands.parameters, batch, features, samples)
+    grid, sizes = _sizes(u, pooled=False)
+    _launch(_forward_part, u, grid, u, y, None, *operands.parameters, *sizes)
     return y
+
+
+def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
+    """As ``forward``, then 2×2 max-pooling of what is channels last; and which of four elements each is (uint8)."""
+    u = operands.u
+    batch, channels, height, width = u.shape
+    shape = (batch, channels, height // 2, width // 2)
+    y = torch.empty(shape, dtype=u.dtype, device=u.device, memory_format=torch.channels_last)
+    window = torch.empty_like(y, dtype=torch.uint8)
+    grid, sizes = _sizes(u, pooled=True)
+    _launch(_forward_part, u, grid, u, y, window, *operands.parameters, *sizes)
+    return y, window
 
 
 def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """The gradients of ``u``, p1, p2, p3 and p4; ``None`` where none is needed."""
-    u, parameters = operands.u, operands.parameters
-    batch = len(u)
-    features = u.numel() // batch
-    grid, samples = _grid(batch, features)
+    u, window, (p1, p2, p3, _) = operands.u, operands.window, operands.parameters
+    grid, sizes = _sizes(u, window is not None)
     grad_u = torch.empty_like(u) if needed[0] else None
-    sums = [u.new_empty(grid[1], features) if need else None for need in needed[1:]]
+    sums = u.new_empty(grid[1], sum(needed[1:]), u[0].numel())  # of each part of the batch, parameter and feature
+    places = iter(sums.unbind(1))
     _launch(
         _backward_part, u, grid,
-        u, operands.grad_y, grad_u, *parameters[:3], *sums, batch, features, samples,
+        u, operands.grad_y, window, grad_u, p1, p2, p3, *(next(places) if need else None for need in needed[1:]),
+        sums.stride(0), *sizes,
     )  # fmt: skip
-    grads: list[Tensor | None] = []
-    for partial in sums:
-        if partial is None:
-            grads.append(None)
-        else:
-            grad = torch.empty_like(parameters[0])  # type: ignore[arg-type] # p1 is there
-            torch.sum(partial, 0, out=grad.as_strided((features,), (1,)))
-            grads.append(grad)
-    return grad_u, *grads
+    # One kernel finishes the sums of all parameters.
+    grads = (grad.as_strided(p1.shape, p1.stride()) for grad in sums.sum(0))  # type: ignore[union-attr] # p1 is there
+    return grad_u, *(next(grads) if need else None for need in needed[1:])

@@ -1,0 +1,9 @@
+"""Import this before ``leaf`` to train where only torch is installed: without safetensors, which only files need."""
+
+import sys
+from importlib.util import find_spec
+from types import ModuleType
+
+if find_spec("safetensors") is None:
+    for name in ("safetensors", "safetensors.numpy"):
+        sys.modules[name] = ModuleType(name)
