@@ -227,7 +227,7 @@ class Training:
     def evaluate(
         self, images: Tensor, labels: Tensor, progress: Callable[[], None] = lambda: None
     ) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy over uint8 images ``(N, C, H, W)``; ``progress`` is called after each batch."""
+        """Mean cross-entropy and accuracy over uint8 images ``(N, C, H, W)``; ``progress`` is called per batch."""
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=labels.device)
         correct = torch.zeros_like(loss, dtype=torch.int64)
