@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import TENSORS_MOVED, in_words, layer_shapes, seconds, write_rows
+from measuring import NETWORKS, TENSORS_MOVED, in_words, layer_shapes, seconds, write_rows
 from sharing import images_per_second
 from torch import Tensor, nn
 from torch.autograd import DeviceType
@@ -33,7 +33,6 @@ from leaf.experiment.provenance import git
 from leaf.experiment.scales import SCALES, Settings
 from leaf.experiment.training import Training
 from leaf.kernels import kernel_for
-from leaf.names import NETWORKS
 
 Rows = list[dict[str, Any]]
 

@@ -14,10 +14,13 @@ import bare  # noqa: F401
 
 from leaf.experiment.building import build_network
 from leaf.experiment.datasets import DATASETS
-from leaf.names import NETWORKS
 
 TENSORS_MOVED = 5
 """Tensors of the input's size that forward (2) and backward (3) must read or write; a copy moves 2."""
+
+
+NETWORKS = ("lenet5", "kerasnet")
+"""The paper's networks."""
 
 
 def layer_shapes() -> Iterator[tuple[str, tuple[int, ...]]]:

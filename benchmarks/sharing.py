@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Barrier
 
 import torch
-from measuring import in_words, interleaved, ratio, spread, undisturbed, write_rows
+from measuring import NETWORKS, in_words, interleaved, ratio, spread, undisturbed, write_rows
 
 from leaf.experiment.cells import Cell
 from leaf.experiment.datasets import dataset_file
@@ -24,7 +24,6 @@ from leaf.experiment.loading import Data, load
 from leaf.experiment.scales import Settings
 from leaf.experiment.training import Training
 
-NETWORKS = ("lenet5", "kerasnet")
 SETTINGS = Settings(train_images=2048, test_images=10)
 ROUNDS = 3
 SECONDS = 4.0

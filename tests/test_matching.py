@@ -165,7 +165,7 @@ def test_what_forms_show_is_kept_until_they_or_the_code_change(tmp_path, monkeyp
     assert all(np.array_equal(kept[name], computed[name], equal_nan=True) for name in computed)
     for place, change in (
         ("code_digest", lambda name: "of other code"),
-        ("guests_of", lambda cell: {"mine.py": "of another version"}),
+        ("plugins_of", lambda cell: {"mine.py": "of another version"}),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(module, place, change)

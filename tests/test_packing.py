@@ -43,7 +43,7 @@ def training(cell: Cell, data, capturable: bool, packed: bool, settings: Setting
             options = {key: value for key, value in stage.optimizer.defaults.items() if key in ("alpha", "eps")}
             build = partial(type(stage.optimizer), foreach=False, capturable=capturable, **options)
             stage.optimizer = PackedOptimizer(groups, build)
-    training.take_step = training._recorded_step()
+    training.take_step = training._captured_step()
     return training
 
 
