@@ -1,7 +1,6 @@
-"""The records of many cells in one place: gathered from their directories, written as three files, read back.
+"""Records of many cells: collect them from the cells' directories, write them to three files, and read these.
 
-Tables and figures are made of these records and of nothing else, so that they come out the same from a finished grid,
-an unfinished one, and from collected files without any results at hand.
+Tables and figures are made from records only, so that they are the same for results and for collected records.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +27,13 @@ from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
 from leaf.names import ACTIVATIONS
 
 UNNAMED_FUNCTIONS = "relu silu tanh sigmoid linear"
-"""What curves are matched with in files that don't name it, which were written before they did."""
+"""Known functions of the matches in older files, which do not name them."""
 
 MISSING = "missing"
-"""The status of a cell without outputs; others are told as ``leaf.experiment.status.outcome`` and ``DAMAGED`` say."""
+"""Status of a cell without outputs. All others have a status from ``leaf.experiment.status``."""
 
 LAST_EPOCHS = 10
-"""Over how many of the last epochs ``last_epochs_accuracy`` is the mean."""
+"""Number of epochs in the mean ``last_epochs_accuracy``."""
 
 COLUMNS = (
     "cell", "scale", "network", "dataset", "activation", "family", "form", "procedure", "optimizer", "seed",
@@ -42,12 +41,12 @@ COLUMNS = (
     "chosen_accuracy", "chosen_epoch", "final_train_loss", "seconds_per_epoch", "epochs", "diverged_at",
     "training_version", "device", "threads", "kernel", "precision", "torch", "commit", "clean", "with_model",
 )  # fmt: skip
-"""The columns of ``Records.cells``; accuracies are shares in [0, 1], ``chosen_accuracy`` the test accuracy of the epoch
-that is best on the validation images, where there are any; ``with_model`` is whether ``model.safetensors`` was
-in the cell's directory when the records were collected."""
+"""Columns of ``Records.cells``. Accuracies are shares in [0, 1]; ``chosen_accuracy`` is the test accuracy of the epoch
+selected on validation images, if there are any; ``with_model`` states whether ``model.safetensors`` existed when the
+records were collected."""
 
 MODEL = "model.safetensors"
-"""The output that records are complete without."""
+"""The output that records do not need."""
 
 
 METRICS = [field.name for field in fields(EpochRecord)]
@@ -55,7 +54,7 @@ METRICS = [field.name for field in fields(EpochRecord)]
 
 
 class Variant(NamedTuple):
-    """What tells the rows of a table and the lines of a chart apart."""
+    """The fields that distinguish the rows of a table and the lines of a chart."""
 
     family: str
     form: str
@@ -65,13 +64,13 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """What cells left behind.
+    """Results of cells.
 
     Attributes:
-        cells: one row per cell, in the paper's order, with its fields, the experiments it belongs to, its status and
-            its results; a missing cell has a row too.
-        epochs: one row per cell and epoch: the columns of ``metrics.csv`` after the cell's name.
-        forms: by the cell's name, what ``forms.read_forms`` gives.
+        cells: one row per cell, also for missing ones, in the paper's order, with its fields, experiments, status and
+            results.
+        epochs: one row per cell and epoch: the cell's name and the columns of ``metrics.csv``.
+        forms: results of ``forms.read_forms`` by the cell's name.
     """
 
     cells: pd.DataFrame
@@ -79,7 +78,7 @@ class Records:
     forms: dict[str, Forms]
 
     def select(self, experiment: str | None = None, **fields: Any) -> "Records":
-        """The records of the cells of an experiment whose fields have the given values, and of no others."""
+        """Select the records of an experiment's cells whose fields have the given values."""
         keep = pd.Series(True, index=self.cells.index)
         if experiment is not None:
             keep &= self.cells["experiments"].str.split().map(lambda names: experiment in names)
@@ -90,16 +89,16 @@ class Records:
         return Records(cells, epochs, {name: self.forms[name] for name in cells["cell"] if name in self.forms})
 
     def experiments(self) -> list[str]:
-        """The names of the experiments that the cells belong to, in the order they come."""
+        """Names of the cells' experiments, in order of appearance."""
         return list(dict.fromkeys(name for names in self.cells["experiments"] for name in names.split()))
 
     def variants(self) -> Iterator[tuple[Variant, pd.DataFrame]]:
-        """The rows of ``cells`` that differ in nothing but network, data set and seed, variant by variant."""
+        """Yield the rows of ``cells`` of each variant; they differ in network, data set and seed."""
         for key, rows in self.cells.groupby(list(Variant._fields), sort=False):
             yield Variant(*map(str, key)), rows
 
     def unique(self, field: str) -> list[Any]:
-        """The different values of a column of ``cells``, in the order they come."""
+        """Distinct values of a column of ``cells``, in order of appearance."""
         return list(self.cells[field].unique())
 
 
@@ -111,15 +110,15 @@ def collect(
     tolerant: bool = False,
     without_models: bool = False,
 ) -> Records:
-    """Gather the records of cells from their directories, as far as there are any.
+    """Collect the records of cells from their directories.
 
     Args:
-        cells: each with the names of the experiments that it belongs to.
+        cells: the names of the experiments of each cell.
         scale: the name of the scale.
-        settings: the scale's; cells made with others are marked stale.
-        with_forms: gather ``forms`` too.
-        tolerant: count a damaged cell as such.
-        without_models: take cells whose ``model.safetensors`` is missing; else they are damaged.
+        settings: settings of the scale; cells made with other settings are marked stale.
+        with_forms: whether to include ``forms``.
+        tolerant: whether to mark damaged cells instead of raising an error.
+        without_models: whether to accept cells without ``model.safetensors``; otherwise they are damaged.
 
     Raises:
         DamagedError: if a cell is damaged, unless ``tolerant``.
@@ -156,10 +155,10 @@ def collect(
 
 
 def merge(old: Records, new: Records) -> Records:
-    """``new``, with the results of ``old`` for the cells that have none of the present settings in it.
+    """Merge records: ``new``, and ``old`` for the cells without current results in ``new``.
 
     Raises:
-        UserError: if they are of different scales.
+        UserError: if their scales differ.
     """
     here, there = (", ".join(sorted(set(records.cells["scale"]))) for records in (old, new))
     if here and there and here != there:
@@ -186,7 +185,7 @@ def merge(old: Records, new: Records) -> Records:
 
 
 def _in_order(matches: np.ndarray, functions: Sequence[str]) -> np.ndarray:
-    """Matches with some functions in the order of ``FUNCTIONS``, NaN for those that curves were not matched with."""
+    """Reorder matches as in ``FUNCTIONS``, with NaN for functions that were not matched."""
     rows = dict(zip(functions, matches, strict=True))
     return np.stack([rows.get(name, np.full(2, np.nan, np.float32)) for name in FUNCTIONS])
 
@@ -211,12 +210,12 @@ def _results(metrics: pd.DataFrame, run: Run, status: str) -> dict[str, Any]:
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
-    """A CSV file, its numbers to the last bit, its empty fields alone as missing."""
+    """Read a CSV file with exact numbers; only empty fields are missing values."""
     return pd.read_csv(file, keep_default_na=False, na_values=[""])
 
 
 def _typed(cells: pd.DataFrame) -> pd.DataFrame:
-    """``cells`` with all of its columns, whole numbers as such beside missing ones."""
+    """Return ``cells`` with all columns, and with integer columns that may have missing values."""
     cells = cells.reindex(columns=COLUMNS)
     whole = ("seed", "best_epoch", "chosen_epoch", "epochs", "diverged_at", "training_version", "threads")
     return cells.astype(dict.fromkeys(whole, "Int64"))
@@ -232,10 +231,10 @@ def write_records(records: Records, directory: Path) -> None:
 
 
 def read_records(directory: Path) -> Records:
-    """Read what ``write_records`` wrote; what another training version made is stale.
+    """Read the files of ``write_records``. Cells of another training version are stale.
 
     Raises:
-        UserError: if one of the files is missing or no such file.
+        UserError: if one of the files is missing or invalid.
     """
     try:
         cells = _typed(_read_csv(directory / "cells.csv"))
@@ -262,7 +261,7 @@ def read_records(directory: Path) -> Records:
     cells["experiments"] = cells["experiments"].fillna("")
     cells["kernel"] = cells["kernel"].replace(RENAMED_KERNELS)
     before_the_column = cells["with_model"].isna() & (cells["status"] != MISSING)
-    cells["with_model"] = cells["with_model"].mask(before_the_column, True)  # models had to be there then
+    cells["with_model"] = cells["with_model"].mask(before_the_column, True)  # models were required then
     of_another = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] != TRAINING_VERSION)
     cells["status"] = cells["status"].mask(of_another.astype(bool), STALE)
     return Records(cells, epochs, forms)

@@ -1,7 +1,7 @@
-"""Which known function each learned curve is most like, up to the freedom of the match, where its inputs are.
+"""Match learned curves with known functions, weighted by the distribution of the inputs.
 
-This makes "LEAF evolves towards SiLU-like forms" a number: the shares of a layer's units that are nearest to each known
-function, and how far they are from it.
+This quantifies "LEAF evolves towards SiLU-like forms": the share of a layer's units that are nearest to each known
+function, and their distance from it.
 """
 
 from typing import NamedTuple

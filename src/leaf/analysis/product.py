@@ -1,4 +1,4 @@
-"""What a table or figure is: where it lies, which function makes it, and of what."""
+"""Descriptions of tables and figures: path, function and cells."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,16 +21,16 @@ SELECTION = "leaf.analysis.choice:selection_notes"
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Products that are made of the same cells, by one rule of the workflow, in one job.
+    """Products that one rule of the workflow makes from the same cells, in one job.
 
     Attributes:
         rule: the name of the rule.
-        path: where they lie below a report's directory, without suffix. ``{name}`` is the product's name. The other
-            wildcards select the cells: one product is made for each combination of their values.
-        category: the heading in the report; if empty, the title of the experiment.
-        subcategory: the heading below it, if any.
-        labels: the columns that describe them in the report, with wildcards.
-        of_cells: whether they are made of cells at all.
+        path: path below a report's directory, without suffix. ``{name}`` is the product's name. The other wildcards
+            select the cells: there is one product for each combination of their values.
+        category: heading in the report; if empty, the title of the experiment.
+        subcategory: heading below it, if any.
+        labels: columns of the report that describe the product, with wildcards.
+        of_cells: whether the products depend on cells.
     """
 
     rule: str
@@ -56,14 +56,14 @@ class Product:
     """A kind of table or figure. Functions are named as ``module:function`` and imported when they are called.
 
     Attributes:
-        name: the name of its option of ``leaf table`` or ``leaf figure``, and of its caption.
-        group: what it is made together with.
-        title: what it shows, in words.
-        function: makes it of ``Records``, or of nothing if the group is of no cells.
-        category: the heading in the report, if it is not the group's.
+        name: name of its option in ``leaf table`` or ``leaf figure``, and of its caption.
+        group: the products that are made with it.
+        title: a short description.
+        function: makes the product from ``Records``, or without arguments if the group has no cells.
+        category: heading in the report, if it differs from the group's.
         forms: whether it needs ``Records.forms``.
-        statistics: whether the function takes the configuration's ``statistics`` too, as keyword arguments.
-        notes: functions of ``Records`` that return sentences to write under a table.
+        statistics: whether the function also takes the configuration's ``statistics``, as keyword arguments.
+        notes: functions of ``Records`` that return notes for a table.
         reads: files of the project that the function reads, relative to the project.
         on_first_page: whether the page that the report opens on includes the table.
     """
@@ -82,13 +82,13 @@ class Product:
     kind: ClassVar[str]
     """The command of ``leaf`` that makes it: ``table`` or ``figure``."""
     writer: ClassVar[str]
-    """Writes it into a file, in the format that the file's suffix names."""
+    """Function that writes it to a file in the format of the file's suffix."""
     formats: ClassVar[tuple[str, ...]] = ()
-    """What it is written in, the one that the report shows last; if empty, the configuration's ``figure_format``."""
+    """File formats, the last of which the report shows; if empty, the configuration's ``figure_format``."""
 
     @property
     def path(self) -> str:
-        """Where it lies below a report's directory, with wildcards, without suffix."""
+        """Path below a report's directory, with wildcards, without suffix."""
         return self.group.path.replace("{name}", self.name)
 
     @property
