@@ -61,7 +61,7 @@ bench-sharing: $(ENVIRONMENT)  ## measure the throughput of concurrent cells on 
 bench-verdicts: $(ENVIRONMENT)  ## simulate how often the rules for the paper's claims are wrong: 10 minutes
 	python benchmarks/verdicts.py reports/benchmark
 
-bench-gpu:  ## measure what training costs on this machine's GPU; needs only torch with Triton, at most three minutes
+bench-gpu:  ## measure what training costs on this machine's GPU; needs only torch with Triton
 	PYTHONPATH=src python3 benchmarks/gpu.py reports/benchmark
 
 faults: $(ENVIRONMENT)  ## interrupt training in every way and count the epochs lost

@@ -1,8 +1,9 @@
 """What training costs on a GPU: kernels of a step, layers, steps, concurrent cells, and from these the whole paper.
 
 Needs a GPU, torch with Triton and a C compiler, but no data set, network or installation: images are random. Run as
-``make bench-gpu``, for at most about three minutes. Prints one page; writes gpu_kernels.csv, gpu_layers.csv,
-gpu_steps.csv and gpu_sharing.csv. Layers and steps are timed as captured graphs, without Python.
+``make bench-gpu``, which is designed for three minutes; this has not been measured. Prints one page; writes
+gpu_kernels.csv, gpu_layers.csv, gpu_steps.csv and gpu_sharing.csv. Layers and steps are timed as captured graphs,
+without Python.
 """
 
 import itertools

@@ -67,8 +67,7 @@ def test_interrupted_training_gives_the_same_bits(empty_project):
 
 @pytest.mark.parametrize("procedure", ["dspt", "dspt-p24sl"])
 def test_two_stages_are_refused(procedure):
-    message = (
-        rf"cell .*/{procedure}/.*: .* the batch normalization of 'resnet18' would count it twice; it goes with: lenet5"
-    )
+    twice = "the batch normalization of 'resnet18' would update its statistics twice; it applies to: lenet5"
+    message = rf"cell .*/{procedure}/.*: .* {twice}"
     with pytest.raises(UserError, match=message):
         Cell("resnet18", "cifar10", "leaf-silu", procedure, "adam", 42)

@@ -72,7 +72,7 @@ class Cell:
             others = ", ".join(name for name, kind in NETWORKS.items() if not kind.batch_norm)
             raise UserError(
                 f"cell {self.name}: procedure {self.procedure!r} computes each minibatch twice, and the batch"
-                f" normalization of {self.network!r} would count it twice; it goes with: {others}"
+                f" normalization of {self.network!r} would update its statistics twice; it applies to: {others}"
             )
         if procedure.slow and not activation.slow_parameters:
             slow = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.slow_parameters)

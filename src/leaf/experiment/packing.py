@@ -82,21 +82,21 @@ class Pack:
         self.starts = [sum(sizes[:index]) for index in range(len(sizes))]
         self.values = nn.Parameter(parameters[0].new_zeros(sum(sizes)))
         self.values.grad = torch.zeros_like(self.values)
-        self._gradients = [in_memory_order(part) for part in self.parts(self.values.grad)]
+        self._gradients = [flat(part) for part in self.parts(self.values.grad)]
         for parameter, part in zip(parameters, self.parts(self.values.detach()), strict=True):
             parameter.data = part.copy_(parameter.detach())
 
     def parts(self, packed: Tensor) -> Iterator[Tensor]:
-        """The parameters' places in a tensor of the size of ``values``; of a scalar, itself for each."""
+        """Yield the view of each parameter in a tensor like ``values``. A scalar is shared by all parameters."""
         for parameter, start in zip(self.parameters, self.starts, strict=True):
             yield packed.as_strided(parameter.shape, parameter.stride(), start) if packed.dim() else packed
 
     def gather(self) -> None:
-        """Copy the gradients of the parameters to that of ``values``. Autograd made them in the parameters' order."""
-        torch._foreach_copy_(self._gradients, [in_memory_order(parameter.grad) for parameter in self.parameters])
+        """Copy the gradients of the parameters to that of ``values``. Autograd gives them the parameters' strides."""
+        torch._foreach_copy_(self._gradients, [flat(parameter.grad) for parameter in self.parameters])
 
 
-def in_memory_order(tensor: Any) -> Tensor:
-    """The elements of a dense tensor, as they lie in memory."""
+def flat(tensor: Any) -> Tensor:
+    """View of a dense tensor's elements in memory order, ``(elements,)``."""
     view: Tensor = tensor.as_strided((tensor.numel(),), (1,))
     return view

@@ -50,8 +50,8 @@ class Operands:
             that is ``None``.
 
     Raises:
-        Unfit: for another dtype, device or shape, a tensor subclass, a tensor without memory of its own (from
-            ``torch.func``, batched, zero, negated, meta, sparse), and while torch traces or dispatches to a mode.
+        Unfit: for another dtype, device or shape, a tensor subclass, a tensor that does not own its memory
+            (``torch.func``, batched, zero, negated, meta, sparse), and while torch traces or dispatches to a mode.
         RuntimeError: if a tensor's storage is smaller than its shape requires, for example after FSDP has freed it.
             Torch's own operations would read beyond its end.
     """
