@@ -4,7 +4,7 @@ The noise between seeds, and between epochs of one cell, is that of the shipped 
 paper and of ``bounded_initialization``. For every rule and scenario the table has a row with the percentage of grids
 with each verdict, and the correct verdict.
 
-Writes verdicts.csv into the directory given: python benchmarks/verdicts.py reports/benchmark [GRIDS]
+Writes verdicts.csv into the directory given: python benchmarks/verdicts.py reports/benchmark
 """
 
 import sys
@@ -26,11 +26,15 @@ from leaf.experiment.provenance import git
 SHIPPED = Path(__file__).parent.parent / "reports/shipped"
 EXPERIMENTS = ["linear_units", "bounded_functions", "weight_initialization", "bounded_initialization"]
 CELLS = read_config().cells(EXPERIMENTS, "paper")
-RULES = ("better", "lower_loss", "seven_percent", "initialization")
-"""The rules that depend on chance; the others compare one number with a threshold."""
+GRIDS = {"better": 4000, "lower_loss": 4000, "seven_percent": 4000, "initialization": 500}
+"""Number of grids per scenario, for each rule that depends on chance; the others compare one number with a threshold.
 
-GRIDS, SEED = 500, 0
-"""How many grids each scenario has, and the seed of their random numbers, which all scenarios share."""
+``initialization`` simulates tables itself for each grid, and takes most of the time.
+"""
+RULES = tuple(GRIDS)
+
+SEED = 0
+"""Seed of the random numbers of the grids, which all scenarios share."""
 
 EPOCHS = 40
 """Number of epochs on the plateau of the accuracy, of which the best is chosen."""
@@ -132,30 +136,30 @@ def grid(scenario: Scenario, accuracy: dict[str, Noise], loss: dict[str, Noise],
     return Records(pd.DataFrame(rows).reindex(columns=COLUMNS), table, {})
 
 
-def verdicts(scenario: Scenario, grids: int) -> dict[str, Counter[str]]:
-    """Count the verdicts of each rule over grids with the noise of the shipped records."""
+def verdicts(scenario: Scenario, grids: dict[str, int]) -> dict[str, Counter[str]]:
+    """Count the verdicts of each rule over its number of grids, with the noise of the shipped records."""
     shipped = read_records(SHIPPED)
     accuracy, loss = noise_of(shipped, "test_accuracy"), noise_of(shipped, "train_loss")
     rng = np.random.default_rng(SEED)
     claims = yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))
     limits = {claim["id"]: claim["limits"] for claim in claims}
     found: dict[str, Counter[str]] = {rule: Counter() for rule in RULES}
-    for _ in range(grids):
+    for drawn in range(max(grids.values())):
         records = grid(scenario, accuracy, loss, rng)
-        for rule in RULES:
+        for rule in (rule for rule in RULES if drawn < grids[rule]):
             found[rule][WORDS[QUANTITIES[rule](records, limits[rule]).holds]] += 1
     return found
 
 
-def table(grids: int, names: Iterable[str] = SCENARIOS) -> pd.DataFrame:
-    """Verdicts in percent of the grids: one row per rule and scenario with a known correct verdict."""
+def table(grids: dict[str, int], names: Iterable[str] = SCENARIOS) -> pd.DataFrame:
+    """Verdicts in percent of a rule's grids: one row per rule and scenario with a known correct verdict."""
     rows, made_by = [], git()
     for name in names:
         scenario = SCENARIOS[name]
         for rule, counts in verdicts(scenario, grids).items():
             if right := scenario.right.get(rule):
-                shares = {word: round(100 * counts[word] / grids, 1) for word in WORDS.values()}
-                rows.append({"rule": rule, "truth": name, "right": right, **shares, "grids": grids, "seed": SEED})
+                shares = {word: round(100 * counts[word] / grids[rule], 1) for word in WORDS.values()}
+                rows.append({"rule": rule, "truth": name, "right": right, **shares, "grids": grids[rule], "seed": SEED})
     found = pd.DataFrame(rows).assign(**made_by)
     return found.sort_values("rule", key=lambda rules: rules.map(RULES.index), kind="stable")
 
@@ -164,7 +168,7 @@ def main() -> None:
     """Simulate all scenarios and write the table."""
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
-    found = table(int(sys.argv[2]) if len(sys.argv) > 2 else GRIDS)
+    found = table(GRIDS)
     found.to_csv(directory / "verdicts.csv", index=False)
     print(found.to_markdown(index=False))
 

@@ -302,8 +302,9 @@ def test_the_chart_of_claims_fits_a_page_without_overlap(verdict, monkeypatch):
 def test_rules_are_right_about_simulated_grids():
     """A fixed, small part of what ``benchmarks/verdicts.py`` prints: verdicts of 8 grids for each truth."""
     simulation = runpy.run_path(str(PROJECT / "benchmarks/verdicts.py"))
+    grids = dict.fromkeys(simulation["RULES"], 8)
     table = simulation["table"](
-        8, ["no effect, LEAF noisier by a third", "+0.8, +15 in one place", "forms differ by 2, +0.3"]
+        grids, ["no effect, LEAF noisier by a third", "+0.8, +15 in one place", "forms differ by 2, +0.3"]
     )
     verdict = table.set_index(["rule", "truth"])
     assert (table["undecided"] == 0).all()  # nothing is missing
