@@ -16,7 +16,7 @@ except ModuleNotFoundError:
     sys.exit("leaf: the experiment needs more packages than the library: pip install 'leaf-activations[workflow]'")
 
 from leaf.analysis.product import Product
-from leaf.analysis.products import FIGURES, TABLES
+from leaf.analysis.products import FIGURES, PRODUCTS, TABLES
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_choice, existing_cells, sort_cells
 from leaf.experiment.clearing import forget, prune
 from leaf.experiment.config import Config, check_config, check_known, parse_yaml, read_config
@@ -359,7 +359,8 @@ def _collect(options: argparse.Namespace) -> None:
         if name in config.in_all or begun.intersection(of_it) - in_all:  # others have not been started
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
-    records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)
+    with_forms = any(product.forms for product in PRODUCTS)
+    records = collect(cells, scale, settings, with_forms, tolerant=True, without_models=options.without_models)
     if old is not None:
         records = merge(old, records)
     write_records(records, options.output)
