@@ -1,4 +1,4 @@
-"""Time and memory to analyse a finished grid of 148 cells × 100 epochs, and to handle one of 10,000 cells.
+"""Benchmark the analysis of a trained grid of 148 cells × 100 epochs, and the workflow with 10,000 cells.
 
 The records are synthetic and serve only for timing: networks of every cell with noise on their activation parameters,
 and invented losses, in the files of a trained cell. Run as `make bench-analysis`.
@@ -103,7 +103,7 @@ def copy_project(directory: Path) -> None:
 
 
 def untrained(directory: Path, *config: str) -> list[dict[str, object]]:
-    """What it takes to see what is to be done when nothing has been."""
+    """Measure a dry run and ``leaf status`` of an untrained grid."""
     return [
         measured(directory, "dry run", "snakemake", "-n", "--quiet", "all", *config),
         measured(directory, "leaf status, nothing trained", "leaf", "status", *config),
@@ -131,7 +131,7 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
         own.mkdir(parents=True)
         for name in (*OUTPUTS[:-1], SHOWN):
             os.link(first / name, own / name)
-    for cell in cells:  # last of all, as a job writes it: a link changes its file's time
+    for cell in cells:  # last, as in a job: a link changes the time of its file
         first, own = (directory / replace(cell, seed=seed).directory(SCALE) for seed in (0, cell.seed))
         run = json.loads((first / OUTPUTS[-1]).read_text())
         run["identity"]["cell"] = cell.name

@@ -1,4 +1,4 @@
-"""Import this before ``leaf`` to train where only torch is installed: without safetensors, which only files need."""
+"""Import this module before ``leaf`` to train without safetensors, which only files need."""
 
 import sys
 from importlib.util import find_spec

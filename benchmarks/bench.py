@@ -270,7 +270,7 @@ def bench_cells(disturbances: list[str]) -> pd.DataFrame:
             shutil.rmtree(directory / cell.directory("bench"))
             return took, peak
 
-        train(Cell("lenet5", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42), START)  # brings all into the cache
+        train(Cell("lenet5", "fashion_mnist", "leaf-tanh", "p24sl", "adam", 42), START)  # warms the caches
         with undisturbed("whole cells", disturbances):
             for network in MINIBATCHES:
                 for dataset in DATASETS:

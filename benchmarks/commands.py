@@ -1,4 +1,4 @@
-"""How long the set-up commands take in a fresh clone, and the disk space of what they leave.
+"""Time of the set-up commands in a fresh clone, and disk space of the files that they write.
 
 The clone has the last commit, and is removed at the end. Run on idle cores, for about an hour:
 python benchmarks/commands.py reports/benchmark

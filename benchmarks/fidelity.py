@@ -68,7 +68,7 @@ def published() -> dict[Cell, Epochs]:
 
 
 def compare_exactly() -> list[str]:
-    """Print every epoch's mean loss and its difference from the plain loop's; gives those that are not equal."""
+    """Print each epoch's mean loss and its difference from the plain loop's; return the epochs that differ."""
     failed = []
     print(f"{'exact: contiguous, one thread':52}", "{:>5} {:>18} {:>8}".format("epoch", "its loss", "Δ loss"))
     for cell in EXACT_CELLS:
@@ -86,7 +86,7 @@ def compare_exactly() -> list[str]:
 
 
 def compare_as_trained() -> list[str]:
-    """Print every epoch's figures and bounds; gives those that are out of bounds."""
+    """Print each epoch's figures and bounds; return those out of bounds."""
     witnesses, failed = published(), []
     heading = ("epoch", "witness", "its loss", "Δ loss", "bound", "Δ acc.", "bound")
     print(f"{'cell':52}", "{:>5} {:>10} {:>9} {:>8} {:>8} {:>7} {:>7}".format(*heading))

@@ -1,4 +1,4 @@
-"""What training costs on a GPU: kernels of a step, layers, steps, concurrent cells, and from these the whole paper.
+"""Benchmark training on a GPU: kernels of a step, layers, steps, concurrent cells, and the estimated time of the paper.
 
 Needs a GPU, torch with Triton and a C compiler, but no data set, network or installation: images are random. Run as
 ``make bench-gpu``, which is designed for three minutes; this has not been measured. Prints one page; writes
@@ -73,7 +73,7 @@ def random_data(dataset: str, train_images: int) -> Data:
 
 
 def gpu_seconds(run: Callable[[], object]) -> float:
-    """Seconds of a call's kernels: captured many times as one graph, the shortest of three replays."""
+    """Seconds of a call's kernels: the shortest of three replays of a graph with many calls."""
     stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -128,7 +128,7 @@ def bench_layers(device: torch.device) -> Rows:
             kind, _, pooled = name.partition(" ")
             parameters = list(learnable[kind].parameters()) if kind in learnable else []
             found[name] = forward_and_backward(layer, parameters, u)
-            moved = TENSORS_MOVED - (1.5 if pooled else 0)  # of output and its gradient a quarter each
+            moved = TENSORS_MOVED - (1.5 if pooled else 0)  # output and its gradient have a quarter of the size
             rows.append({
                 "first_in": where, "shape": "×".join(map(str, shape)), "activation": name,
                 "microseconds": found[name] * 1e6, "over_silu": found[name] / found[f"SiLU {pooled}".strip()],
@@ -141,7 +141,7 @@ def bench_layers(device: torch.device) -> Rows:
 
 
 def bench_step(network: str, dataset: str, variant: str, precision: str, device: torch.device) -> tuple[Rows, Rows]:
-    """The row of a training step, and those of its kernels that take most time."""
+    """Benchmark a training step: its row, and the rows of its slowest kernels."""
     cell = Cell(network, dataset, *VARIANTS[variant], "adam", 42)
     data = random_data(dataset, IMAGES)
     training = Training(cell, Settings(epochs=100, batch_size=BATCH), data, device, precision=precision)
@@ -166,7 +166,7 @@ def bench_step(network: str, dataset: str, variant: str, precision: str, device:
 
 
 def largest(kernels: list[tuple[str, int, float]]) -> Rows:
-    """Rows of the kernels that take most time, from their names, counts and microseconds in all."""
+    """Rows of the kernels with the largest total times, from names, counts and total microseconds."""
     whole = sum(time for *_, time in kernels)
     return [
         {"kernel": name[:80], "launches": count, "microseconds": time, "share": time / whole}
@@ -175,7 +175,7 @@ def largest(kernels: list[tuple[str, int, float]]) -> Rows:
 
 
 def bench_steps(device: torch.device) -> tuple[Rows, Rows]:
-    """Steps of all variants in tf32, and of KerasNet on CIFAR-10 in float32, relative to ReLU; and kernels of some."""
+    """Benchmark steps of all variants in tf32, and of KerasNet on CIFAR-10 in float32, relative to ReLU."""
     every = itertools.product(NETWORKS, DATASETS, VARIANTS, ["tf32"])
     rows, kernels = Rows(), Rows()
     for step in dict.fromkeys([*every, *PROFILED]):
@@ -186,7 +186,7 @@ def bench_steps(device: torch.device) -> tuple[Rows, Rows]:
 
 
 def with_ratios(rows: Rows) -> Rows:
-    """Rows of steps with the GPU's time and whole time relative to ReLU in the same network, data set and precision."""
+    """Add GPU time and total time relative to ReLU in the same network, data set and precision."""
     key = ("network", "dataset", "precision")
     relu = {tuple(row[name] for name in key): row for row in rows if row["variant"] == "ReLU"}
     return [
@@ -205,7 +205,7 @@ def with_ratios(rows: Rows) -> Rows:
 
 @contextmanager
 def mps() -> Iterator[None]:
-    """NVIDIA's multi-process service, unless it runs already."""
+    """Start NVIDIA's multi-process service, unless it runs already."""
     if mps_runs():
         yield
         return
@@ -241,7 +241,7 @@ def bench_sharing() -> Rows:
 
 
 def variant_of(cell: Cell) -> str:
-    """The variant whose steps stand for those of a cell."""
+    """The measured variant with the same cost per step as a cell."""
     if PROCEDURES[cell.procedure].two_stage:
         return "LEAF DSPT"
     family = cell.activation.partition("-")[0]
@@ -249,7 +249,7 @@ def variant_of(cell: Cell) -> str:
 
 
 def paper_minutes(cells: list[Cell], steps: Rows, sharing: Rows) -> float:
-    """Minutes to train cells: one after the other, divided by what concurrent cells of KerasNet gain at best."""
+    """Estimate the minutes to train cells: the serial time over the largest speedup of concurrent KerasNet cells."""
     speed = {(row["network"], row["dataset"], row["variant"]): row["images_per_second"] for row in steps}
     one_after_another = sum(
         SCALES["paper"].settings.epochs

@@ -43,7 +43,7 @@ def busy_seconds() -> float:
 
 @contextmanager
 def undisturbed(what: str, disturbances: list[str]) -> Iterator[None]:
-    """Report if other programs use this machine's cores meanwhile."""
+    """Report a disturbance if other programs use this machine's cores during the block."""
     started, busy, own = time.perf_counter(), busy_seconds(), sum(os.times()[:4])
     yield
     others = (busy_seconds() - busy - (sum(os.times()[:4]) - own)) / (time.perf_counter() - started)
@@ -88,7 +88,7 @@ def in_words(row: dict[str, Any]) -> str:
 
 
 def write_rows(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with the same keys as CSV, without pandas, which a bare machine lacks."""
+    """Write rows with equal keys as CSV, without pandas, which may not be installed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, rows[0], lineterminator="\n")

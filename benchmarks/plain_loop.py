@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image
 
-warnings.filterwarnings("ignore", "This DataLoader will create")  # four workers on two cores: as published
+warnings.filterwarnings("ignore", "This DataLoader will create")  # four workers on two cores, as published
 
 BATCH_SIZE, TEST_BATCH_SIZE, WORKERS = 128, 1000, 4
 

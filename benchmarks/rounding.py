@@ -1,4 +1,4 @@
-"""How much the number of threads alone changes a training: the first epochs of a cell with one thread and with two.
+"""Effect of the number of threads on training: the first epochs of a cell with one and with two threads.
 
 Writes rounding.csv into the directory given: python benchmarks/rounding.py reports/benchmark
 """

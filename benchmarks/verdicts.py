@@ -117,7 +117,7 @@ def grid(scenario: Scenario, accuracy: dict[str, Noise], loss: dict[str, Noise],
         turn = scenario.turned * rng.normal() if cell.seed == 42 else 0.0
         center = 0.77 + (level[cell.form] + gain + turn) / 100
         noise = accuracy[cell.network]
-        # half of the seeds' variance is shared by all activations of a seed: what pairs remove
+        # all activations of a seed share half of the variance between seeds; it cancels in pairs
         own = noise.seeds * np.sqrt(0.5) * (seeds[cell.seed] + wider * rng.normal())
         accuracies = center + own + noise.epochs * wider * rng.normal(size=EPOCHS)
         noise = loss[cell.network]

@@ -1,7 +1,7 @@
 """One disturbance of AHAF and LEAF in a separate process: ``python disturbances.py NAME`` prints a line per case.
 
-A disturbance is done to the layer, to its input, or to the gradient that comes back; each has one right outcome, which
-is the gradient of the formula in float64, or where that can't be, an error.
+A disturbance changes the layer, its input, or the incoming gradient. The only correct outcome is the gradient of the
+formula in float64, or an error where that is impossible.
 """
 
 import itertools
@@ -106,9 +106,7 @@ DISTURBANCES = {
     "saved-as-float16": Disturbance(during=pack_to(torch.float16), rounded=to_half, rounded_input=to_half),
     "saved-as-float64": Disturbance(during=pack_to(torch.float64)),
     "saved-in-other-memory": Disturbance(during=pack_in_other_memory),
-    "half-in-between": Disturbance(
-        between=lambda layer, u: layer.half(), tolerance=0.05
-    ),  # rounded, or copies of before
+    "half-in-between": Disturbance(between=lambda layer, u: layer.half(), tolerance=0.05),  # rounded, or earlier copies
     "double-in-between": Disturbance(between=lambda layer, u: layer.double()),
     "channels-last-in-between": Disturbance(between=lambda layer, u: layer.to(memory_format=torch.channels_last)),
     "other-memory-in-between": Disturbance(between=replace_data(reversed_memory)),

@@ -1,7 +1,7 @@
 """Interrupt real training repeatedly and count the epochs lost: `make faults`.
 
-Real images, a scale of a few seconds, faults at random moments from a fixed seed. Every kind of fault is injected until
-its number is reached; whenever the work comes to its end its results are compared with those of an undisturbed run.
+It trains on real images at a scale of a few seconds. Faults occur at random moments from a fixed seed, each kind a fixed
+number of times. Results of finished cells are compared with those of an undisturbed run.
 """
 
 import argparse
@@ -45,7 +45,7 @@ DATA = "resources/datasets/fashion_mnist.safetensors"
 
 LEAF = "from leaf.cli import main; main()"
 
-# Ends its own process without warning at a named moment of the n-th time that a state is written.
+# Kills its own process at a given point of the n-th checkpoint.
 SUICIDE = """
 import os, signal, sys
 from pathlib import Path
@@ -117,7 +117,7 @@ class Site(Copy):
         return subprocess.Popen(command, cwd=self.directory, env=self.environment, **pipes, **options)
 
     def train(self, cell: str = CELL) -> str:
-        """Run a trainer to its end."""
+        """Run a trainer until it ends."""
         process = self.start(cell=cell)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
@@ -175,7 +175,7 @@ def signal_to_trainer(number: signal.Signals) -> Callable[[Site, Tally], None]:
 def kill_while_writing(site: Site, tally: Tally) -> None:
     process = site.start(MOMENTS[tally.injected % len(MOMENTS)], str(site.rng.randint(1, 4)), code=SUICIDE)
     process.communicate(timeout=60)
-    if process.returncode == 0:  # no state was there to be renamed yet
+    if process.returncode == 0:  # there was no checkpoint to rename yet
         return site.compare(tally)
     assert process.returncode == -signal.SIGKILL
     tally.injected += 1
@@ -263,13 +263,15 @@ def interrupt_snakemake(number: signal.Signals) -> Callable[[Site, Tally], None]
         time.sleep(site.rng.uniform(2.5, 3.5 + site.seconds))
         if process.poll() is not None:
             return site.compare(tally, CELLS)
-        to_all = number == signal.SIGINT and tally.injected % 2  # Ctrl-C reaches the whole group, kill -INT doesn't
+        to_all = (
+            number == signal.SIGINT and tally.injected % 2
+        )  # Ctrl-C interrupts the process group, kill -INT does not
         (os.killpg if to_all else os.kill)(process.pid, number)
         tally.injected += 1
         if number == signal.SIGINT:
             wait_for_end(process, "Snakemake, after SIGINT,", seconds=120)
         site.run("snakemake", "--configfile", "own.yaml", "--cores", "1", "--unlock")
-        site.snakemake()  # trainers of the first may still be at work
+        site.snakemake()  # trainers of the first Snakemake may still run
         wait_for_end(process, "a killed Snakemake")
         site.compare(tally, CELLS)
 
@@ -320,7 +322,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=12, help="how often each kind")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    # In the background of a script SIGINT is ignored, and what is ignored here would be in every process started here.
+    # A script's background processes ignore SIGINT, and all processes started here would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     failed = []
     with tempfile.TemporaryDirectory() as directory:

@@ -31,7 +31,7 @@ class Copy:
         self.directory = directory
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(PROJECT / name, directory)
-        for name in ("workflow", "profiles", "examples", "src/leaf"):  # the last with its compiled kernels
+        for name in ("workflow", "profiles", "examples", "src/leaf"):  # the package includes its compiled kernels
             shutil.copytree(PROJECT / name, directory / name, ignore=shutil.ignore_patterns("*.pyc"))
         (directory / "resources/datasets").mkdir(parents=True)
         for file in (PROJECT / "resources/datasets").iterdir():
@@ -67,13 +67,13 @@ class Copy:
 
 @cache
 def snakemake_server() -> subprocess.Popen[str]:
-    """The process that runs Snakemake for this one; it ends with its standard input."""
+    """Start the process that runs Snakemake for this one. It ends when its standard input is closed."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, PROJECT / "tests/snakemake_server.py"], **pipes)
 
 
 def run(command: Sequence[str], directory: Path, environment: Mapping[str, str] = os.environ) -> CompletedProcess[str]:
-    """Run a command, for 15 minutes at most; ``snakemake`` without the time of its import."""
+    """Run a command for at most 15 minutes; ``snakemake`` runs in a forked process that has imported it."""
     if command[0] != "snakemake":
         options = {"cwd": directory, "env": environment, "capture_output": True, "text": True}
         return subprocess.run(command, **options, timeout=900)
@@ -91,11 +91,11 @@ def job_counts(output: str) -> dict[str, int]:
 
 
 def comparable_results(directory: Path) -> dict[str, Any]:
-    """Contents of a cell's outputs that must be the same when it is trained again, by file: all except place and time.
+    """Contents of a cell's outputs, by file, that must be equal when it is trained again: all but host and times.
 
     Raises:
         FileNotFoundError: if there is no ``run.json``.
-        DamagedError: if it cannot be read, or another output is missing or not the one that it seals.
+        DamagedError: if it cannot be read, or another output is missing or has another checksum.
     """
     if (run := read_run(directory)) is None:
         raise FileNotFoundError(f"{directory}/run.json is missing")

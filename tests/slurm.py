@@ -1,7 +1,7 @@
 """Train LeNet-5 on Fashion-MNIST with `profiles/slurm` and interrupt it in every way: `make test-slurm`.
 
-A real SLURM on this machine (slurm_cluster.py), real images, the quick grid's 16 cells, and interruptions of cells in
-training in an order from a fixed seed. Every result must be what an undisturbed run without SLURM gives.
+It uses a real SLURM on this machine (slurm_cluster.py), real images, and the 16 cells of the quick grid. A fixed seed
+determines the order of the interruptions. All results must equal those of an undisturbed run without SLURM.
 """
 
 import random
@@ -52,7 +52,7 @@ TO_A_JOB = {
     "SIGKILL to all of a job": "scancel --signal=KILL --full {}",
     "early warning (USR1)": "scancel --signal=USR1 {}",
     "scontrol requeue": "scontrol requeue {}",
-    # SLURM's limits are whole minutes: a job that hangs gets there.
+    # SLURM's limits are whole minutes; a stopped job reaches them.
     "time limit": "scancel --signal=STOP {0} && scontrol update JobId={0} EndTime=now",
 }
 """Commands; {} stands for the job's id."""
@@ -111,12 +111,12 @@ class Site(Copy):
         return found
 
     def interrupt(self, kind: str, jobs: dict[str, str]) -> bool:
-        """Interrupt one or all of the cells in training; return whether this was before they ended."""
+        """Interrupt one or all of the cells in training; return whether any was interrupted before it ended."""
         hit = [self.rng.choice(list(jobs))]
         if kind.startswith("preemption"):
             grace = 20 if kind.endswith("GraceTime") else 0
             urgent = self.shell(f"scontrol update PartitionName=cancelling GraceTime={grace} && {PREEMPTION}")
-            # It starts once those that it preempts are gone.
+            # It starts once the preempted jobs have ended.
             is_waiting = ("PENDING", "CONFIGURING")
             wait_until(lambda: self.state(urgent) not in is_waiting, "the urgent job to start", seconds=120, every=0.2)
             hit = [cell for cell, job in jobs.items() if self.state(job) not in ("RUNNING", "COMPLETED")]
@@ -134,7 +134,7 @@ class Site(Copy):
         return self.shell(f"squeue --noheader --states=all --format=%T --jobs={job}")
 
     def disturbed_run(self, kinds: Sequence[str], *arguments: str) -> None:
-        """Run to the end, with each interruption as soon as a cell is in training for it."""
+        """Run Snakemake until it ends, with each interruption as soon as a cell is in training."""
         waiting = self.rng.sample(kinds, len(kinds))
         process, deadline = self.start(*arguments), time.monotonic() + LIMIT
         try:
@@ -165,7 +165,7 @@ def differences(tree: Path, expected: Path, cells: Iterable[str]) -> list[str]:
         cells: the names of the cells that both must have.
     """
     found = {str(file.parent.relative_to(top)) for top in (tree, expected) for file in top.rglob("run.json")}
-    lines = [f"{cell}: nobody asked for it" for cell in sorted(found.difference(cells))]
+    lines = [f"{cell}: was not requested" for cell in sorted(found.difference(cells))]
     for cell in cells:
         try:
             here, there = (comparable_results(top / cell) for top in (tree, expected))
@@ -178,7 +178,7 @@ def differences(tree: Path, expected: Path, cells: Iterable[str]) -> list[str]:
 
 
 def submit_the_grid(site: Site) -> int:
-    """Number of the paper's cells that Snakemake submits to a cluster that starts none of them."""
+    """Count the paper's cells that Snakemake submits to a cluster that starts none of them."""
     site.shell("scontrol update PartitionName=main State=DOWN")
     cells = read_config().cells(scale="paper")
     targets = [f"{cell.directory('paper')}/run.json" for cell in cells]
@@ -187,8 +187,8 @@ def submit_the_grid(site: Site) -> int:
     while queued < len(cells) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(1)
         queued = len(site.shell("squeue --noheader --states=PENDING").splitlines())
-    # SIGINT is ignored where this runs in the background of a script. On SIGTERM Snakemake submits no more jobs and
-    # waits for those that are there.
+    # A background process of a script ignores SIGINT. On SIGTERM Snakemake submits no more jobs and waits for the
+    # submitted ones.
     process.send_signal(signal.SIGTERM)
     site.shell("scancel --user=root")
     wait_for_end(process, "Snakemake, after SIGTERM and without jobs,", seconds=180)
@@ -197,7 +197,7 @@ def submit_the_grid(site: Site) -> int:
 
 
 def preempted_jobs_are_queued_again(site: Site) -> subprocess.Popen[bytes]:
-    """The loop from docs/cluster.md for clusters that cancel preempted jobs, with shorter waits."""
+    """Run the loop from docs/cluster.md for clusters that cancel preempted jobs, with shorter waits."""
     (loop,) = re.findall(r"^```sh\n(while .*?^done)\n```$", (PROJECT / "docs/cluster.md").read_text(), re.M | re.S)
     command = loop.replace("sleep 60", "sleep 2")
     assert command != loop

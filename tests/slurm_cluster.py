@@ -1,9 +1,9 @@
 """A real SLURM cluster of one node on this machine's loopback, without systemd, with its own configuration.
 
-It needs root and Debian's packages `slurm-wlm` and `munge`. Nothing outside its directory is read or written, so that
-neither a cluster's configuration of this machine is touched nor a stray one left behind:
+It needs root and Debian's packages `slurm-wlm` and `munge`. It reads and writes only its own
+directory, and so does not affect a cluster configuration of this machine:
 
-    python tests/slurm_cluster.py DIRECTORY    # until Ctrl-C; says what to export for sbatch, squeue and Snakemake
+    python tests/slurm_cluster.py DIRECTORY    # until Ctrl-C; prints the exports for sbatch, squeue and Snakemake
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from waiting import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 
-# Jobs of `main` give way to those of `urgent` and are queued again; those of `cancelling` give way and are gone.
-# Seconds are short where SLURM's defaults are minutes. KillWait: from SIGTERM to SIGKILL. cred_expire: a job that was
-# queued again waits so long before it starts.
+# Jobs of `urgent` preempt those of `main`, which are queued again, and those of `cancelling`, which are cancelled.
+# Intervals are seconds where SLURM's defaults are minutes. KillWait is the time from SIGTERM to SIGKILL. A requeued job
+# waits for cred_expire before it starts.
 CONFIGURATION = """
 ClusterName=leaf
 SlurmctldHost={host}(127.0.0.1)
@@ -72,7 +72,7 @@ class Cluster:
     """The cluster, from ``start`` to ``stop``.
 
     Attributes:
-        environment: what to set for SLURM's commands, and Snakemake, to find it.
+        environment: variables with which SLURM's commands and Snakemake find the cluster.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -101,7 +101,7 @@ class Cluster:
         key.chmod(0o400)
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         self.directory.chmod(0o755)
-        # Snakemake's plugin takes all of SLURM's variables from srun's environment, the configuration's place included.
+        # Snakemake's plugin removes all SLURM variables from srun's environment, including SLURM_CONF.
         srun = self.directory / "bin/srun"
         srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.directory}/slurm.conf exec {shutil.which("srun")} "$@"\n')
         srun.chmod(0o755)
@@ -127,7 +127,7 @@ class Cluster:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGTERM)
         command_line = Path(f"/proc/{process}/cmdline")
-        # The command line of a process that has ended and has no parent to wait for it is empty.
+        # A zombie process has an empty command line.
         wait_until(lambda: not command_line.exists() or not command_line.read_bytes(), f"{daemon} to end")
 
     def run(self, *command: str, check: bool = True) -> str:

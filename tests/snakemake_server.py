@@ -1,8 +1,9 @@
-"""Run Snakemake in processes forked from one that has imported it: the import takes half of a dry run's time.
+"""Run Snakemake in processes forked from one that has imported it, since the import takes half of a dry run's time.
 
     python tests/snakemake_server.py    # reads a request per line, writes an exit status per line
 
-A request has the arguments of `run` as JSON. The server imports nothing of leaf: each fork imports its project's.
+A request has the arguments of `run` as JSON. The server does not import leaf; each fork imports that of its
+project.
 """
 
 import json
@@ -14,7 +15,7 @@ from snakemake.cli import get_argument_parser, main
 
 
 def run(command: list[str], directory: str, environment: dict[str, str], outputs: list[str]) -> None:
-    """Become the command ``snakemake``; the outputs are files for standard output and standard error."""
+    """Run the command ``snakemake`` in this process; ``outputs`` are files for standard output and standard error."""
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)

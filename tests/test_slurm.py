@@ -100,4 +100,4 @@ def test_a_changed_byte(trees):
 
 
 def test_an_unexpected_cell(trees):
-    assert differences(*trees, names(CELL)) == [f"{OTHER.name}: nobody asked for it"]
+    assert differences(*trees, names(CELL)) == [f"{OTHER.name}: was not requested"]

@@ -1,4 +1,4 @@
-"""Waits with a time limit, which report what they waited for."""
+"""Waits with a time limit, whose errors name the condition."""
 
 import subprocess
 import time
@@ -12,7 +12,7 @@ def wait_until(done: Callable[[], bool], what: str, seconds: float = 60, every: 
         done: the condition.
         what: the condition in words.
         seconds: how long to wait at most.
-        every: the time between two looks, in seconds.
+        every: the time between two checks, in seconds.
 
     Raises:
         TimeoutError: if it doesn't hold in time.
