@@ -1,7 +1,7 @@
 """Interrupt real training repeatedly and count the epochs lost: `make faults`.
 
-It trains on real images at a scale of a few seconds. Faults occur at random moments from a fixed seed, each kind a fixed
-number of times. Results of finished cells are compared with those of an undisturbed run.
+It trains on real images at a scale of a few seconds. Faults occur at random moments from a fixed seed, each kind a
+fixed number of times. Results of finished cells are compared with those of an undisturbed run.
 """
 
 import argparse

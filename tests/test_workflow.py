@@ -471,6 +471,17 @@ def test_a_subdirectory_of_the_project(clean):
     assert job_counts(done.stdout)["train"] == 40, done.stderr
 
 
+def test_a_copy_as_snakedeploy_makes_it(elsewhere):
+    """It has a Snakefile with the project's workflow/Snakefile as a module, and the project's directory config."""
+    shutil.copytree(PROJECT / "config", elsewhere / "config")
+    (elsewhere / "workflow").mkdir()
+    module = MODULE.replace('"config.yaml"', '"config/config.yaml"').replace('config["leaf"]', "config")
+    module = module.replace(SNAKEFILE, f"{PROJECT}/workflow/Snakefile").replace(" as leaf_*", "")
+    (elsewhere / "workflow/Snakefile").write_text(module)
+    assert job_counts(run_in(elsewhere, "snakemake", "-n"))["train"] == 68
+    assert job_counts(run_in(elsewhere, "snakemake", "-n", "--config", "scale=paper"))["train"] == 148
+
+
 def test_config_yaml_of_the_working_directory_is_merged_over_the_projects(elsewhere):
     (elsewhere / "config.yaml").write_text("{scale: short, scales: {short: {extends: quick, epochs: 1}}}")
     said = run_in(elsewhere, "snakemake", "-n", "-s", SNAKEFILE, "relu_stability")
