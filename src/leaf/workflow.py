@@ -10,7 +10,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class Plan:
         if not fields:
             return sort_cells([*self.config.cells(scale=scale), *self._finished_beyond_all(scale)])
         if "experiment" not in fields:
-            return [Cell.parse(CELL_PATTERN.format(**fields))]
+            return [_parsed(CELL_PATTERN.format(**fields))]
         cells = self.config.cells([fields.pop("experiment")], scale)
         return [cell for cell in cells if all(getattr(cell, field) == value for field, value in fields.items())]
 
@@ -169,12 +169,12 @@ class Plan:
         first = ("rst",) if product.on_first_page and directory == REPORT else ()
         return [f"{directory}/{product.path}.{suffix}" for suffix in (*first, *self.formats(product))]
 
-    def experiment_files(self, experiment: str, scale: str) -> list[str]:
-        """All tables, figures and cells of an experiment. With the cells as targets, missing ones are trained again."""
+    def experiment_files(self, experiments: Iterable[str], scale: str) -> list[str]:
+        """All tables, figures and cells of experiments. With the cells as targets, missing ones are trained again."""
         found, products = [], [product for product in PRODUCTS if product.group.wildcards]
-        for cell in self.config.cells([experiment], scale):
+        for experiment, cell in ((name, cell) for name in experiments for cell in self.config.cells([name], scale)):
             found.append(run_file(cell, scale))
-            place = {"experiment": experiment, "form": cell.form, **asdict(cell)}
+            place = {"experiment": experiment, "form": cell.form, **vars(cell)}
             learns = ACTIVATIONS[cell.activation].adaptive
             found += [
                 f"{REPORTS}/{scale}/{path}.{suffix}"
@@ -194,33 +194,33 @@ class Plan:
         """The log of the rule that makes a group."""
         return "/".join(["logs", group.rule, "{scale}", *(f"{{{name}}}" for name in group.wildcards)]) + ".log"
 
-    def parameters(self, group: Group) -> dict[str, Any]:
-        """The parameters of a group's rule: its shell command, and the values whose change makes the products again.
+    def runs_of(self, group: Group) -> Any:
+        """The input of a group's rule: the ``run.json`` files of its cells."""
+        if group.of_one_cell:
+            return f"{RESULTS}/{{scale}}/{CELL_PATTERN}/run.json"
+        return self.runs if group.of_cells else []
 
-        The command takes the outputs too, so that Snakemake compares the others alone.
-        """
+    def parameters(self, group: Group) -> dict[str, Any]:
+        """The parameters of a group's rule. A change of one makes the products again."""
         products = by_group()[group]
-        made_with = cache(lambda: digest(products))  # once for all jobs
-        found: dict[str, Any] = {"made_with": lambda wildcards: made_with()}
+        found: dict[str, Any] = {"made_with": digest(products)}
         if group.of_cells:
-            found |= {"cells": self.names, "settings": self.settings}
+            found |= {"cells": [CELL_PATTERN] if group.of_one_cell else self.names, "settings": self.settings}
         if group.of_cells and not group.wildcards:
             found["beyond_all"] = self.beyond_all
         if any(product.statistics for product in products):
             found["statistics"] = json.dumps(self.config.values["statistics"], sort_keys=True)
+        return found
 
-        def command(wildcards: Any, output: Any) -> str:
-            words = ["leaf", products[0].kind]
-            if group.of_cells:
-                words += [*self.names(wildcards), "--scale", wildcards.scale, "--settings", self.settings(wildcards)]
-            if "statistics" in found:
-                words += ["--statistics", found["statistics"]]
-            for product in products:
-                files = getattr(output, product.name)
-                words += [f"--{product.name}", *([files] if isinstance(files, str) else files)]
-            return shlex.join(words)
-
-        return {**found, "command": command}
+    def command(self, group: Group) -> str:
+        """The shell command of a group's rule."""
+        products = by_group()[group]
+        words = ["leaf", products[0].kind]
+        if group.of_cells:
+            words.append("{params.cells:q} --scale {wildcards.scale} --settings {params.settings:q}")
+        if any(product.statistics for product in products):
+            words.append("--statistics {params.statistics:q}")
+        return " ".join([*words, *(f"--{product.name} {{output.{product.name}:q}}" for product in products)])
 
     # --- records ---
 
@@ -248,6 +248,10 @@ class Plan:
         begun = {name for row in rows for name in row["experiments"].split()}
         wanted = [name for name in self.config.experiments if name in self.config.in_all or name in begun]
         return [run_file(cell, scale) for cell in self.config.cells(wanted, scale) if cell.name not in recorded]
+
+
+_parsed = cache(Cell.parse)
+"""Several functions of a job's wildcards need its cell."""
 
 
 def partial_digest(wildcards: Any) -> str:
