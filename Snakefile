@@ -44,7 +44,9 @@ for name in PLAN.config.experiments:
         name:
             name
         input:
-            lambda wildcards, name=name: PLAN.experiment_files([name], PLAN.config.scale),
+            lambda wildcards, name=name: PLAN.experiment_files(
+                [name], PLAN.config.scale
+            ),
         localrule: True
 
 

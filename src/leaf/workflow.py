@@ -9,11 +9,12 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from leaf.analysis.digest import digest
 from leaf.analysis.layout import PAGE, RECORDS, REPORTS
@@ -34,6 +35,8 @@ RULES = ("all", "collect_partial", "fetch", "partial", "remaining", "train", *(g
 
 REPORT = f"{REPORTS}/{{scale}}"
 PARTIAL = f"{REPORT}/partial"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check_names(config: Config) -> Config:
@@ -59,6 +62,12 @@ def run_file(cell: Cell, scale: str) -> str:
     return f"{cell.directory(scale)}/run.json"
 
 
+def of_each_cell(function: Function) -> Function:
+    """Store the signature of a function that Snakemake calls for each cell. It inspects the signature at every call."""
+    vars(function).update(__signature__=signature(function))
+    return function
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that the rules need from a configuration."""
@@ -80,21 +89,25 @@ class Plan:
 
     # --- what a cell's job needs ---
 
+    @of_each_cell
     def parent_model(self, wildcards: Any) -> list[str]:
         """The weights that a cell starts from, if it takes over another cell's network."""
         (cell,) = self.cells(wildcards)
         return [f"{cell.parent.directory(wildcards.scale)}/model.safetensors"] if cell.parent else []
 
+    @of_each_cell
     def memory_mb(self, wildcards: Any) -> int:
         """The memory that a cell's job requests, in MB."""
         (cell,) = self.cells(wildcards)
         return memory_mb(cell, self.config.scales[wildcards.scale].settings)
 
+    @of_each_cell
     def minutes(self, wildcards: Any) -> int:
         """The time that a cell's job requests, in minutes."""
         (cell,) = self.cells(wildcards)
         return minutes(cell, self.config.scales[wildcards.scale].settings)
 
+    @of_each_cell
     def continues(self, wildcards: Any, output: Any) -> str:
         """The option that names the scale whose states a scale's cells resume from, if there is one.
 
@@ -140,6 +153,7 @@ class Plan:
         """The names of those cells."""
         return [cell.name for cell in self.cells(wildcards)]
 
+    @of_each_cell
     def settings(self, wildcards: Any) -> str:
         """Settings and plugins of those cells as canonical JSON; a change retrains them."""
         return settings_json(self.config.scales[wildcards.scale].settings, self.cells(wildcards))
