@@ -215,7 +215,10 @@ class Plan:
         return self.runs if group.of_cells else []
 
     def parameters(self, group: Group) -> dict[str, Any]:
-        """The parameters of a group's rule. A change of one makes the products again."""
+        """The parameters of a group's rule: its shell command, and the values whose change makes the products again.
+
+        The command takes the outputs too, so that Snakemake compares the others alone.
+        """
         products = by_group()[group]
         found: dict[str, Any] = {"made_with": digest(products)}
         if group.of_cells:
@@ -224,17 +227,20 @@ class Plan:
             found["beyond_all"] = self.beyond_all
         if any(product.statistics for product in products):
             found["statistics"] = json.dumps(self.config.values["statistics"], sort_keys=True)
-        return found
 
-    def command(self, group: Group) -> str:
-        """The shell command of a group's rule."""
-        products = by_group()[group]
-        words = ["leaf", products[0].kind]
-        if group.of_cells:
-            words.append("{params.cells:q} --scale {wildcards.scale} --settings {params.settings:q}")
-        if any(product.statistics for product in products):
-            words.append("--statistics {params.statistics:q}")
-        return " ".join([*words, *(f"--{product.name} {{output.{product.name}:q}}" for product in products)])
+        @of_each_cell
+        def command(wildcards: Any, output: Any) -> str:
+            words = ["leaf", products[0].kind]
+            if group.of_cells:
+                words += [*self.names(wildcards), "--scale", wildcards.scale, "--settings", self.settings(wildcards)]
+            if "statistics" in found:
+                words += ["--statistics", found["statistics"]]
+            for product in products:
+                files = getattr(output, product.name)
+                words += [f"--{product.name}", *([files] if isinstance(files, str) else files)]
+            return shlex.join(words)
+
+        return {**found, "command": command}
 
     # --- records ---
 

@@ -32,4 +32,4 @@ for group, group_products in by_group().items():
         params:
             **PLAN.parameters(group),
         shell:
-            f"{PLAN.command(group)} > {{log}} 2>&1"
+            "{params.command} > {log} 2>&1"
