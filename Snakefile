@@ -1,11 +1,16 @@
 # The configuration, the rules by subject, and the targets.
 
+import gc
+
 from snakemake.utils import min_version
 
 from leaf.experiment.errors import UserError
 from leaf.workflow import check_targets
 
 min_version("9.27")
+
+# The jobs live as long as the workflow: the usual searches of them for garbage would take much of the time to plan them.
+gc.set_threshold(100_000)
 
 
 # As a module of another workflow: targets and configuration files belong to that workflow.
@@ -28,7 +33,7 @@ include: "workflow/rules/collection.smk"
 rule all:
     default_target: True
     input:
-        [PLAN.experiment_files(name, PLAN.config.scale) for name in PLAN.config.in_all],
+        lambda wildcards: PLAN.experiment_files(PLAN.config.in_all, PLAN.config.scale),
         PLAN.report_files(PLAN.config.scale),
     localrule: True
 
@@ -39,7 +44,9 @@ for name in PLAN.config.experiments:
         name:
             name
         input:
-            PLAN.experiment_files(name, PLAN.config.scale),
+            lambda wildcards, name=name: PLAN.experiment_files(
+                [name], PLAN.config.scale
+            ),
         localrule: True
 
 

@@ -32,16 +32,23 @@ from leaf.experiment.provenance import Execution, Session, cpu_name
 from leaf.experiment.records import EpochRecord
 from leaf.experiment.scales import SCALES, Settings
 from leaf.experiment.training import Training
+from leaf.names import ACTIVATIONS
 
 SCALE, PROJECT, IMAGES = "paper", Path(__file__).parent.parent, 250
 
 MINIMAL = f"""
 rule all:
-    input: expand("results/{{cell}}/run.json", cell=range(CELLS))
+    input: expand("results/{{cell}}/run.json", cell=range(CELLS)), expand("forms/{{cell}}.svg", cell=range(CHARTS))
 rule train:
     output: {", ".join(f"'results/{{cell}}/{name}'" for name in OUTPUTS)}
+rule charts:
+    input: "results/{{cell}}/run.json"
+    output: "forms/{{cell}}.svg", "evolution/{{cell}}.svg"
 """
-"""A Snakefile with only a training job for each cell, to measure Snakemake's own cost for ``CELLS`` jobs."""
+"""A Snakefile with only the jobs of single cells, to measure Snakemake's own cost for as many jobs."""
+
+DRY_RUNS = {"dry run": ("snakemake", "-n"), "dry run, counts alone": ("snakemake", "-n", "--quiet")}
+"""``--quiet all`` is no third one: in a dry run, Snakemake prints every job with it."""
 
 
 def make_up(cell: Cell, settings: Settings, data: Data, directory: Path) -> None:
@@ -105,7 +112,7 @@ def copy_project(directory: Path) -> None:
 def untrained(directory: Path, *config: str) -> list[dict[str, object]]:
     """Measure a dry run and ``leaf status`` of an untrained grid."""
     return [
-        measured(directory, "dry run", "snakemake", "-n", "--quiet", "all", *config),
+        *(measured(directory, what, *command, *config) for what, command in DRY_RUNS.items()),
         measured(directory, "leaf status, nothing trained", "leaf", "status", *config),
     ]
 
@@ -119,9 +126,14 @@ def large_grid(directory: Path, seeds: int) -> list[dict[str, object]]:
     (directory / "large.yaml").write_text(json.dumps({"scale": SCALE, "experiments": {**others, "large": large}}))
     config = ("--configfile", "large.yaml")
     cells, settings = read_config([directory / "large.yaml"]).cells(), SCALES[SCALE].settings
-    (directory / "Minimal").write_text(MINIMAL.replace("CELLS", str(len(cells))))
-    minimal = ("snakemake", "-n", "--quiet", "all", "-s", "Minimal")
-    rows = [measured(directory, "dry run of as many training jobs alone", *minimal), *untrained(directory, *config)]
+    charts = sum(ACTIVATIONS[cell.activation].adaptive for cell in cells)
+    minimal = MINIMAL.replace("CELLS", str(len(cells))).replace("CHARTS", str(charts))
+    (directory / "Minimal").write_text(minimal)
+    rows = [
+        measured(directory, f"{what}, as many jobs in a minimal Snakefile", *command, "-s", "Minimal")
+        for what, command in DRY_RUNS.items()
+    ]
+    rows += untrained(directory, *config)
     data = {name: load(name, dataset_file(name), IMAGES, IMAGES) for name in ("fashion_mnist", "cifar10")}
     for cell in cells:
         first, own = (directory / replace(cell, seed=seed).directory(SCALE) for seed in (0, cell.seed))
@@ -153,7 +165,7 @@ def main() -> None:
         copy_project(directory)
         (directory / "paper.yaml").write_text(f"scale: {SCALE}\n")
         (directory / "Empty").write_text("rule all:\n    input: []\n")
-        rows = [measured(directory, "dry run of an empty Snakefile", "snakemake", "-n", "--quiet", "-s", "Empty")]
+        rows = [measured(directory, "dry run of an empty Snakefile", *DRY_RUNS["dry run"], "-s", "Empty")]
         rows += [{"cells": len(cells), **row} for row in untrained(directory, "--configfile", "paper.yaml")]
         data = {name: load(name, dataset_file(name), IMAGES, IMAGES) for name in ("fashion_mnist", "cifar10")}
         for cell in cells:

@@ -9,11 +9,12 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from leaf.analysis.digest import digest
 from leaf.analysis.layout import PAGE, RECORDS, REPORTS
@@ -34,6 +35,8 @@ RULES = ("all", "collect_partial", "fetch", "partial", "remaining", "train", *(g
 
 REPORT = f"{REPORTS}/{{scale}}"
 PARTIAL = f"{REPORT}/partial"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check_names(config: Config) -> Config:
@@ -59,6 +62,12 @@ def run_file(cell: Cell, scale: str) -> str:
     return f"{cell.directory(scale)}/run.json"
 
 
+def of_each_cell(function: Function) -> Function:
+    """Store the signature of a function that Snakemake calls for each cell. It inspects the signature at every call."""
+    vars(function).update(__signature__=signature(function))
+    return function
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that the rules need from a configuration."""
@@ -80,21 +89,25 @@ class Plan:
 
     # --- what a cell's job needs ---
 
+    @of_each_cell
     def parent_model(self, wildcards: Any) -> list[str]:
         """The weights that a cell starts from, if it takes over another cell's network."""
         (cell,) = self.cells(wildcards)
         return [f"{cell.parent.directory(wildcards.scale)}/model.safetensors"] if cell.parent else []
 
+    @of_each_cell
     def memory_mb(self, wildcards: Any) -> int:
         """The memory that a cell's job requests, in MB."""
         (cell,) = self.cells(wildcards)
         return memory_mb(cell, self.config.scales[wildcards.scale].settings)
 
+    @of_each_cell
     def minutes(self, wildcards: Any) -> int:
         """The time that a cell's job requests, in minutes."""
         (cell,) = self.cells(wildcards)
         return minutes(cell, self.config.scales[wildcards.scale].settings)
 
+    @of_each_cell
     def continues(self, wildcards: Any, output: Any) -> str:
         """The option that names the scale whose states a scale's cells resume from, if there is one.
 
@@ -125,7 +138,7 @@ class Plan:
         if not fields:
             return sort_cells([*self.config.cells(scale=scale), *self._finished_beyond_all(scale)])
         if "experiment" not in fields:
-            return [Cell.parse(CELL_PATTERN.format(**fields))]
+            return [_parsed(CELL_PATTERN.format(**fields))]
         cells = self.config.cells([fields.pop("experiment")], scale)
         return [cell for cell in cells if all(getattr(cell, field) == value for field, value in fields.items())]
 
@@ -140,6 +153,7 @@ class Plan:
         """The names of those cells."""
         return [cell.name for cell in self.cells(wildcards)]
 
+    @of_each_cell
     def settings(self, wildcards: Any) -> str:
         """Settings and plugins of those cells as canonical JSON; a change retrains them."""
         return settings_json(self.config.scales[wildcards.scale].settings, self.cells(wildcards))
@@ -169,12 +183,12 @@ class Plan:
         first = ("rst",) if product.on_first_page and directory == REPORT else ()
         return [f"{directory}/{product.path}.{suffix}" for suffix in (*first, *self.formats(product))]
 
-    def experiment_files(self, experiment: str, scale: str) -> list[str]:
-        """All tables, figures and cells of an experiment. With the cells as targets, missing ones are trained again."""
+    def experiment_files(self, experiments: Iterable[str], scale: str) -> list[str]:
+        """All tables, figures and cells of experiments. With the cells as targets, missing ones are trained again."""
         found, products = [], [product for product in PRODUCTS if product.group.wildcards]
-        for cell in self.config.cells([experiment], scale):
+        for experiment, cell in ((name, cell) for name in experiments for cell in self.config.cells([name], scale)):
             found.append(run_file(cell, scale))
-            place = {"experiment": experiment, "form": cell.form, **asdict(cell)}
+            place = {"experiment": experiment, "form": cell.form, **vars(cell)}
             learns = ACTIVATIONS[cell.activation].adaptive
             found += [
                 f"{REPORTS}/{scale}/{path}.{suffix}"
@@ -194,21 +208,27 @@ class Plan:
         """The log of the rule that makes a group."""
         return "/".join(["logs", group.rule, "{scale}", *(f"{{{name}}}" for name in group.wildcards)]) + ".log"
 
+    def runs_of(self, group: Group) -> Any:
+        """The input of a group's rule: the ``run.json`` files of its cells."""
+        if group.of_one_cell:
+            return f"{RESULTS}/{{scale}}/{CELL_PATTERN}/run.json"
+        return self.runs if group.of_cells else []
+
     def parameters(self, group: Group) -> dict[str, Any]:
         """The parameters of a group's rule: its shell command, and the values whose change makes the products again.
 
         The command takes the outputs too, so that Snakemake compares the others alone.
         """
         products = by_group()[group]
-        made_with = cache(lambda: digest(products))  # once for all jobs
-        found: dict[str, Any] = {"made_with": lambda wildcards: made_with()}
+        found: dict[str, Any] = {"made_with": digest(products)}
         if group.of_cells:
-            found |= {"cells": self.names, "settings": self.settings}
+            found |= {"cells": [CELL_PATTERN] if group.of_one_cell else self.names, "settings": self.settings}
         if group.of_cells and not group.wildcards:
             found["beyond_all"] = self.beyond_all
         if any(product.statistics for product in products):
             found["statistics"] = json.dumps(self.config.values["statistics"], sort_keys=True)
 
+        @of_each_cell
         def command(wildcards: Any, output: Any) -> str:
             words = ["leaf", products[0].kind]
             if group.of_cells:
@@ -248,6 +268,10 @@ class Plan:
         begun = {name for row in rows for name in row["experiments"].split()}
         wanted = [name for name in self.config.experiments if name in self.config.in_all or name in begun]
         return [run_file(cell, scale) for cell in self.config.cells(wanted, scale) if cell.name not in recorded]
+
+
+_parsed = cache(Cell.parse)
+"""Several functions of a job's wildcards need its cell."""
 
 
 def partial_digest(wildcards: Any) -> str:

@@ -23,7 +23,7 @@ for group, group_products in by_group().items():
         name:
             group.rule
         input:
-            PLAN.runs if group.of_cells else [],
+            PLAN.runs_of(group),
         output:
             **{product.name: files_of(product) for product in group_products},
         log:
