@@ -9,7 +9,7 @@ from leaf.workflow import check_targets
 
 min_version("9.27")
 
-# The jobs live as long as the workflow: the usual searches of them for garbage would take much of the time to plan them.
+# A grid has many thousands of jobs, which live until the end: frequent garbage collections would dominate the planning.
 gc.set_threshold(100_000)
 
 

@@ -9,12 +9,11 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from inspect import signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from leaf.analysis.digest import digest
 from leaf.analysis.layout import PAGE, RECORDS, REPORTS
@@ -35,8 +34,6 @@ RULES = ("all", "collect_partial", "fetch", "partial", "remaining", "train", *(g
 
 REPORT = f"{REPORTS}/{{scale}}"
 PARTIAL = f"{REPORT}/partial"
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def check_names(config: Config) -> Config:
@@ -62,12 +59,6 @@ def run_file(cell: Cell, scale: str) -> str:
     return f"{cell.directory(scale)}/run.json"
 
 
-def of_each_cell(function: Function) -> Function:
-    """Store the signature of a function that Snakemake calls for each cell. It inspects the signature at every call."""
-    vars(function).update(__signature__=signature(function))
-    return function
-
-
 @dataclass(frozen=True)
 class Plan:
     """Everything that the rules need from a configuration."""
@@ -89,25 +80,21 @@ class Plan:
 
     # --- what a cell's job needs ---
 
-    @of_each_cell
     def parent_model(self, wildcards: Any) -> list[str]:
         """The weights that a cell starts from, if it takes over another cell's network."""
         (cell,) = self.cells(wildcards)
         return [f"{cell.parent.directory(wildcards.scale)}/model.safetensors"] if cell.parent else []
 
-    @of_each_cell
     def memory_mb(self, wildcards: Any) -> int:
         """The memory that a cell's job requests, in MB."""
         (cell,) = self.cells(wildcards)
         return memory_mb(cell, self.config.scales[wildcards.scale].settings)
 
-    @of_each_cell
     def minutes(self, wildcards: Any) -> int:
         """The time that a cell's job requests, in minutes."""
         (cell,) = self.cells(wildcards)
         return minutes(cell, self.config.scales[wildcards.scale].settings)
 
-    @of_each_cell
     def continues(self, wildcards: Any, output: Any) -> str:
         """The option that names the scale whose states a scale's cells resume from, if there is one.
 
@@ -138,7 +125,7 @@ class Plan:
         if not fields:
             return sort_cells([*self.config.cells(scale=scale), *self._finished_beyond_all(scale)])
         if "experiment" not in fields:
-            return [_parsed(CELL_PATTERN.format(**fields))]
+            return [Cell.parse(CELL_PATTERN.format(**fields))]
         cells = self.config.cells([fields.pop("experiment")], scale)
         return [cell for cell in cells if all(getattr(cell, field) == value for field, value in fields.items())]
 
@@ -153,7 +140,6 @@ class Plan:
         """The names of those cells."""
         return [cell.name for cell in self.cells(wildcards)]
 
-    @of_each_cell
     def settings(self, wildcards: Any) -> str:
         """Settings and plugins of those cells as canonical JSON; a change retrains them."""
         return settings_json(self.config.scales[wildcards.scale].settings, self.cells(wildcards))
@@ -228,7 +214,6 @@ class Plan:
         if any(product.statistics for product in products):
             found["statistics"] = json.dumps(self.config.values["statistics"], sort_keys=True)
 
-        @of_each_cell
         def command(wildcards: Any, output: Any) -> str:
             words = ["leaf", products[0].kind]
             if group.of_cells:
@@ -268,10 +253,6 @@ class Plan:
         begun = {name for row in rows for name in row["experiments"].split()}
         wanted = [name for name in self.config.experiments if name in self.config.in_all or name in begun]
         return [run_file(cell, scale) for cell in self.config.cells(wanted, scale) if cell.name not in recorded]
-
-
-_parsed = cache(Cell.parse)
-"""Several functions of a job's wildcards need its cell."""
 
 
 def partial_digest(wildcards: Any) -> str:

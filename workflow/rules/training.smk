@@ -34,12 +34,7 @@ rule train:
         PLAN.parent_model,
     output:
         # The job keeps current outputs and resumes from a state, so Snakemake must not delete them first.
-        update(
-            [
-                f"{RESULTS}/{{scale}}/{CELL_PATTERN}/{name}"
-                for name in reversed(OUTPUTS)
-            ]
-        ),
+        update([f"{RESULTS}/{{scale}}/{CELL_PATTERN}/{name}" for name in OUTPUTS]),
     log:
         f"logs/train/{{scale}}/{CELL_PATTERN}.log",
     threads: 1
