@@ -113,7 +113,7 @@ def test_result_paths():
         f"results/qiuck/{EXAMPLE}/metrics.csv": "scales quick, paper",
         f"results/quick/{EXAMPLE}/metric.csv": "its files are metrics.csv",
         "results/quick/lenet5/cifar10/leaf-tan/p24sl/adam/seed42/run.json": "did you mean 'leaf-tanh'",
-        "results/quick/lenet5/cifar10/leaf-tanh/patch50-p24sl/adam/seed42/run.json": "a scale of only 3 epochs",
+        "results/quick/lenet5/cifar10/leaf-tanh/patch50-p24sl/adam/seed42/run.json": "needs more than 3 epochs",
     }.items():
         with pytest.raises(UserError, match=message):
             check_result_path(path, SCALES)

@@ -236,7 +236,7 @@ def test_epochs_beyond_the_scale(empty_project):
     impossible = replace(CELL, procedure="patch3-p24sl")
     (found,) = look([impossible], "tiny", SETTINGS)
     assert found.status == "failed" and found.epochs_left == 0
-    assert found.detail == f"cell {impossible.name}: procedure 'patch3-p24sl' at a scale of only 3 epochs"
+    assert found.detail == f"cell {impossible.name}: procedure 'patch3-p24sl' needs more than 3 epochs"
 
 
 def named(activation: str, network: str = "lenet5", procedure: str = "classic") -> Cell:

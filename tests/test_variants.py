@@ -253,7 +253,7 @@ def test_a_killed_patched_cell_ends_as_if_undisturbed(empty_project):
 
 @pytest.mark.parametrize("procedure", ["patch3-classic", "first4-classic"])
 def test_an_epoch_beyond_the_scale(empty_project, procedure):
-    with pytest.raises(UserError, match=f"procedure '{procedure}' at a scale of only 3 epochs"):
+    with pytest.raises(UserError, match=f"procedure '{procedure}' needs more than 3 epochs"):
         train(cell(procedure=procedure))
 
 
@@ -285,4 +285,4 @@ device: cpu
         done = project.run("snakemake", "-n", what, "--configfile", "own.yaml")
         said = done.stdout + done.stderr
         assert done.returncode == 1 and "InputFunctionException" not in said
-        assert f"cell {cell().name}: procedure 'patch1-p24sl' at a scale of only 1 epochs" in said
+        assert f"cell {cell().name}: procedure 'patch1-p24sl' needs more than 1 epochs" in said

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import TypedDict  # required by pydantic below Python 3.12
 
-from leaf.experiment.errors import UserError
+from leaf.experiment.errors import UserError, unknown
 from leaf.experiment.files import write_text
 from leaf.experiment.scales import Settings
 
@@ -191,10 +191,7 @@ def _explain(error: ErrorDetails) -> str:
     key = path.pop() if kind in (*UNKNOWN_KEY, "missing") else None
     node, where = _node(path), ".".join(map(str, path)) or "configuration"
     if kind in UNKNOWN_KEY:
-        known = list(node["properties"])
-        near = difflib.get_close_matches(str(key), known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        return f"{where}: unknown key {key!r}{hint}; known: {', '.join(known)}"
+        return f"{where}: {unknown('key', key, node['properties'])}"
     if kind in LIMITS:
         return f"{where}: {value!r} is {LIMITS[kind]} of {next(iter(limits.values()))!r}"
     expected = "string" if about_key else " or ".join(choice["type"] for choice in node.get("anyOf", [node]))
