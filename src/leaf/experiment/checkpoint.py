@@ -72,8 +72,3 @@ def _check_intact(file: Path) -> None:
     with zipfile.ZipFile(file) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is damaged")
-
-
-def drop_previous(directory: Path) -> None:
-    """Remove the previous state of a finished cell."""
-    (directory / PREVIOUS).unlink(missing_ok=True)

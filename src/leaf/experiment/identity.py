@@ -74,7 +74,7 @@ class Identity:
             added = {file for file, digest in self.plugins.items() if digest not in theirs} - made.plugins.keys()
             words += [f"no plugin {file}" for file in sorted(added)]
         if None not in (self.parent, made.parent) and self.parent != made.parent:
-            words.append("other weights of the cell that it starts from")
+            words.append("other weights of its parent")
         return words
 
     def obstacles(self, made: "Identity", epochs: int) -> list[str]:

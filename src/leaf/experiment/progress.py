@@ -106,11 +106,6 @@ def note_failure(directory: Path, error: Exception) -> None:
         write_progress(directory, replace(progress, failure=" ".join(reason.split())))
 
 
-def drop_progress(directory: Path) -> None:
-    """Remove the status of a finished cell."""
-    (directory / STATUS).unlink(missing_ok=True)
-
-
 def is_training(directory: Path, progress: Progress | None) -> bool:
     """Whether the cell is being trained, judged by its files.
 
