@@ -184,7 +184,7 @@ def test_the_former_name_of_plugins(capsys):
         assert read_config(overrides={"guests": [file]}).values["plugins"] == [file]
         assert capsys.readouterr().err == "configuration: the key guests is now plugins; rename it\n"
         assert "guests" not in read_config(overrides={"guests": [file], "plugins": [file]}).values
-        with pytest.raises(UserError, match="keep plugins alone"):
+        with pytest.raises(UserError, match="remove guests"):
             read_config(overrides={"guests": [file], "plugins": ["other.py"]})
         with pytest.raises(UserError, match=r"plugins\.0: expected string, found 3"):
             read_config(overrides={"guests": [3]})

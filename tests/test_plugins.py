@@ -440,13 +440,16 @@ DATASETS["mine"] = Dataset("Mine", (1, 8, 8), 2, {"train": 4, "test": 2}, dict.f
         ("return 3", "data set mine: its plugin's read: AttributeError: "),
         (
             "return {}",
-            "data set mine: its plugin's read gives something else: train_images missing; train_labels missing",
+            "data set mine: its plugin's read returns other arrays: train_images missing; train_labels missing",
         ),
         (
             "return {'train_images': np.zeros((4, 8, 8))}",
             r"train_images is float64\[4, 8, 8\], not uint8\[4, 1, 8, 8\]",
         ),
-        ("return {'train_labels': np.zeros(4, np.uint8)}", "train_labels has SHA-256 df3f6198.*, not given"),
+        (
+            "return {'train_labels': np.zeros(4, np.uint8)}",
+            "train_labels has SHA-256 df3f6198.*, its definition has none",
+        ),
     ],
 )
 def test_a_data_set_that_is_unavailable(project, read, message):

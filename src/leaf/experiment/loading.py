@@ -34,7 +34,7 @@ class Data:
 
 
 def differences(name: str, arrays: Arrays) -> list[str]:
-    """Describe each difference between arrays and the data set ``name``; empty if there is none."""
+    """Describe each difference between arrays and the data set ``name``. The list is empty if there is none."""
     dataset, found = DATASETS[name], []
     for array_name, expected in dataset.sha256.items():
         split, kind = array_name.split("_")
@@ -45,12 +45,13 @@ def differences(name: str, arrays: Arrays) -> list[str]:
         elif array.dtype != np.uint8 or array.shape != shape:
             found.append(f"{array_name} is {array.dtype}{list(array.shape)}, not uint8{list(shape)}")
         elif (digest := hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()) != expected:
-            found.append(f"{array_name} has SHA-256 {digest}, not {expected or 'given'}")
+            right = f"not {expected}" if expected else "its definition has none"
+            found.append(f"{array_name} has SHA-256 {digest}, {right}")
     return found
 
 
 def load(name: str, file: Path, train_images: int | None = None, test_images: int | None = None) -> Data:
-    """Read a data set from its file and verify all of it.
+    """Read a data set from its file and verify all its arrays.
 
     Args:
         name: a name in ``DATASETS``.

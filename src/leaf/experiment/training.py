@@ -233,7 +233,7 @@ class Training:
     def evaluate(
         self, images: Tensor, labels: Tensor, progress: Callable[[], None] = lambda: None
     ) -> tuple[float, float]:
-        """Return mean cross-entropy and accuracy on uint8 images ``(N, C, H, W)``. ``progress`` follows each minibatch."""
+        """Return mean cross-entropy and accuracy on uint8 images ``(N, C, H, W)``; ``progress`` counts minibatches."""
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=labels.device)
         correct = torch.zeros_like(loss, dtype=torch.int64)
