@@ -193,13 +193,13 @@ def test_a_state_of_another_plugin_is_passed_over(project, monkeypatch):
     unload_plugins()
     load_plugins(["examples/my_activation.py"])
     assert Identity.of(cell, "tiny", SETTINGS).differences(first.identity)
-    assert "state.pt: made with another version of examples/my_activation.py, passed over" in train(cell)[0]
+    assert "state.pt: made with another version of examples/my_activation.py, skipped" in train(cell)[0]
     assert read_run(directory).sha256["model.safetensors"] != first.sha256["model.safetensors"]
     built_in = ACTIVATIONS["beta-mish"]
     unload_plugins()
     monkeypatch.setitem(ACTIVATIONS, "mish", fixed("mish", torch.nn.Mish))
     monkeypatch.setitem(ACTIVATIONS, "beta-mish", built_in)  # as if a newer version of the package had it
-    assert "state.pt: made with another version of examples/my_activation.py, passed over" in train(cell)[0]
+    assert "state.pt: made with another version of examples/my_activation.py, skipped" in train(cell)[0]
 
 
 def test_a_file_that_changed_is_another_plugin(project):

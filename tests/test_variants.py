@@ -202,7 +202,7 @@ def test_a_patched_network_starts_from_its_base_network(empty_project):
     safetensors.torch.save_file(other, base.directory("tiny") / "model.safetensors")
     write_run(base.directory("tiny"), base_run)
     assert Identity.of(patched, "tiny", SETTINGS).differences(run.identity)
-    assert "state.pt: made with other weights of its parent, passed over" in train(patched)[0]
+    assert "state.pt: made with other weights of its parent, skipped" in train(patched)[0]
 
 
 def test_streams_restart_and_the_function_is_the_same(data):
