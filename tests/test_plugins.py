@@ -382,7 +382,7 @@ def error_of(arguments: list[str]) -> str:
 
 def test_mistakes_on_the_command_line(project):
     assert error_of(["cells", "--config", "{plugins: [nobody.py]}"]) == (
-        "leaf: plugin nobody.py: not found; its path counts from the working directory"
+        "leaf: plugin nobody.py: not found; paths are relative to the working directory"
     )
     assert "plugins: expected array, found 'a.py'" in error_of(["cells", "--config", "{plugins: a.py}"])
     assert "plugins.0: expected string, found 3" in error_of(["cells", "--config", "{plugins: [3]}"])

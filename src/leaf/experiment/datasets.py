@@ -1,7 +1,7 @@
 """Definitions of the data sets, with checksums; ``leaf.experiment.loading`` reads their files.
 
 A data set is a safetensors file with four uint8 tensors: images ``(N, C, H, W)`` and labels ``(N,)``, for training and
-for testing. The contents must have the known SHA-256, independent of the source of the file.
+for testing. The arrays must have the known SHA-256, from whichever source they come.
 """
 
 from collections.abc import Callable

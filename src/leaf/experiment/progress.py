@@ -68,7 +68,7 @@ def write_progress(directory: Path, progress: Progress) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    here = replace(progress, host=socket.gethostname(), updated=timestamp(time.time()))
+    here = replace(progress, host=socket.gethostname(), updated=timestamp())
     write_text(directory / STATUS, json.dumps(asdict(here)) + "\n")
 
 

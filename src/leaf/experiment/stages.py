@@ -1,4 +1,4 @@
-"""The stages of a training step, by the names of its procedure and optimizer."""
+"""Stages of a training step, by the names of its procedure and optimizer."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
         optimizer: a name in ``OPTIMIZERS``.
 
     Raises:
-        ValueError: if the network lacks the parameters that the procedure trains separately.
+        ValueError: if the network lacks the parameters that the procedure treats separately.
     """
     adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
     plan, choice = PROCEDURES[procedure], OPTIMIZERS[optimizer]
@@ -33,10 +33,10 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
 
     def optimize(of: str) -> torch.optim.Optimizer:
         groups = parameter_groups(network, rate, slow_learning_rate=slow_rate, weight_decay=0.0, of=of)
-        # The published code uses this default implementation. On a GPU it must be capturable in a CUDA graph; Adam's
-        # bias corrections are then float32, with an error of up to 1e-5 of a step. The fused implementation would save
-        # 4% of a step, but it rounds differently: with it the second epoch of LeNet-5 with ReLU differs from the
-        # published one by more than the tolerance. Packing changes no bit.
+        # The published code uses a CPU's default implementation, without foreach. On a GPU it must be capturable in a
+        # CUDA graph, which makes Adam's bias corrections float32, with an error of up to 1e-5 of a step. The fused
+        # implementation would save 4% of a step, but it rounds differently: the second epoch of LeNet-5 with ReLU then
+        # differs from the published one by more than the tolerance. Packing changes no bit.
         build = partial(choice.kind, foreach=False, capturable=on_gpu, **choice.settings)
         return PackedOptimizer(groups, build) if on_gpu else build(groups)
 
