@@ -27,11 +27,7 @@ def elsewhere(tmp_path, monkeypatch):
     def unreachable(*arguments):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(fetching, "_from_torchvision", unreachable)
-    sources = {
-        name: fetching.Sources(known.read_directory, known.torchvision, known.mirror, unreachable)
-        for name, known in fetching.SOURCES.items()
-    }
+    sources = {name: dict.fromkeys(known, unreachable) for name, known in fetching.SOURCES.items()}
     monkeypatch.setattr(fetching, "SOURCES", sources)
     monkeypatch.delenv(fetching.DIRECTORY_VARIABLE, raising=False)
     return tmp_path

