@@ -129,10 +129,11 @@ def read_settings(text: str) -> Settings:
     try:
         values = json.loads(text)
         plugins: dict[str, str] = dict(values.pop("plugins", {}))
-    except (ValueError, TypeError, AttributeError):
-        return Settings.from_json(text)  # raises the error that describes the text
+        settings = Settings(**values)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"--settings {text!r}: {error}; expected JSON such as {Settings().to_json()}") from None
     load_plugins(plugins)
     for file, digest in plugins.items():
         if (found := _loaded[Path(file).resolve()].sha256) != digest:
             raise UserError(f"plugin {file}: has changed since the job was created (SHA-256 {found}, not {digest})")
-    return Settings.from_json(json.dumps(values))
+    return settings

@@ -75,18 +75,6 @@ class Settings:
         """Convert to canonical JSON: equal settings give equal text."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, text: str) -> "Settings":
-        """Parse the result of ``to_json``.
-
-        Raises:
-            UserError: if the text is not JSON of this form.
-        """
-        try:
-            return cls(**json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"--settings {text!r}: {error}; expected JSON such as {cls().to_json()}") from None
-
 
 @dataclass(frozen=True)
 class Scale:
