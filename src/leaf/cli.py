@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--checkpoint-epochs", type=_positive, metavar="K", help=f"write the state after every K epochs {CONFIGURED}"
     )
-    train.add_argument("--checkpoint-minutes", type=float, metavar="M", help=f"and after M minutes {CONFIGURED}")
+    train.add_argument(
+        "--checkpoint-minutes", type=float, metavar="M", help=f"also write it every M minutes {CONFIGURED}"
+    )
     train.add_argument("--continues", metavar="SCALE", help="scale whose states may be resumed; only with --settings")
     train.add_argument("--tracking", metavar="JSON", help=f"trackers and their options {CONFIGURED}")
 
@@ -251,7 +253,7 @@ def _train(options: argparse.Namespace) -> None:
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
             sys.exit(128 + stop.signal)
-    read_forms(cell, cell.directory(scale))  # fills the cache for tables and figures, since matching takes long
+    read_forms(cell, cell.directory(scale))  # fill the cache for tables and figures: matching takes long
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -337,7 +339,7 @@ def _collect(options: argparse.Namespace) -> None:
     cells: dict[Cell, list[str]] = {cell: [] for cell in existing}
     for name in config.experiments:
         of_it = config.cells([name], scale)
-        if name in config.in_all or begun.intersection(of_it) - in_all:  # others have not been started
+        if name in config.in_all or begun.intersection(of_it) - in_all:  # not those that have not been started
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
     records = collect(cells, scale, settings, with_forms=True, tolerant=True, without_models=options.without_models)

@@ -45,7 +45,7 @@ class Imported:
 # --- families of learnable activations --------------------------------------------------------------------------------
 
 STEP_SLOPE = 2.0**16
-"""Slope inside the sigmoid of a gate that is a step function, as in ReLU. It overflows in float16."""
+"""Slope inside a sigmoid that makes it the step function of ReLU. It overflows in float16."""
 
 
 class Family:
@@ -63,7 +63,7 @@ class Family:
     usual_sharing: ClassVar[str] = "element"
     """The sharing in the family's source, and in ``ACTIVATIONS`` unless a name states another one."""
     fused: ClassVar[bool] = False
-    """Whether ``leaf.kernels`` computes the family. Its ``forward`` can then include the max-pooling that follows."""
+    """``True`` if ``leaf.kernels`` computes the family. Its ``forward`` can then include max-pooling."""
 
 
 class GatedLineFamily(Family):
@@ -208,7 +208,7 @@ def learnable(
         sharing: sharing of parameters; the family's usual one if not given.
         start: see ``Activation``.
     """
-    learns: Any = vars(family).get("implementation", family)  # not inherited: the class itself has none
+    learns: Any = vars(family).get("implementation", family)  # only if the family itself states it
     name, title = family.family, learns.__name__
     sharing = sharing or family.usual_sharing
     if sharing != family.usual_sharing:

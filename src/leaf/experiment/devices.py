@@ -56,7 +56,7 @@ def mps_runs() -> bool:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    """Open a file, as an opener for ``open``, unless it is a symbolic link, which another user may have created."""
+    """Opener for ``open`` that rejects symbolic links, which other users may have created."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 

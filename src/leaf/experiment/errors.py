@@ -11,7 +11,7 @@ class DamagedError(UserError):
 
 
 def unknown(kind: str, name: object, known: Collection[str]) -> str:
-    """The message for an unknown name: it suggests the most similar known name and lists all of them."""
+    """Return the message for an unknown name, with the most similar known name and all known names."""
     lower = {other.lower(): other for other in known}
     near = difflib.get_close_matches(str(name).lower(), lower, n=1)
     hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""

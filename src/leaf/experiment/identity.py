@@ -91,10 +91,10 @@ class Identity:
 
 
 def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
-    """Convert settings and the plugins of cells to canonical JSON, a parameter of their job that Snakemake compares.
+    """Convert settings and the plugins of cells to canonical JSON, for ``plugins.read_settings``.
 
-    It lacks the training version on purpose: a change of the code must not retrain a whole grid.
-    ``plugins.read_settings`` parses it.
+    Snakemake compares it with its records. It lacks the training version on purpose: a change of the code must not
+    retrain a whole grid.
     """
     plugins = {file: digest for cell in cells for file, digest in plugins_of(cell).items()}
     values = {**vars(settings), **({"plugins": plugins} if plugins else {})}

@@ -74,7 +74,7 @@ def train_cell(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         threads: number of threads for a new training; a resumed one keeps its number.
         precision: a name in ``PRECISIONS`` for a new training; a resumed one keeps its precision.
-        schedule: when to write the state.
+        schedule: times at which the state is written.
         progress: called after every minibatch.
         log: called with one line for each action.
         continues: another scale; its state of the cell is used if this scale has none that fits.
@@ -102,7 +102,7 @@ def train_cell(
         with _caught_signals() as caught, _noted_failure(directory), training_device(device) as chosen:
             try:
                 job = _Job(cell, scale, settings, chosen, threads, precision, log, continues)
-                with closing(job.watch):  # last, since a slow network may delay it
+                with closing(job.watch):  # closed last: a slow network may delay it
                     job.start_trackers(tracking)
                     job.run(schedule, progress, caught)
             except torch.OutOfMemoryError as error:
@@ -178,7 +178,7 @@ class _Job:
         self.watch = Watch(log)
 
     def _load_state(self, continues: str | None) -> tuple[dict[str, Any] | None, str]:
-        """Load the state to resume from, if one fits, and a phrase that names its scale unless that is the job's."""
+        """Load the state to resume from, if one fits, and a phrase that names its scale if it is another one."""
         for scale in filter(None, (self.scale, continues)):
             state, refused = load_state(self.cell.directory(scale), self.identity)
             for line in refused:

@@ -14,8 +14,8 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Recorded quantiles of each activation parameter over the elements of its layer."""
 
 BINS_PER_UNIT, LARGEST_LOG = 32, 89
-"""The bins of activations' inputs have equal widths in ``sign(u) * log(1 + |u|)``: 1/32 near 0, 3% of u far from it.
-The largest float32 is below ``LARGEST_LOG`` on this scale."""
+"""Bins of inputs u have equal widths in ``sign(u) * log(1 + |u|)``: 1/32 near 0, and 3% of u far from it. On this scale
+the largest float32 is less than ``LARGEST_LOG``."""
 
 
 def activation_parameters(network: Network) -> dict[str, Tensor]:
