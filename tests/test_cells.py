@@ -127,7 +127,7 @@ def test_result_paths():
             "unknown target 'linear_unit' .did you mean 'linear_units'..; known: all, linear_units, or a file",
         ),
         ("Linear_Units", "unknown target 'Linear_Units' .did you mean 'linear_units'"),
-        ("linear_units/", "target 'linear_units/': write linear_units"),
+        ("linear_units/", "target 'linear_units/': ends with a slash; write linear_units"),
         ("paper", "target 'paper' is a scale: choose it with --config scale=paper"),
         (EXAMPLE, f"is a cell: name a file of its results, such as results/quick/{EXAMPLE}/run.json"),
         (f"{EXAMPLE}/metrics.csv", f"such as results/quick/{EXAMPLE}/metrics.csv"),

@@ -40,7 +40,7 @@ def check_cell(cell: Cell) -> None:
     try:
         network = build_network(cell.network, cell.dataset, cell.activation).eval()
         if not network.activations:
-            raise UserError("no activations: name at least one layer activation…")
+            raise UserError("has no activations; the name of at least one layer must start with activation")
         with torch.no_grad():
             found = list(network(torch.zeros(2, *data.image_shape)).shape)
         if found != [2, data.classes]:

@@ -97,7 +97,7 @@ class Config:
             asked = cell.directory(self.scale) / (name if name in OUTPUTS else OUTPUTS[-1])
             raise UserError(f"target {target!r} is a cell: name a file of its results, such as {asked}")
         check_known("target", target.rstrip("/"), [*rules, "or a file below results/ or reports/"])
-        raise UserError(f"target {target!r}: write {target.rstrip('/')}")
+        raise UserError(f"target {target!r}: ends with a slash; write {target.rstrip('/')}")
 
     @property
     def in_all(self) -> list[str]:

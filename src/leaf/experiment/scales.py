@@ -64,7 +64,7 @@ class Settings:
         for split, there in images.items():
             wanted = getattr(self, f"{split}_images")
             if wanted is not None and wanted > there:
-                raise UserError(f"{where}{split}_images {wanted} is more than {dataset}'s {there}; null is all of them")
+                raise UserError(f"{where}{split}_images {wanted} is more than {dataset}'s {there}; null uses all")
         kept = self.train_images or images["train"]
         if self.validation_images >= kept:
             raise UserError(

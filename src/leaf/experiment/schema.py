@@ -213,7 +213,7 @@ def _explain(error: ErrorDetails) -> str:
 COMMAND = "python -m leaf.experiment.schema --fix"
 SCHEMA = Path("workflow/schemas/config.schema.yaml")
 PAGE = Path("docs/configuration.md")
-MARK = f"<!-- The rest of the page is made of the models: {COMMAND} -->\n"
+MARK = f"<!-- The rest of the page is generated from the models: {COMMAND} -->\n"
 
 
 @cache

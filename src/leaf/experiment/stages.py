@@ -24,9 +24,9 @@ def training_stages(network: Network, procedure: str, optimizer: str) -> list[St
     adaptive = [layer for layer in network.activations if isinstance(layer, Adaptive)]
     plan, choice = PROCEDURES[procedure], OPTIMIZERS[optimizer]
     if (plan.two_stage or plan.weights_rest) and not adaptive:
-        raise ValueError(f"{plan.title} trains activation parameters by themselves, this network has none")
+        raise ValueError(f"{plan.title} trains activation parameters separately, and this network has none")
     if plan.slow and not any(layer.slow_parameters for layer in adaptive):
-        raise ValueError(f"{plan.title} slows parameters p2 and p4 down, which only LEAF has")
+        raise ValueError(f"{plan.title} slows down p2 and p4, which only LEAF has")
     rate = choice.settings["lr"]
     slow_rate = choice.slow_learning_rate if plan.slow else rate
     on_gpu = next(network.parameters()).is_cuda

@@ -218,7 +218,7 @@ class Watch:
             except Exception as error:  # trackers may raise any error
                 self.close()
                 if isinstance(error, ImportError):
-                    reason = f"{error}; 'pip install leaf-activations[tracking]' installs what it needs"
+                    reason = f"{error}; install its packages with 'pip install leaf-activations[tracking]'"
                 else:
                     reason = " ".join(f"{type(error).__name__}: {error}".split())
                 raise UserError(f"tracking: {name} failed to start: {reason}") from None
