@@ -305,7 +305,7 @@ def test_a_state_that_runs_code(project, trained):
     torch.save({"identity": Malicious()}, trained / "state.pt")
     said: list[str] = []
     train_cell(Cell.parse(CELL), "tiny", SETTINGS, "cpu", log=said.append)
-    assert "state.pt: damaged, passed over" in said[0]
+    assert "state.pt: damaged, skipped" in said[0]
     assert not (project / "pwned").exists()
 
 

@@ -113,7 +113,7 @@ def test_result_paths():
         f"results/qiuck/{EXAMPLE}/metrics.csv": "scales quick, paper",
         f"results/quick/{EXAMPLE}/metric.csv": "its files are metrics.csv",
         "results/quick/lenet5/cifar10/leaf-tan/p24sl/adam/seed42/run.json": "did you mean 'leaf-tanh'",
-        "results/quick/lenet5/cifar10/leaf-tanh/patch50-p24sl/adam/seed42/run.json": "a scale of only 3 epochs",
+        "results/quick/lenet5/cifar10/leaf-tanh/patch50-p24sl/adam/seed42/run.json": "needs more than 3 epochs",
     }.items():
         with pytest.raises(UserError, match=message):
             check_result_path(path, SCALES)
@@ -127,7 +127,7 @@ def test_result_paths():
             "unknown target 'linear_unit' .did you mean 'linear_units'..; known: all, linear_units, or a file",
         ),
         ("Linear_Units", "unknown target 'Linear_Units' .did you mean 'linear_units'"),
-        ("linear_units/", "target 'linear_units/': write linear_units"),
+        ("linear_units/", "target 'linear_units/': ends with a slash; write linear_units"),
         ("paper", "target 'paper' is a scale: choose it with --config scale=paper"),
         (EXAMPLE, f"is a cell: name a file of its results, such as results/quick/{EXAMPLE}/run.json"),
         (f"{EXAMPLE}/metrics.csv", f"such as results/quick/{EXAMPLE}/metrics.csv"),

@@ -184,7 +184,7 @@ def test_the_former_name_of_plugins(capsys):
         assert read_config(overrides={"guests": [file]}).values["plugins"] == [file]
         assert capsys.readouterr().err == "configuration: the key guests is now plugins; rename it\n"
         assert "guests" not in read_config(overrides={"guests": [file], "plugins": [file]}).values
-        with pytest.raises(UserError, match="keep plugins alone"):
+        with pytest.raises(UserError, match="remove guests"):
             read_config(overrides={"guests": [file], "plugins": ["other.py"]})
         with pytest.raises(UserError, match=r"plugins\.0: expected string, found 3"):
             read_config(overrides={"guests": [3]})
@@ -275,10 +275,10 @@ def test_settings_are_checked_by_themselves(values):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("scale: quick\ndevice: cpu\nscale: paper\n", "key 'scale' stands twice, in lines 1 and 3"),
-        ("checkpoint: {epochs: 1, epochs: 2}", "key 'epochs' stands twice, in lines 1 and 1"),
-        ("a:\n  - b: {c: 1,\n        'c': 2}", "key 'c' stands twice, in lines 2 and 3"),
-        ('{"a": 1,\n "a": 1}', "key 'a' stands twice, in lines 1 and 2"),
+        ("scale: quick\ndevice: cpu\nscale: paper\n", "duplicate key 'scale' in lines 1 and 3"),
+        ("checkpoint: {epochs: 1, epochs: 2}", "duplicate key 'epochs' in lines 1 and 1"),
+        ("a:\n  - b: {c: 1,\n        'c': 2}", "duplicate key 'c' in lines 2 and 3"),
+        ('{"a": 1,\n "a": 1}', "duplicate key 'a' in lines 1 and 2"),
         ("[" * 1000, "recursion depth"),
     ],
     ids=lambda value: value[:40],
@@ -311,7 +311,7 @@ def test_snakemake_refuses_a_key_that_a_file_has_twice(tmp_path):
     done = run(command, PROJECT)
     said = done.stdout + done.stderr
     assert done.returncode == 1 and "Traceback" not in said
-    assert f"{tmp_path}/mine.yaml: key 'scale' stands twice, in lines 1 and 2" in said
+    assert f"{tmp_path}/mine.yaml: duplicate key 'scale' in lines 1 and 2" in said
 
 
 # --- how often, and how late ------------------------------------------------------------------------------------------

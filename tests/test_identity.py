@@ -246,10 +246,6 @@ def test_a_state_of_the_old_layout_is_resumed(project):
         }  # fmt: skip
         state["sessions"] = [{"started": "2026-11-27T04:17:21+00:00", "host": "vm", "device": "CPU", "seconds": 1.0}]
         torch.save(state, file)
-        status = cell.directory("early") / "status.json"
-        words = json.loads(status.read_text())
-        words |= {"settings": words.pop("identity")["settings"], "training_version": 1}
-        status.write_text(json.dumps(words))
         assert "resumes after epoch 2" in look([cell], "early", SETTINGS)[0].detail
         assert "resumes after epoch 2" in train(cell, scale="early")[0]
         for name in OUTPUTS[1:3]:

@@ -249,7 +249,7 @@ def test_a_longer_scale_prefers_its_own_state(empty_project):
 def test_a_shorter_scales_state_that_does_not_fit_is_passed_over(empty_project):
     train(settings=Settings(epochs=1, train_images=128, test_images=100))
     said = train_longer(continues="tiny")
-    assert said[0] == f"{CELL.directory('tiny')}/state.pt: made with train images 128 instead of 256, passed over"
+    assert said[0] == f"{CELL.directory('tiny')}/state.pt: made with train images 128 instead of 256, skipped"
     assert "resumes" not in said[1] and len(pd.read_csv(CELL.directory("longer") / "metrics.csv")) == 5
 
 

@@ -193,13 +193,13 @@ def test_a_state_of_another_plugin_is_passed_over(project, monkeypatch):
     unload_plugins()
     load_plugins(["examples/my_activation.py"])
     assert Identity.of(cell, "tiny", SETTINGS).differences(first.identity)
-    assert "state.pt: made with another version of examples/my_activation.py, passed over" in train(cell)[0]
+    assert "state.pt: made with another version of examples/my_activation.py, skipped" in train(cell)[0]
     assert read_run(directory).sha256["model.safetensors"] != first.sha256["model.safetensors"]
     built_in = ACTIVATIONS["beta-mish"]
     unload_plugins()
     monkeypatch.setitem(ACTIVATIONS, "mish", fixed("mish", torch.nn.Mish))
     monkeypatch.setitem(ACTIVATIONS, "beta-mish", built_in)  # as if a newer version of the package had it
-    assert "state.pt: made with another version of examples/my_activation.py, passed over" in train(cell)[0]
+    assert "state.pt: made with another version of examples/my_activation.py, skipped" in train(cell)[0]
 
 
 def test_a_file_that_changed_is_another_plugin(project):
@@ -382,7 +382,7 @@ def error_of(arguments: list[str]) -> str:
 
 def test_mistakes_on_the_command_line(project):
     assert error_of(["cells", "--config", "{plugins: [nobody.py]}"]) == (
-        "leaf: plugin nobody.py: not found; its path counts from the working directory"
+        "leaf: plugin nobody.py: not found; paths are relative to the working directory"
     )
     assert "plugins: expected array, found 'a.py'" in error_of(["cells", "--config", "{plugins: a.py}"])
     assert "plugins.0: expected string, found 3" in error_of(["cells", "--config", "{plugins: [3]}"])
@@ -440,13 +440,16 @@ DATASETS["mine"] = Dataset("Mine", (1, 8, 8), 2, {"train": 4, "test": 2}, dict.f
         ("return 3", "data set mine: its plugin's read: AttributeError: "),
         (
             "return {}",
-            "data set mine: its plugin's read gives something else: train_images missing; train_labels missing",
+            "data set mine: its plugin's read returns other arrays: train_images missing; train_labels missing",
         ),
         (
             "return {'train_images': np.zeros((4, 8, 8))}",
             r"train_images is float64\[4, 8, 8\], not uint8\[4, 1, 8, 8\]",
         ),
-        ("return {'train_labels': np.zeros(4, np.uint8)}", "train_labels has SHA-256 df3f6198.*, not given"),
+        (
+            "return {'train_labels': np.zeros(4, np.uint8)}",
+            "train_labels has SHA-256 df3f6198.*, its definition has none",
+        ),
     ],
 )
 def test_a_data_set_that_is_unavailable(project, read, message):

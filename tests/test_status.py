@@ -61,7 +61,7 @@ def test_a_real_process_from_its_start_to_its_end_by_force(empty_project):
     process.wait(60)
     ended, detail = status(long)
     assert ended == "interrupted"
-    found = re.search(r"^ended without a reason in epoch (\d+)/50, .*; resumes after epoch (\d+)$", detail)
+    found = re.search(r"^ended for an unknown reason in epoch (\d+)/50, .*; resumes after epoch (\d+)$", detail)
     assert found and int(found[1]) == int(found[2]) + 1
     with pytest.raises(Killed):  # what was said is what happens
         train(settings=long, progress=kill_in_epoch(int(found[1])))
@@ -133,7 +133,7 @@ def test_on_another_machine_a_recent_update_decides(empty_project):
     assert status()[0] == "running" and status()[1].endswith("on node17")
     say_elsewhere(minutes=10)
     assert status()[0] == "interrupted"
-    assert "ended without a reason in epoch 2/3, on node17; resumes after epoch 1" in status()[1]
+    assert "ended for an unknown reason in epoch 2/3, on node17; resumes after epoch 1" in status()[1]
     say_elsewhere(minutes=1, failure="the reason")
     assert status() == ("failed", "the reason; resumes after epoch 1")
     say_elsewhere(minutes=10, epoch=3)
@@ -236,7 +236,7 @@ def test_epochs_beyond_the_scale(empty_project):
     impossible = replace(CELL, procedure="patch3-p24sl")
     (found,) = look([impossible], "tiny", SETTINGS)
     assert found.status == "failed" and found.epochs_left == 0
-    assert found.detail == f"cell {impossible.name}: procedure 'patch3-p24sl' at a scale of only 3 epochs"
+    assert found.detail == f"cell {impossible.name}: procedure 'patch3-p24sl' needs more than 3 epochs"
 
 
 def named(activation: str, network: str = "lenet5", procedure: str = "classic") -> Cell:

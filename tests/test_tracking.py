@@ -201,17 +201,17 @@ def accuracy() -> float:
 @pytest.mark.parametrize("tracker", ["tensorboard", "wandb"])
 def test_a_tracker_that_does_not_start_is_reported_before_training(empty_project, tracker):
     Path("tracking").write_text("in the way")
-    with pytest.raises(UserError, match=f"tracking: {tracker} doesn't start: FileExistsError.*tracking"):
+    with pytest.raises(UserError, match=f"tracking: {tracker} failed to start: FileExistsError.*tracking"):
         train(Tracking((tracker,)))
     # nothing of a training, but word for `leaf status` of why there is none
     assert {file.name for file in CELL.directory("tiny").iterdir()} == {"lock", "status.json"}
-    assert "doesn't start" in (CELL.directory("tiny") / "status.json").read_text()
+    assert "failed to start" in (CELL.directory("tiny") / "status.json").read_text()
 
 
 def test_started_trackers_are_closed_when_another_does_not_start(empty_project):
     Path("tracking").mkdir()
     Path("tracking/tensorboard").write_text("in the way")
-    with pytest.raises(UserError, match="tracking: tensorboard doesn't start: "):
+    with pytest.raises(UserError, match="tracking: tensorboard failed to start: "):
         train(Tracking(("wandb", "tensorboard")))
     with pytest.raises(AssertionError, match="no wandb-core"):
         wandb_service()
@@ -221,7 +221,7 @@ def test_started_trackers_are_closed_when_another_does_not_start(empty_project):
 def test_a_package_that_is_not_installed(empty_project, monkeypatch, tracker):
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)  # which imports the package
     monkeypatch.setitem(sys.modules, tracker, None)
-    with pytest.raises(UserError, match=rf"{tracker} doesn't start: .*'pip install leaf-activations\[tracking\]'"):
+    with pytest.raises(UserError, match=rf"{tracker} failed to start: .*'pip install leaf-activations\[tracking\]'"):
         train(Tracking((tracker,)))
 
 

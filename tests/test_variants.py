@@ -171,9 +171,7 @@ def test_invalid_cells(activation, procedure, message):
 def test_a_patched_network_starts_from_its_base_network(empty_project):
     patched, base = cell(), cell("tanh", "first1-classic")
     assert patched.parent == base and base.parent is None
-    with pytest.raises(
-        UserError, match=f"{patched.name}: starts from {base.name}, and that has no results at scale tiny"
-    ):
+    with pytest.raises(UserError, match=f"{patched.name}: its parent {base.name} has no results at scale tiny"):
         train(patched)
     train(base)
     left = safetensors.torch.load_file(base.directory("tiny") / "model.safetensors")
@@ -204,7 +202,7 @@ def test_a_patched_network_starts_from_its_base_network(empty_project):
     safetensors.torch.save_file(other, base.directory("tiny") / "model.safetensors")
     write_run(base.directory("tiny"), base_run)
     assert Identity.of(patched, "tiny", SETTINGS).differences(run.identity)
-    assert "state.pt: made with other weights of the cell that it starts from, passed over" in train(patched)[0]
+    assert "state.pt: made with other weights of its parent, skipped" in train(patched)[0]
 
 
 def test_streams_restart_and_the_function_is_the_same(data):
@@ -221,7 +219,7 @@ def test_streams_restart_and_the_function_is_the_same(data):
     _, streams = initial_network(42, lambda: build_network("kerasnet", "cifar10", "tanh"), (128, 3, 32, 32))
     assert patched.streams.next_loader_seed() == streams.next_loader_seed()
     assert not patched.stages[0].optimizer.state  # fresh optimizers
-    with pytest.raises(ValueError, match="takes over the network of"):
+    with pytest.raises(ValueError, match="parent must be the weights of"):
         Training(made, SETTINGS, images)
     with pytest.raises(ValueError, match="not the weights of the same network"):
         Training(made, SETTINGS, images, parent=build_network("lenet5", "cifar10", "tanh").state_dict())
@@ -253,7 +251,7 @@ def test_a_killed_patched_cell_ends_as_if_undisturbed(empty_project):
 
 @pytest.mark.parametrize("procedure", ["patch3-classic", "first4-classic"])
 def test_an_epoch_beyond_the_scale(empty_project, procedure):
-    with pytest.raises(UserError, match=f"procedure '{procedure}' at a scale of only 3 epochs"):
+    with pytest.raises(UserError, match=f"procedure '{procedure}' needs more than 3 epochs"):
         train(cell(procedure=procedure))
 
 
@@ -285,4 +283,4 @@ device: cpu
         done = project.run("snakemake", "-n", what, "--configfile", "own.yaml")
         said = done.stdout + done.stderr
         assert done.returncode == 1 and "InputFunctionException" not in said
-        assert f"cell {cell().name}: procedure 'patch1-p24sl' at a scale of only 1 epochs" in said
+        assert f"cell {cell().name}: procedure 'patch1-p24sl' needs more than 1 epochs" in said

@@ -19,8 +19,8 @@ from leaf.analysis.product import Product
 from leaf.analysis.products import FIGURES, PRODUCTS, TABLES
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_choice, existing_cells, sort_cells
 from leaf.experiment.clearing import forget, prune
-from leaf.experiment.config import Config, check_config, check_known, parse_yaml, read_config
-from leaf.experiment.errors import UserError
+from leaf.experiment.config import Config, check_config, parse_yaml, read_config
+from leaf.experiment.errors import UserError, check_known
 from leaf.experiment.plugins import load_plugins, read_settings
 from leaf.experiment.progress import STATUS
 from leaf.experiment.project import SHIPPED
@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from leaf.analysis.collection import Records
 
 CELL_HELP = "a cell's name, such as lenet5/cifar10/leaf-tanh/p24sl/adam/seed42"
+CONFIGURED = "(default: the configuration's)"
+FIELDS = (*CHOICES, "seed")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. A user's mistake gives one line on standard error and exit status 1."""
+    """Run a command. On a user's mistake, print one line to standard error and exit with status 1."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -55,77 +57,67 @@ def _parser() -> argparse.ArgumentParser:
     def command(run: Any, name: str, description: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=description, description=description)
         added.set_defaults(run=run)
-        added.add_argument("--scale", help="the scale, instead of the configuration's")
+        added.add_argument("--scale", help=f"name of the scale {CONFIGURED}")
         added.add_argument(
-            "--configfile", type=Path, action="append", default=[], metavar="FILE", help="merge over config.yaml"
+            "--configfile", type=Path, action="append", default=[], metavar="FILE", help="file merged over config.yaml"
         )
-        added.add_argument("--config", default="{}", metavar="YAML", help="merge over config.yaml and files")
+        added.add_argument("--config", default="{}", metavar="YAML", help="text merged over config.yaml and the files")
         added.add_argument("--no-configfile", action="store_true", help="read no file: --config is the configuration")
         return added
 
     cells = command(_cells, "cells", "List the cells of the grid.")
-    cells.add_argument("--status", action="append", metavar="NAME", help=f"keep only: {', '.join(STATUSES)}")
+    cells.add_argument("--status", action="append", metavar="NAME", help=f"select: {', '.join(STATUSES)}")
     layout = cells.add_mutually_exclusive_group()
-    layout.add_argument("--csv", action="store_true", help="as CSV, a column per field")
-    layout.add_argument("--paths", action="store_true", help="as paths of their results, for snakemake")
+    layout.add_argument("--csv", action="store_true", help="print CSV, a column per field")
+    layout.add_argument("--paths", action="store_true", help="print the paths of their results, for snakemake")
 
     fetch = command(_fetch, "fetch", "Fetch and verify data sets.")
-    fetch.add_argument("dataset", nargs="*", help="all, if none is named")
-    fetch.add_argument("--directory", help="look there first, instead of in the configuration's datasets_directory")
+    fetch.add_argument("dataset", nargs="*", help="name of a data set (default: all)")
+    fetch.add_argument("--directory", help="directory to search first (default: datasets_directory)")
 
     train = command(_train, "train", "Train one cell, unless its outputs are current.")
     _add_cells(train, None)
-    train.add_argument("--device", help="auto, cpu or cuda, instead of the configuration's")
-    train.add_argument(
-        "--precision", help="float32, tf32, tf32-convolutions or bfloat16, instead of the configuration's"
-    )
+    train.add_argument("--device", help=f"auto, cpu or cuda {CONFIGURED}")
+    train.add_argument("--precision", help=f"float32, tf32, tf32-convolutions or bfloat16 {CONFIGURED}")
     train.add_argument("--threads", type=_positive, help="number of threads (default: all cores)")
     train.add_argument(
-        "--checkpoint-epochs",
-        type=_positive,
-        metavar="K",
-        help="write the state every K epochs, instead of the configuration's number",
+        "--checkpoint-epochs", type=_positive, metavar="K", help=f"write the state after every K epochs {CONFIGURED}"
     )
-    train.add_argument("--checkpoint-minutes", type=float, metavar="M", help="and every M minutes, likewise")
+    train.add_argument(
+        "--checkpoint-minutes", type=float, metavar="M", help=f"also write it every M minutes {CONFIGURED}"
+    )
     train.add_argument("--continues", metavar="SCALE", help="scale whose states may be resumed; only with --settings")
-    train.add_argument("--tracking", metavar="JSON", help="trackers and their options, instead of the configuration's")
+    train.add_argument("--tracking", metavar="JSON", help=f"trackers and their options {CONFIGURED}")
 
-    status = command(
-        _status, "status", "Report the progress of the cells, which of them need attention, and the time left."
-    )
-    status.add_argument("--all", action="store_true", help="list the cells that are done or waiting, too")
+    status = command(_status, "status", "Report the progress of cells, the time left, and cells that need attention.")
+    status.add_argument("--all", action="store_true", help="also list the cells that are done or waiting")
 
     for listing in (cells, status):
         listing.add_argument(
-            "--experiment",
-            action="append",
-            metavar="NAME",
-            help="cells of this experiment (default: those of the target all)",
+            "--experiment", action="append", metavar="NAME", help="select an experiment (default: those of target all)"
         )
         for field, values in CHOICES.items():
-            names = f"keep only: {', '.join(values)}; * matches any characters"
+            names = f"select: {', '.join(values)}; * matches any characters"
             listing.add_argument(f"--{field}", action="append", metavar="NAME", help=names)
-        listing.add_argument("--seed", action="append", type=int, metavar="N", help="keep only this seed")
+        listing.add_argument("--seed", action="append", type=int, metavar="N", help="select a seed")
 
     forgotten = command(_forget, "forget", "Remove the outputs and states of cells; the next run trains them again.")
     forgotten.add_argument("cell", nargs="*", metavar="CELL", help=CELL_HELP)
 
-    command(_prune, "prune", "Remove the states of finished cells, which only longer runs need.")
+    command(_prune, "prune", "Remove the states of finished cells. Only training for more epochs needs them.")
 
     for kind, products in (("table", TABLES), ("figure", FIGURES)):
         formats, files = ("csv, tex, md, html or rst", "+") if kind == "table" else ("svg, pdf or png", 1)
         made = command(_make, kind, f"Make {kind}s of cells, as {formats}.")
         made.set_defaults(products=products)
         _add_cells(made, "*")
-        made.add_argument("--statistics", metavar="JSON", help="metric and confidence, instead of the configuration's")
+        made.add_argument("--statistics", metavar="JSON", help=f"metric and confidence {CONFIGURED}")
         for product in products.values():
             made.add_argument(f"--{product.name}", type=Path, nargs=files, metavar="FILE", help=product.title)
 
     collect = command(_collect, "collect", "Collect the records of all existing cells in three files.")
-    collect.add_argument("--output", type=Path, required=True, metavar="DIRECTORY")
-    collect.add_argument(
-        "--add", action="store_true", help="keep the directory's records of cells without results here"
-    )
+    collect.add_argument("--output", type=Path, required=True, metavar="DIRECTORY", help="directory of the files")
+    collect.add_argument("--add", action="store_true", help="keep its records of cells that have no results here")
     collect.add_argument("--without-models", action="store_true", help="accept cells without model.safetensors")
 
     analyse = command(_analyse, "analyse", "Make all tables and figures from collected records.")
@@ -135,15 +127,10 @@ def _parser() -> argparse.ArgumentParser:
     verify = command(
         _verify, "verify", "Train the first epochs of a recorded cell again, and compare them with its record."
     )
-    verify.add_argument("cell", nargs="?", metavar="CELL", help=f"default: a random one; {CELL_HELP}")
+    verify.add_argument("cell", nargs="?", metavar="CELL", help=f"{CELL_HELP} (default: a random one)")
     verify.add_argument("--epochs", type=_positive, default=2, metavar="K", help="number of epochs (default: 2)")
-    verify.add_argument(
-        "--records",
-        type=Path,
-        default=SHIPPED,
-        metavar="DIRECTORY",
-        help="directory of the records (default: the project's reports/shipped)",
-    )
+    records = "directory of the records (default: the project's reports/shipped)"
+    verify.add_argument("--records", type=Path, default=SHIPPED, metavar="DIRECTORY", help=records)
     return parser
 
 
@@ -153,13 +140,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _add_cells(parser: argparse.ArgumentParser, number: str | None = "+") -> None:
+def _add_cells(parser: argparse.ArgumentParser, number: str | None) -> None:
     parser.add_argument("cell", nargs=number, metavar="CELL", help=CELL_HELP)
-    parser.add_argument("--settings", metavar="JSON", help="the scale's settings, instead of the configuration's")
+    parser.add_argument("--settings", metavar="JSON", help=f"the scale's settings {CONFIGURED}")
 
 
 def _config(options: argparse.Namespace) -> Config:
-    """Return the configuration, which is read on the first call."""
+    """Return the configuration. The first call reads it."""
     if "read" not in options:
         from leaf.workflow import check_names
 
@@ -178,10 +165,9 @@ def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[
     """
     cells = config.cells(options.experiment, options.scale)
     if begun:
-        others = (
-            existing_cells(options.scale or config.scale, OUTPUTS[-1], STATUS) if options.experiment is None else []
-        )
-        cells = sort_cells([*cells, *others, *(cell.parent for cell in (*cells, *others) if cell.parent)])
+        if options.experiment is None:
+            cells += existing_cells(options.scale or config.scale, OUTPUTS[-1], STATUS)
+        cells = sort_cells([*cells, *(cell.parent for cell in cells if cell.parent)])
     for field in CHOICES:
         if wanted := getattr(options, field):
             for name in wanted:
@@ -192,7 +178,7 @@ def _selected(options: argparse.Namespace, config: Config, begun: bool) -> list[
 
 
 def _scale_and_settings(options: argparse.Namespace) -> tuple[str, Settings]:
-    """Return the scale's name and settings, and load the plugins. With --scale and --settings no file is read."""
+    """Return the scale's name and settings, and load the plugins. With --scale and --settings, read no file."""
     given = getattr(options, "settings", None)
     if given and options.scale:
         return options.scale, read_settings(given)
@@ -208,10 +194,10 @@ def _cells(options: argparse.Namespace) -> None:
         wanted = [check_known("status", name, STATUSES) for name in options.status]
         cells = [one.cell for one in _look(options, config, cells) if one.status in wanted]
     if options.csv:
-        print(",".join((*CHOICES, "seed")))
+        print(",".join(FIELDS))
     for cell in cells:
         if options.csv:
-            print(",".join(str(getattr(cell, field)) for field in (*CHOICES, "seed")))
+            print(",".join(str(getattr(cell, field)) for field in FIELDS))
         else:
             print(cell.directory(options.scale or config.scale) / OUTPUTS[-1] if options.paths else cell.name)
     if not options.csv:
@@ -256,10 +242,8 @@ def _train(options: argparse.Namespace) -> None:
     asked = {key: value for key, value in asked.items() if value is not None}
     configured = _config(options).values["checkpoint"] if len(asked) < 2 else {}
     schedule = Schedule(**configured | asked)
-    if options.tracking:
-        tracking = Tracking.from_json(options.tracking)
-    else:
-        tracking = Tracking.from_config(_config(options).values["tracking"])
+    given = options.tracking
+    tracking = Tracking.from_json(given) if given else Tracking(**_config(options).values["tracking"])
     with bar:
         try:
             train_cell(
@@ -269,7 +253,7 @@ def _train(options: argparse.Namespace) -> None:
         except Stopped as stop:
             bar.write(f"{cell.name}: {stop}")
             sys.exit(128 + stop.signal)
-    read_forms(cell, cell.directory(scale))  # fills the cache for tables and figures, since matching takes long
+    read_forms(cell, cell.directory(scale))  # fill the cache for tables and figures: matching takes long
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -299,9 +283,8 @@ def _make(options: argparse.Namespace) -> None:
     """Make tables or figures."""
     asked = [product for name, product in options.products.items() if getattr(options, name)]
     if not asked:
-        raise UserError(
-            f"nothing to make; ask for one or more of: {', '.join(f'--{name}' for name in options.products)}"
-        )
+        known = ", ".join(f"--{name}" for name in options.products)
+        raise UserError(f"nothing to make; ask for one or more of: {known}")
     of_cells = [product for product in asked if product.group.of_cells]
     records = _records(options, of_cells) if of_cells else None
     statistics = _statistics(options) if any(product.statistics for product in asked) else None
@@ -312,7 +295,7 @@ def _make(options: argparse.Namespace) -> None:
 
 
 def _records(options: argparse.Namespace, products: Sequence[Product]) -> "Records":
-    """Collect the records of the cells on the command line for products."""
+    """Collect the records of the cells on the command line, with the data that the products need."""
     from leaf.analysis.collection import collect
     from leaf.analysis.forms import layers
 
@@ -356,7 +339,7 @@ def _collect(options: argparse.Namespace) -> None:
     cells: dict[Cell, list[str]] = {cell: [] for cell in existing}
     for name in config.experiments:
         of_it = config.cells([name], scale)
-        if name in config.in_all or begun.intersection(of_it) - in_all:  # others have not been started
+        if name in config.in_all or begun.intersection(of_it) - in_all:  # not those that have not been started
             for cell in of_it:
                 cells.setdefault(cell, []).append(name)
     with_forms = any(product.forms for product in PRODUCTS)

@@ -1,7 +1,7 @@
 """Names and properties of all activations and networks, without importing torch, which takes seconds.
 
-Commands that only name, list or count cells need no more. Classes are given by their import paths and are imported when
-they are first used. They take the properties stated here from here.
+Commands that only list or count cells need no more. Classes are given by their import paths and imported on first use.
+They inherit or copy the properties from this module.
 """
 
 import math
@@ -26,7 +26,7 @@ ImageShape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Imported:
-    """A class or function by its import path, such as ``torch.nn:ReLU``. Calling it imports it."""
+    """A class or function by its import path, such as ``torch.nn:ReLU``. A call imports and calls it."""
 
     path: str
 
@@ -44,12 +44,15 @@ class Imported:
 
 # --- families of learnable activations --------------------------------------------------------------------------------
 
-# As a slope inside the sigmoid it turns it into the step function that ReLU needs. Not for float16: it overflows there.
 STEP_SLOPE = 2.0**16
+"""Slope inside a sigmoid that makes it the step function of ReLU. It overflows in float16."""
 
 
 class Family:
     """Properties of a family of learnable activations. The family's class derives from this one."""
+
+    implementation: ClassVar[Imported]
+    """The family's class, if that is not this class itself."""
 
     family: ClassVar[str]
     parameter_names: ClassVar[tuple[str, ...]]
@@ -60,7 +63,7 @@ class Family:
     usual_sharing: ClassVar[str] = "element"
     """The sharing in the family's source, and in ``ACTIVATIONS`` unless a name states another one."""
     fused: ClassVar[bool] = False
-    """Whether ``leaf.kernels`` computes it. Its ``forward`` can then include the max-pooling that follows."""
+    """``True`` if ``leaf.kernels`` computes the family. Its ``forward`` can then include max-pooling."""
 
 
 class GatedLineFamily(Family):
@@ -68,12 +71,14 @@ class GatedLineFamily(Family):
 
 
 class AHAFFamily(GatedLineFamily):
+    implementation = Imported("leaf.activations:AHAF")
     family = "ahaf"
     parameter_names = ("beta", "gamma")
     forms = {"relu": (1.0, STEP_SLOPE), "silu": (1.0, 1.0)}
 
 
 class LEAFFamily(GatedLineFamily):
+    implementation = Imported("leaf.activations:LEAF")
     family = "leaf"
     parameter_names = ("p1", "p2", "p3", "p4")
     forms = {
@@ -86,12 +91,14 @@ class LEAFFamily(GatedLineFamily):
 
 
 class AffineFamily(Family):
+    implementation = Imported("leaf.activations:Affine")
     family = "affine"
     parameter_names = ("scale", "shift")
     forms = dict.fromkeys(("relu", "silu", "tanh", "sigmoid"), (1.0, 0.0))
 
 
 class PReLUFamily(Family):
+    implementation = Imported("leaf.peers:PReLU")
     family = "prelu"
     usual_sharing = "channel"
     parameter_names = ("slope",)
@@ -99,6 +106,7 @@ class PReLUFamily(Family):
 
 
 class SwishFamily(GatedLineFamily):
+    implementation = Imported("leaf.peers:Swish")
     family = "swish"
     usual_sharing = "layer"
     parameter_names = ("beta",)
@@ -106,6 +114,7 @@ class SwishFamily(GatedLineFamily):
 
 
 class RationalFamily(Family):
+    implementation = Imported("leaf.peers:Rational")
     family = "rational"
     usual_sharing = "layer"
     parameter_names = ("a0", "a1", "a2", "a3", "b0", "b1", "b2")
@@ -119,6 +128,7 @@ _HARD_SIGMOID = tuple(min(max(centre + 3, 0), 6) / 6 for centre in CENTRES)
 
 
 class FNeuronFamily(Family):
+    implementation = Imported("leaf.variants:FNeuron")
     family = "fneuron"
     parameter_names = tuple(f"w{i}" for i in range(18))
     forms = {
@@ -139,13 +149,14 @@ class Activation:
     Attributes:
         family: ``"base"`` for a base function, else the family of the learnable activation.
         title: name of the family in tables.
-        form: name in ``ACTIVATIONS`` of the base function itself, or of the initial function; tables compare with it.
-        make: returns the module for inputs with a given shape of one sample.
+        form: name in ``ACTIVATIONS`` of the base function itself or of the initial function, with which tables compare.
+        make: returns the module for inputs whose samples have the given shape.
         adaptive: whether it has parameters; the module is then an ``Adaptive``.
         slow_parameters: parameters that P24Sl trains at a lower learning rate; empty if P24Sl does not apply.
         fused: whether ``leaf.kernels`` computes it.
         start: name of the initial function in tables, if it only approximates ``form``.
-        fully_connected_only: whether it is learnable after linear layers only, and its ``form`` after convolutions.
+        fully_connected_only: whether only activations after linear layers are learnable; those after convolutions are
+            the base function ``form``.
         learns: class of the learnable module; ``None`` for a base function.
     """
 
@@ -162,7 +173,7 @@ class Activation:
 
     @property
     def layer(self) -> "type[Adaptive] | None":
-        """The class ``learns``, imported. The conversion of other models looks for it."""
+        """The class ``learns``, imported."""
         return self.learns.load() if isinstance(self.learns, Imported) else self.learns
 
     def build(self, shape: Sequence[int]) -> "nn.Module":
@@ -189,20 +200,15 @@ def plain(name: str, function: "Callable[[], nn.Module]") -> Activation:
 
 
 def learnable(
-    family: "type[Adaptive] | type[Family]",
-    form: str,
-    sharing: str | None = None,
-    start: str = "",
-    layer: Imported | None = None,
+    family: "type[Adaptive] | type[Family]", form: str, sharing: str | None = None, start: str = ""
 ) -> Activation:
     """Describe a learnable activation of a family with the initial function ``form``.
 
     Args:
         sharing: sharing of parameters; the family's usual one if not given.
         start: see ``Activation``.
-        layer: the family's class, if ``family`` only states its properties.
     """
-    learns: Any = layer or family
+    learns: Any = vars(family).get("implementation", family)  # only if the family itself states it
     name, title = family.family, learns.__name__
     sharing = sharing or family.usual_sharing
     if sharing != family.usual_sharing:
@@ -212,7 +218,7 @@ def learnable(
 
 
 def in_fully_connected_part(kind: Activation) -> Activation:
-    """Restrict a learnable activation to linear layers; after convolutions its initial function is used unchanged."""
+    """Restrict a learnable activation to linear layers. After convolutions, use the base function ``form``."""
 
     def make(shape: Sequence[int]) -> "nn.Module":
         return (kind if len(shape) == 1 else ACTIVATIONS[kind.form]).make(shape)
@@ -248,27 +254,25 @@ BASE_FUNCTIONS = {
 
 
 def _activations() -> dict[str, Activation]:
-    ahaf: tuple[type[Family], Imported] = (AHAFFamily, Imported("leaf.activations:AHAF"))
-    leaf: tuple[type[Family], Imported] = (LEAFFamily, Imported("leaf.activations:LEAF"))
-    affine: tuple[type[Family], Imported] = (AffineFamily, Imported("leaf.activations:Affine"))
-    fneuron: tuple[type[Family], Imported] = (FNeuronFamily, Imported("leaf.variants:FNeuron"))
     known = {name: fixed(name, function) for name, function in BASE_FUNCTIONS.items()}
-    for families, sharing in (((ahaf, leaf, affine), "element"), ((ahaf, leaf), "channel")):
-        for family, layer in families:
+    per_element: tuple[type[Family], ...] = (AHAFFamily, LEAFFamily, AffineFamily)
+    for families, sharing in ((per_element, "element"), (per_element[:2], "channel")):
+        for family in families:
             for form in family.forms:
-                kind = learnable(family, form, sharing, layer=layer)
+                kind = learnable(family, form, sharing)
                 known[f"{kind.family}-{form}"] = kind
-    # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; the exact one
+    # Hendrycks & Gimpel, "Gaussian Error Linear Units", 2016; not its approximation by tanh
     known["gelu"] = fixed("gelu", Imported("torch.nn:GELU"))
-    known["prelu"] = learnable(PReLUFamily, "relu", start="leaky ReLU", layer=Imported("leaf.peers:PReLU"))
-    known["swish"] = learnable(SwishFamily, "silu", layer=Imported("leaf.peers:Swish"))
-    known["rational"] = learnable(RationalFamily, "relu", start="ReLU (nearly)", layer=Imported("leaf.peers:Rational"))
+    known["prelu"] = learnable(PReLUFamily, "relu", start="leaky ReLU")
+    known["swish"] = learnable(SwishFamily, "silu")
+    known["rational"] = learnable(RationalFamily, "relu", start="ReLU (nearly)")
     known["hardtanh"] = fixed("hardtanh", Imported("torch.nn:Hardtanh"))
     known["hardsigmoid"] = fixed("hardsigmoid", Imported("torch.nn:Hardsigmoid"))
-    for (family, layer), title in ((ahaf, "AHAF"), (leaf, "LEAF"), (fneuron, "F-neuron")):
+    published: tuple[type[Family], ...] = (AHAFFamily, LEAFFamily, FNeuronFamily)
+    for family in published:
         for form in family.forms:
-            kind = replace(learnable(family, form, layer=layer), title=title)
-            known[f"{family.family}-{form}@ffn"] = in_fully_connected_part(kind)
+            kind = in_fully_connected_part(learnable(family, form))
+            known[f"{family.family}-{form}@ffn"] = replace(kind, title=kind.title.replace("FNeuron", "F-neuron"))
     for frozen in (("p2", "p4"), ("p2",)):
         kind = with_frozen(known["leaf-tanh"], *frozen)
         known[f"{kind.family}-tanh"] = kind
@@ -276,8 +280,8 @@ def _activations() -> dict[str, Activation]:
 
 
 ACTIVATIONS: Registry[Activation] = Registry("activation", Imported("leaf.activations:check"), _activations())
-"""Activations by name: ``relu``, ``ahaf-silu``, ``leaf-tanh``, …, and the controls for the number of parameters:
-``affine-tanh``, ``channel-leaf-tanh``, …"""
+"""Activations by name, such as ``relu``, ``ahaf-silu`` and ``leaf-tanh``, and controls for the number of parameters,
+such as ``affine-tanh`` and ``channel-leaf-tanh``."""
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from leaf.experiment.random_streams import EpochDraws
 
 
 def augment(images: Tensor, draws: EpochDraws) -> Tensor:
-    """Flip and shift every image by its own draws.
+    """Flip and shift each image according to its draws.
 
     Args:
         images: uint8 ``(N, C, H, W)``.
@@ -24,12 +24,12 @@ def augment(images: Tensor, draws: EpochDraws) -> Tensor:
     columns = torch.arange(width, device=images.device) - draws.shift_x[:, None]
     columns = torch.where(draws.flip[:, None], width - 1 - columns, columns)
     index = torch.arange(count, device=images.device)[:, None, None]
-    # indices on both sides of the channels put these last: (N, H, W, C)
+    # indices before and after the dimension of the channels move it to the end: (N, H, W, C)
     moved = padded[index, :, rows[:, :, None] + margin_y, columns[:, None, :] + margin_x]
     return moved.permute(0, 3, 1, 2)
 
 
 def to_unit_interval(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Pixels 0…255 as numbers in [0, 1], rounded to float32 as published, in a floating-point type."""
-    # A GPU divides by a number of Python's by multiplying with its reciprocal, which rounds otherwise.
+    """Divide pixels by 255 in float32, as published, and convert the result to ``dtype``."""
+    # On a GPU, torch divides by a Python number by multiplying with its reciprocal, which rounds differently.
     return images.to(torch.float32).div_(torch.full((), 255.0, device=images.device)).to(dtype)

@@ -1,4 +1,4 @@
-"""Build the network of a cell, and check networks that use plugins."""
+"""Build the network of a cell, and check it if the cell uses plugins."""
 
 import torch
 
@@ -14,9 +14,9 @@ def build_network(network: str, dataset: str, activation: str) -> Network:
     """Build a network for the images of a data set, with PyTorch's default initialization.
 
     Args:
-        network: ``"lenet5"`` or ``"kerasnet"``.
-        dataset: ``"fashion_mnist"`` or ``"cifar10"``.
-        activation: a name in ``leaf.activations.ACTIVATIONS``, such as ``"leaf-tanh"``.
+        network: a name in ``NETWORKS``, such as ``"lenet5"``.
+        dataset: a name in ``DATASETS``, such as ``"cifar10"``.
+        activation: a name in ``ACTIVATIONS``, such as ``"leaf-tanh"``.
 
     Raises:
         UserError: if a name is unknown.
@@ -28,7 +28,7 @@ def build_network(network: str, dataset: str, activation: str) -> Network:
 
 
 def check_cell(cell: Cell) -> None:
-    """Check that the network of a cell with plugins maps its data set's images to logits.
+    """Check that the network of a cell that uses plugins maps its data set's images to logits.
 
     Raises:
         UserError: if it does not.
@@ -40,7 +40,7 @@ def check_cell(cell: Cell) -> None:
     try:
         network = build_network(cell.network, cell.dataset, cell.activation).eval()
         if not network.activations:
-            raise UserError("no activations: name at least one layer activation…")
+            raise UserError("has no activations; the name of at least one layer must start with activation")
         with torch.no_grad():
             found = list(network(torch.zeros(2, *data.image_shape)).shape)
         if found != [2, data.classes]:

@@ -1,16 +1,17 @@
 """Cells: their names and files, and the expansion of a configuration into cells."""
 
-import difflib
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from leaf.experiment.datasets import DATASETS
-from leaf.experiment.errors import UserError
+from leaf.experiment.errors import UserError, unknown
 from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
 from leaf.experiment.scales import Scale
 from leaf.names import ACTIVATIONS, NETWORKS
@@ -52,34 +53,26 @@ class Cell:
     seed: int
 
     def __post_init__(self) -> None:
-        for field, known in CHOICES.items():
-            if getattr(self, field) not in known:
-                check_choice(field, getattr(self, field), f"cell {self.name}: ")
-        activation, procedure = ACTIVATIONS[self.activation], PROCEDURES[self.procedure]
-        about_parameters = {
-            "trains activation parameters in a stage of their own": procedure.two_stage,
-            "trains activation parameters alone": procedure.weights_rest,
-            "gives a base network activation parameters": procedure.start > 0,
-        }
-        for what, applies in about_parameters.items():
-            if applies and not activation.adaptive:
-                adaptive = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.adaptive)
-                raise UserError(
-                    f"cell {self.name}: procedure {self.procedure!r} {what} and {self.activation!r} has none;"
-                    f" it applies to: {adaptive}"
-                )
-        if procedure.two_stage and NETWORKS[self.network].batch_norm:
-            others = ", ".join(name for name, kind in NETWORKS.items() if not kind.batch_norm)
-            raise UserError(
-                f"cell {self.name}: procedure {self.procedure!r} computes each minibatch twice, and the batch"
-                f" normalization of {self.network!r} would update its statistics twice; it applies to: {others}"
-            )
-        if procedure.slow and not activation.slow_parameters:
-            slow = ", ".join(name for name, kind in ACTIVATIONS.items() if kind.slow_parameters)
-            raise UserError(
-                f"cell {self.name}: procedure {self.procedure!r} slows down p2 and p4"
-                f" and {self.activation!r} has neither; it applies to: {slow}"
-            )
+        for field in CHOICES:
+            check_choice(field, getattr(self, field), f"cell {self.name}: ")
+
+        def require(field: str, fits: Callable[[Any], Any], reason: str) -> None:
+            if not fits(CHOICES[field][getattr(self, field)]):
+                others = ", ".join(name for name, known in CHOICES[field].items() if fits(known))
+                raise UserError(f"cell {self.name}: procedure {self.procedure!r} {reason}; it applies to: {others}")
+
+        procedure, adaptive, none = PROCEDURES[self.procedure], attrgetter("adaptive"), f"{self.activation!r} has none"
+        if procedure.two_stage:
+            require("activation", adaptive, f"trains activation parameters in a stage of their own and {none}")
+            reason = f"and the batch normalization of {self.network!r} would update its statistics twice"
+            require("network", lambda network: not network.batch_norm, f"computes each minibatch twice, {reason}")
+        if procedure.weights_rest:
+            require("activation", adaptive, f"trains activation parameters alone and {none}")
+        if procedure.start:
+            require("activation", adaptive, f"gives a base network activation parameters and {none}")
+        if procedure.slow:
+            slow = attrgetter("slow_parameters")
+            require("activation", slow, f"slows down p2 and p4 and {self.activation!r} has neither")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"cell {self.name}: seed {self.seed} is not between 0 and {2**31 - 1}")
 
@@ -95,19 +88,19 @@ class Cell:
 
     @property
     def parent(self) -> "Cell | None":
-        """The cell whose weights this one starts from: for a patched network, the base network's first epochs."""
+        """The cell whose final weights are the initial weights of this one; only a patched network has a parent."""
         start = PROCEDURES[self.procedure].start
         return replace(self, activation=self.form, procedure=f"first{start}-classic") if start else None
 
     def epochs(self, epochs: int) -> range:
-        """The epochs that this cell trains at a scale of ``epochs`` epochs, counted from 0.
+        """The epochs, counted from 0, that this cell trains at a scale of ``epochs`` epochs.
 
         Raises:
-            UserError: if its first or last epoch is beyond them.
+            UserError: if the scale has too few epochs for the procedure.
         """
         procedure = PROCEDURES[self.procedure]
         if procedure.start >= epochs or (procedure.stop or 0) > epochs:
-            raise UserError(f"cell {self.name}: procedure {self.procedure!r} at a scale of only {epochs} epochs")
+            raise UserError(f"cell {self.name}: procedure {self.procedure!r} needs more than {epochs} epochs")
         return range(procedure.start, procedure.stop or epochs)
 
     def directory(self, scale: str) -> Path:
@@ -122,7 +115,7 @@ class Cell:
             UserError: if it is not the name of a cell.
         """
         *parts, seed = name.strip("/").split("/")
-        if len(parts) != len(CHOICES) or not seed.removeprefix("seed").isdecimal() or not seed.startswith("seed"):
+        if len(parts) != len(CHOICES) or not re.fullmatch(r"seed\d+", seed):
             raise UserError(f"{name!r} names no cell; a cell's name looks like {CELL_PATTERN}")
         number = int(seed.removeprefix("seed"))
         if seed != f"seed{number}":
@@ -131,14 +124,15 @@ class Cell:
 
 
 def field_pattern(field: str) -> str:
-    """A regular expression for the known values of a field."""
+    """Regular expression for the known values of a field."""
     return f"{getattr(CHOICES[field], 'PREFIX', '')}(?:{'|'.join(CHOICES[field])})"
 
 
 def existing_cells(scale: str, *files: str) -> list[Cell]:
-    """Find the cells with at least one of the given files at a scale, in the paper's order, in any configuration.
+    """Find the cells that have at least one of the given files at a scale, in the paper's order.
 
-    Directories whose names are not valid, for example because a plugin is missing, are reported and skipped.
+    They need not be in the configuration. A directory whose name is invalid, for example because a plugin is missing,
+    is reported and skipped.
     """
     top, found = str(RESULTS / scale), []
     for directory in sorted(place for place, _, names in os.walk(top) if not set(files).isdisjoint(names)):
@@ -150,21 +144,21 @@ def existing_cells(scale: str, *files: str) -> list[Cell]:
 
 
 def has_state(directory: Path) -> bool:
-    """Whether a directory has a state. ``checkpoint.load_state`` decides whether it can be used."""
+    """Return whether a directory has a state. ``checkpoint.load_state`` decides whether training can resume from it."""
     return any((directory / name).exists() for name in (STATE, PREVIOUS))
 
 
 def check_result_path(path: str, scales: Mapping[str, Scale]) -> None:
-    """Check a target path if it is below ``results``.
+    """Check a path below ``results`` that is a target of Snakemake.
 
     Raises:
-        UserError: if it is not an output of a cell at one of the scales, or the scale has too few epochs for it.
+        UserError: if it is not an output of a cell at one of the scales, or the scale has too few epochs for the cell.
     """
     parts = Path(path).parts
     if parts[:1] != RESULTS.parts:
         return
     if len(parts) < 3 or parts[1] not in scales:
-        raise UserError(f"{path}: no results of a scale; below results/ there are the scales {', '.join(scales)}")
+        raise UserError(f"{path}: no file of a cell at one of the scales {', '.join(scales)}")
     is_directory = len(parts) == 2 + len(CELL_PATTERN.split("/"))
     Cell.parse("/".join(parts[2:] if is_directory else parts[2:-1])).epochs(scales[parts[1]].settings.epochs)
     if is_directory:
@@ -177,13 +171,11 @@ def check_choice(field: str, value: str, where: str = "") -> None:
     """Check the value of a field.
 
     Raises:
-        UserError: if it is unknown; the message starts with ``where`` and lists the known values.
+        UserError: if it is unknown. The message starts with ``where``.
     """
-    if value not in CHOICES[field]:
-        near = difflib.get_close_matches(value, CHOICES[field], n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        note = getattr(CHOICES[field], "NOTE", "")
-        raise UserError(f"{where}unknown {field} {value!r}{hint}; known: {', '.join(CHOICES[field])}{note}")
+    known = CHOICES[field]
+    if value not in known:
+        raise UserError(where + unknown(field, value, known) + getattr(known, "NOTE", ""))
 
 
 def expand(experiment: Mapping[str, Any], seeds: int | None = None) -> list[Cell]:
@@ -191,22 +183,22 @@ def expand(experiment: Mapping[str, Any], seeds: int | None = None) -> list[Cell
 
     Args:
         experiment: an entry of the configuration's ``experiments``. Each item of its ``cells`` is the product of its
-            lists; a list that an item lacks is taken from the experiment.
+            lists. The experiment's lists are the defaults.
         seeds: number of seeds to use, from the first; ``None`` for all.
 
     Raises:
         UserError: if a cell is invalid.
     """
-    return sort_cells(cell for block in experiment["cells"] for cell in _product({**experiment, **block}, seeds))
-
-
-def _product(block: Mapping[str, Any], seeds: int | None) -> Iterator[Cell]:
-    lists = [block[f"{field}s"] for field in CHOICES]
-    return (Cell(*values) for values in product(*lists, block["seeds"][:seeds]))
+    cells: list[Cell] = []
+    for item in experiment["cells"]:
+        block = {**experiment, **item}
+        lists = [block[f"{field}s"] for field in CHOICES]
+        cells += (Cell(*values) for values in product(*lists, block["seeds"][:seeds]))
+    return sort_cells(cells)
 
 
 def sort_cells(cells: Iterable[Cell]) -> list[Cell]:
-    """Sort the distinct cells in the paper's order: by form, then family (base, AHAF, LEAF), then procedure."""
+    """Sort the distinct cells in the paper's order: by network, data set, form, optimizer, family and procedure."""
     kinds = ACTIVATIONS.values()
     families, forms = (_places(getattr(kind, name) for kind in kinds) for name in ("family", "form"))
     places = {field: _places(choices) for field, choices in CHOICES.items()}

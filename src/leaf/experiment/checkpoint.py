@@ -1,4 +1,4 @@
-"""A cell's checkpoint ("state"): training resumes from it when interrupted, extended, or if outputs are lost."""
+"""A cell's checkpoint ("state"), from which training resumes if it was interrupted, extended, or lost its outputs."""
 
 import io
 import zipfile
@@ -37,43 +37,25 @@ def load_state(directory: Path, wanted: Identity) -> tuple[dict[str, Any] | None
         wanted: the identity of the results to make.
 
     Returns:
-        The state, or ``None`` if there is none that fits; and one line for each rejected state, with the reason.
+        The state, or ``None`` if none fits, and a line for each rejected state with the reason.
     """
     refused = []
     for file in (directory / STATE, directory / PREVIOUS):
         if not file.exists():
             continue
         try:
-            _check_intact(file)
+            with zipfile.ZipFile(file) as archive:
+                if damaged := archive.testzip():  # torch.load does not verify the checksums
+                    raise ValueError(damaged)
             state = torch.load(file, map_location="cpu", weights_only=True)
-            obstacles = wanted.obstacles(_identity(state["identity"]), len(state["training"]["records"]))
+            made = state["identity"]
+            if "epochs" not in made["settings"]:  # commit 2790cbb stored the plugins' digests as a list
+                made = {**made, "guests": {digest: digest for digest in made.get("guests", [])}}
+            obstacles = wanted.obstacles(Identity.from_json(made), len(state["training"]["records"]))
         except Exception:  # the readers of a damaged file may raise any error
-            refused.append(f"{file}: damaged, passed over")
+            refused.append(f"{file}: damaged, skipped")
             continue
         if not obstacles:
             return state, refused
-        refused.append(f"{file}: made with {', '.join(obstacles)}, passed over")
+        refused.append(f"{file}: made with {', '.join(obstacles)}, skipped")
     return None, refused
-
-
-def _identity(values: dict[str, Any]) -> Identity:
-    """The identity in a state. Also reads the layout of commit 2790cbb: without epochs, plugin digests as a list."""
-    if "epochs" not in values["settings"]:
-        values = {**values, "guests": {digest: digest for digest in values.get("guests", [])}}
-    return Identity.from_json(values)
-
-
-def _check_intact(file: Path) -> None:
-    """Verify the checksums of all parts of a state, which ``torch.load`` does not.
-
-    Raises:
-        ValueError: if a part is damaged.
-    """
-    with zipfile.ZipFile(file) as archive:
-        if damaged := archive.testzip():
-            raise ValueError(f"{damaged} is damaged")
-
-
-def drop_previous(directory: Path) -> None:
-    """Remove the previous state of a finished cell."""
-    (directory / PREVIOUS).unlink(missing_ok=True)

@@ -14,13 +14,13 @@ from leaf.experiment.scales import Settings
 
 
 def forget(cells: Iterable[Cell], scale: str) -> dict[Cell, int]:
-    """Remove the outputs and states of cells, so that they will be trained again.
+    """Remove the outputs and states of cells. The next run trains these cells again.
 
     Returns:
         The bytes freed for each cell.
 
     Raises:
-        UserError: if one of the cells is being trained (then nothing is removed), or a file cannot be removed.
+        UserError: if a cell is being trained, before any file is removed; or if a file cannot be removed.
     """
     directories = {cell: cell.directory(scale) for cell in cells}
     with ExitStack() as locks:
@@ -29,13 +29,13 @@ def forget(cells: Iterable[Cell], scale: str) -> dict[Cell, int]:
             if progress and is_training(directory, progress):
                 raise UserError(f"{directory}: is being trained on {progress.host}; end it, or wait for it")
             locks.enter_context(hold(directory))
-        # The lock file stays: another process may be waiting for it.
+        # not the lock, for which another process may be waiting
         names = (*OUTPUTS, SHOWN, STATE, PREVIOUS, STATUS)
         return {cell: _remove(directory / name for name in names) for cell, directory in directories.items()}
 
 
 def prune(cells: Iterable[Cell], scale: str, settings: Settings) -> dict[Cell, int]:
-    """Remove the states of cells that are finished with these settings; only training for more epochs needs them.
+    """Remove the states of cells that are finished with these settings. Only training for more epochs needs them.
 
     Returns:
         The bytes freed for each such cell.
@@ -58,7 +58,7 @@ def prune(cells: Iterable[Cell], scale: str, settings: Settings) -> dict[Cell, i
 
 
 def _remove(files: Iterable[Path]) -> int:
-    """Remove the files that exist, and return their total size in bytes."""
+    """Remove files, and return the total size in bytes of those that existed."""
     size = 0
     for file in files:
         try:

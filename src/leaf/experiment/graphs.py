@@ -1,6 +1,6 @@
-"""Training steps captured as CUDA graphs: one launch instead of hundreds of kernel launches.
+"""Training steps captured as CUDA graphs: one launch per step instead of hundreds.
 
-The experiment's networks are so small that the GPU finishes each operation before Python launches the next.
+The experiment's networks are so small that a GPU finishes each kernel before Python launches the next.
 """
 
 import gc
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 Step = Callable[..., Tensor]
-"""Takes a minibatch's tensors, updates parameters and optimizer states in place, and returns the loss."""
+"""A function of a minibatch's tensors that updates parameters and optimizer states in place and returns the loss."""
 
 
 def captured(step: Step, state: Callable[[], list[Tensor]], minibatch: int, device: torch.device) -> Step:
-    """The step, captured as a CUDA graph on a GPU and unchanged on other devices; see ``CapturedStep``."""
+    """Return a ``CapturedStep`` on a GPU, and the step itself on other devices."""
     if device.type != "cuda":
         return step
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
@@ -23,18 +23,18 @@ def captured(step: Step, state: Callable[[], list[Tensor]], minibatch: int, devi
 
 
 class CapturedStep:
-    """A step that is replayed as a CUDA graph from its third full minibatch on, with bitwise the same results.
+    """A step that is replayed as a CUDA graph from the third full minibatch on, with bitwise equal results.
 
-    The first full minibatch runs eagerly, so that the step allocates what it allocates only once. The second runs twice
-    from the same state, eagerly and replayed. The graph is used from then on if both results are equal bit by bit;
-    otherwise all steps run eagerly.
+    The first full minibatch runs eagerly, since a step makes some allocations only once. The second runs twice from the
+    same state, eagerly and as a graph. If the results are bitwise equal, later steps replay the graph, else they run
+    eagerly.
 
     Args:
-        step: a step that only operates on tensors of one GPU.
+        step: a step whose operations are all on tensors of one GPU.
         state: returns the tensors that the step modifies.
         minibatch: number of images in a full minibatch; smaller ones always run eagerly.
         generator: random number generator that the step draws from.
-        stream: stream to capture on.
+        stream: stream of the capture.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class CapturedStep:
         try:
             self._take = record(self._stream, self._step, inputs)
             replayed = [self._take(*inputs), *self._snapshot()]
-            trouble = "" if all(map(torch.equal, [loss, *after], replayed)) else "the replayed step gives other numbers"
+            trouble = "" if all(map(torch.equal, [loss, *after], replayed)) else "the replayed step has other results"
         except RuntimeError as error:
             cause = error.__context__ or error  # the error that stopped the capture, not its consequence
             trouble = (str(cause) or repr(cause)).splitlines()[0]
@@ -86,7 +86,7 @@ class CapturedStep:
 
 
 def take_on(stream: torch.cuda.Stream, step: Step, *inputs: Tensor) -> Tensor:
-    """Run a step eagerly on the stream that will capture it, so that torch makes its allocations for the stream."""
+    """Run a step eagerly on the stream of the capture, so that torch makes its allocations for that stream."""
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         loss = step(*inputs)
@@ -95,19 +95,19 @@ def take_on(stream: torch.cuda.Stream, step: Step, *inputs: Tensor) -> Tensor:
 
 
 def record(stream: torch.cuda.Stream, step: Step, inputs: tuple[Tensor, ...]) -> Step:
-    """Capture a step as a CUDA graph for inputs of these shapes, without executing it.
+    """Capture a step as a CUDA graph for inputs with these shapes, without executing it.
 
     Raises:
         RuntimeError: if the step cannot be captured, for example because it synchronizes with the GPU.
     """
     places = [tensor.clone() for tensor in inputs]
     graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    gc.collect()  # memory freed by the garbage collector during a capture would stop it
+    gc.collect()  # a capture fails if the garbage collector frees GPU memory during it
     try:
         with torch.cuda.graph(graph, stream=stream):
             loss = step(*places)
     finally:
-        torch.cuda.set_stream(before)  # a failed capture leaves its own stream the current one
+        torch.cuda.set_stream(before)  # after a failed capture, its stream would remain current
 
     def replay(*inputs: Tensor) -> Tensor:
         for place, tensor in zip(places, inputs, strict=True):

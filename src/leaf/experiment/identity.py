@@ -1,4 +1,4 @@
-"""Identity of results. It alone decides whether results or a state can still be used."""
+"""Identity of results, which alone decides whether results or a state are current."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from leaf.experiment.scales import Settings
 
 @dataclass(frozen=True)
 class Identity:
-    """Everything that a cell's results depend on except rounding: threads, kernel and precision do not belong to it.
+    """Everything that a cell's results depend on, except for rounding: it excludes threads, kernel and precision.
 
     A field that is ``None`` is unknown or irrelevant, and equals any value.
 
@@ -26,13 +26,13 @@ class Identity:
         training_version: see ``TRAINING_VERSION``.
         data: SHA-256 of each array of the data set.
         device: ``"cpu"`` or ``"cuda"``. A state is resumed on the same kind of device; outputs are valid on any.
-        plugins: SHA-256 of each plugin file that the cell uses. Only the digests count, not the paths.
-        parent: SHA-256 of the weights that the cell starts from; ``None`` without a parent.
+        plugins: SHA-256 of each plugin file that the cell uses, by path. Only the digests are compared.
+        parent: SHA-256 of the parent's weights; ``None`` without a parent.
     """
 
-    cell: str | None
+    cell: str
     settings: dict[str, Any]
-    training_version: int | None
+    training_version: int
     data: dict[str, str] | None = None
     device: str | None = None
     plugins: dict[str, str] | None = None
@@ -40,7 +40,7 @@ class Identity:
 
     @classmethod
     def of(cls, cell: Cell, scale: str, settings: Settings, device: object = None) -> "Identity":
-        """The identity of the results that a cell would have with the present code and configuration.
+        """Return the identity that a cell's results have with the present code and configuration.
 
         Args:
             device: a ``torch.device`` or its name; ``None`` or ``"auto"`` for any.
@@ -54,15 +54,15 @@ class Identity:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Identity":
-        """Read an identity from a cell's file. Older files name the field ``plugins`` ``guests``."""
+        """Convert the JSON of an identity. ``guests`` is the former name of ``plugins``."""
         return cls(**{{"guests": "plugins"}.get(key, key): value for key, value in values.items()})
 
     def differences(self, made: "Identity") -> list[str]:
-        """Differences of earlier results, as phrases that follow "made with"; empty if they are current."""
-        names = ("cell", "training_version", "device")
-        known = [(name, getattr(made, name), getattr(self, name)) for name in names]
-        settings = [(name, made.settings.get(name), self.settings.get(name)) for name in self.settings | made.settings]
-        values = [*(one for one in known if None not in one), *settings]
+        """Describe what earlier results were made with, as phrases after "made with"; empty if they are current."""
+        values = [(name, getattr(made, name), getattr(self, name)) for name in ("cell", "training_version")]
+        if None not in (self.device, made.device):
+            values.append(("device", made.device, self.device))
+        values += [(name, made.settings.get(name), self.settings.get(name)) for name in self.settings | made.settings]
         words = [
             f"{name.replace('_', ' ')} {theirs} instead of {ours}" for name, theirs, ours in values if theirs != ours
         ]
@@ -74,11 +74,11 @@ class Identity:
             added = {file for file, digest in self.plugins.items() if digest not in theirs} - made.plugins.keys()
             words += [f"no plugin {file}" for file in sorted(added)]
         if None not in (self.parent, made.parent) and self.parent != made.parent:
-            words.append("other weights of the cell that it starts from")
+            words.append("other weights of its parent")
         return words
 
     def obstacles(self, made: "Identity", epochs: int) -> list[str]:
-        """Reasons why training cannot resume from an earlier one, as phrases that follow "made with".
+        """Describe why training cannot resume from an earlier one, as phrases after "made with"; empty if it can.
 
         Args:
             made: the identity of the state or finished cell to resume from. Its number of epochs may differ.
@@ -86,15 +86,15 @@ class Identity:
         """
         settings = {**made.settings, "epochs": self.settings["epochs"]}
         words = self.differences(replace(made, settings=settings))
-        wanted = len(Cell.parse(self.cell or "").epochs(self.settings["epochs"]))
+        wanted = len(Cell.parse(self.cell).epochs(self.settings["epochs"]))
         return [*words, f"{epochs} epochs instead of at most {wanted}"] if epochs > wanted else words
 
 
 def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
-    """Settings and plugins of cells as canonical JSON, for their job and for Snakemake's comparison of parameters.
+    """Convert settings and the plugins of cells to canonical JSON, for ``plugins.read_settings``.
 
-    The training version is omitted on purpose: a change of the code must not retrain a whole grid.
-    ``plugins.read_settings`` parses it.
+    Snakemake compares it with its records. It lacks the training version on purpose: a change of the code must not
+    retrain a whole grid.
     """
     plugins = {file: digest for cell in cells for file, digest in plugins_of(cell).items()}
     values = {**vars(settings), **({"plugins": plugins} if plugins else {})}
@@ -102,5 +102,5 @@ def settings_json(settings: Settings, cells: Iterable[Cell]) -> str:
 
 
 def sha256(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,11 +1,10 @@
 """The training job of one cell: keep current outputs, else resume from the state, else start training."""
 
-import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 
 from leaf.experiment.building import check_cell
 from leaf.experiment.cells import OUTPUTS, PREVIOUS, STATE, Cell
-from leaf.experiment.checkpoint import drop_previous, load_state, save_state
+from leaf.experiment.checkpoint import load_state, save_state
 from leaf.experiment.computing import PRECISIONS
 from leaf.experiment.datasets import DATASETS, dataset_file
 from leaf.experiment.devices import device_name, training_device
@@ -25,7 +24,7 @@ from leaf.experiment.identity import Identity
 from leaf.experiment.loading import load
 from leaf.experiment.lock import hold
 from leaf.experiment.outputs import write_outputs
-from leaf.experiment.progress import BEAT, Progress, drop_progress, note_failure, write_progress
+from leaf.experiment.progress import BEAT, STATUS, Progress, note_failure, write_progress
 from leaf.experiment.provenance import Execution, Session
 from leaf.experiment.runs import read_run
 from leaf.experiment.scales import Settings
@@ -35,21 +34,21 @@ from leaf.kernels import kernel_for
 from leaf.names import ACTIVATIONS
 
 ProgressCallback = Callable[[int, int, int], None]
-"""Called with the epoch, the number of minibatches done in it, and their total number."""
+"""Called with the epoch, from 1, the number of its finished minibatches, and the number of all its minibatches."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to write the state: after every ``epochs`` epochs, and ``minutes`` minutes after the last time."""
+    """Times at which the state is written: every ``epochs`` epochs, and ``minutes`` minutes after the last time."""
 
     epochs: int = 1
     minutes: float = 10
 
 
 class Stopped(Exception):
-    """Training was stopped by a signal, after the state was written. ``signal`` is the signal's number."""
+    """A signal stopped the training, after the state was written. ``signal`` is the signal's number."""
 
     def __init__(self, number: int, where: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} {where}, state written; the next run resumes")
@@ -75,11 +74,11 @@ def train_cell(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         threads: number of threads for a new training; a resumed one keeps its number.
         precision: a name in ``PRECISIONS`` for a new training; a resumed one keeps its precision.
-        schedule: when to write the state.
+        schedule: times at which the state is written.
         progress: called after every minibatch.
-        log: called with one line for each action and its reason.
-        continues: another scale, whose state of the cell is resumed if this scale has none that fits.
-        tracking: the trackers to log to, if any; they do not affect results.
+        log: called with one line for each action.
+        continues: another scale; its state of the cell is used if this scale has none that fits.
+        tracking: the trackers to log to, if any. They do not affect results.
 
     Raises:
         UserError: if the data set, the device or a tracker is unavailable, memory runs out, or a file cannot be
@@ -97,13 +96,14 @@ def train_cell(
         if run and not Identity.of(cell, scale, settings).differences(run.identity):
             for name in OUTPUTS:
                 os.utime(directory / name)
-            drop_progress(directory)
+            (directory / STATUS).unlink(missing_ok=True)
             log(f"{cell.name}: outputs are current, kept")
             return
         with _caught_signals() as caught, _noted_failure(directory), training_device(device) as chosen:
             try:
                 job = _Job(cell, scale, settings, chosen, threads, precision, log, continues)
-                with job.watched_by(tracking):
+                with closing(job.watch):  # closed last: a slow network may delay it
+                    job.start_trackers(tracking)
                     job.run(schedule, progress, caught)
             except torch.OutOfMemoryError as error:
                 reason = str(error).split(". ")[0]
@@ -125,13 +125,17 @@ def check_possible(execution: Execution, device: torch.device) -> None:
         raise UserError(f"precision: {name} supports neither tf32 nor bfloat16; choose float32")
     if execution.kernel not in ("reference", kernel_for(device)):
         raise UserError(
-            f"the state was trained with the kernel {execution.kernel!r}, which is not available here, and another"
-            f" kernel rounds differently: install {execution.kernel}, or delete the state to start again"
+            f"the state was trained with the kernel {execution.kernel!r}, which is not available here; other kernels"
+            f" round differently: install {execution.kernel}, or delete the state to start again"
         )
 
 
 class _Job:
-    """A cell's training, with its state on disk, its status, its trackers and its outputs."""
+    """A cell's training and its files and trackers.
+
+    Raises:
+        UserError: as ``train_cell``, before the first minibatch.
+    """
 
     def __init__(
         self,
@@ -146,8 +150,10 @@ class _Job:
     ) -> None:
         self.cell, self.scale, self.settings, self.log = cell, scale, settings, log
         self.directory, self.started = cell.directory(scale), time.time()
-        _check_files(self.directory)
-        session = Session.start(device_name(device))
+        for file in (self.directory / name for name in (*OUTPUTS, STATE, PREVIOUS)):
+            if file.exists() and not file.is_file():
+                raise UserError(f"{file}: is not a file; remove it")
+        self.sessions = [Session.start(device_name(device))]
         self.epochs = cell.epochs(settings.epochs)
         check_cell(cell)
         weights = self._take_parent()
@@ -161,19 +167,18 @@ class _Job:
         settings.check_images(cell.dataset, DATASETS[cell.dataset].images, "settings: ")
         data = load(cell.dataset, dataset_file(cell.dataset), settings.train_images, settings.test_images)
         self.training = Training(cell, settings, data, device, self.execution.kernel, self.execution.precision, weights)
-        self.sessions = [*(Session(**earlier) for earlier in state["sessions"]), session] if state else [session]
         if state:
+            self.sessions[:0] = (Session(**earlier) for earlier in state["sessions"])
             self.training.load_state_dict(state["training"])
-            kept = [f"{key} {value}" for key, value in asdict(self.execution).items() if value != asdict(chosen)[key]]
+            kept = [f"{key} {value}" for key, value in vars(self.execution).items() if value != vars(chosen)[key]]
             as_before = f", with {', '.join(kept)} as before" if kept else ""
             log(f"{cell.name}: resumes {self.where}{of_scale}{as_before}")
         self.saved = self.where if state else None
-        self.minibatches = math.ceil((len(data.train_images) - settings.validation_images) / settings.batch_size)
-        self.reported = 0.0
+        self.saved_at = self.reported_at = time.monotonic()
         self.watch = Watch(log)
 
     def _load_state(self, continues: str | None) -> tuple[dict[str, Any] | None, str]:
-        """Load the state to resume from, if one fits; and a phrase that names its scale, if that is another one."""
+        """Load the state to resume from, if one fits, and a phrase that names its scale if it is another one."""
         for scale in filter(None, (self.scale, continues)):
             state, refused = load_state(self.cell.directory(scale), self.identity)
             for line in refused:
@@ -183,7 +188,7 @@ class _Job:
         return None, ""
 
     def _take_parent(self) -> dict[str, torch.Tensor] | None:
-        """Load the weights of the cell's parent, from which it starts, if it has one.
+        """Load the final weights of the cell's parent, if it has one.
 
         Raises:
             UserError: if the parent has no current results.
@@ -193,9 +198,9 @@ class _Job:
         directory = parent.directory(self.scale)
         run = read_run(directory)
         if not run or Identity.of(parent, self.scale, self.settings).differences(run.identity):
-            found = "that is stale" if run else "that has no results"
+            found = "is stale" if run else "has no results"
             raise UserError(
-                f"{self.cell.name}: starts from {parent.name}, and {found} at scale {self.scale};"
+                f"{self.cell.name}: its parent {parent.name} {found} at scale {self.scale};"
                 f" run 'leaf train {parent.name}' first"
             )
         return safetensors.torch.load_file(directory / "model.safetensors")
@@ -207,9 +212,8 @@ class _Job:
         minibatch = f", minibatch {len(partial.losses)}" if partial else ""
         return f"after epoch {self.training.epochs_done}{minibatch}"
 
-    @contextmanager
-    def watched_by(self, tracking: Tracking | None) -> Iterator[None]:
-        """Log the remaining training to trackers. They are closed last, since a slow network may delay them."""
+    def start_trackers(self, tracking: Tracking | None) -> None:
+        """Start the trackers, unless training is finished."""
         about = {
             **asdict(self.cell), "scale": self.scale, **self.identity.settings,
             "training_version": self.identity.training_version, "device": self.identity.device,
@@ -217,26 +221,18 @@ class _Job:
         }  # fmt: skip
         if tracking and not self.training.finished:
             self.watch.start(tracking, Run(self.cell, self.scale, about, len(self.training.records) + 1))
-        try:
-            yield
-        finally:
-            self.watch.close()
 
     def run(self, schedule: Schedule, progress: ProgressCallback, caught: list[int]) -> None:
-        """Train to the end and write the outputs; after a signal, write the state and raise ``Stopped``."""
-        saved = time.monotonic()
+        """Train to the end and write the outputs. After a signal, write the state and raise ``Stopped``."""
 
         def after_minibatch(step: int, steps: int) -> None:
-            nonlocal saved
             progress(self.training.epochs_done + 1, step, steps)
-            overdue = time.monotonic() - saved > 60 * schedule.minutes
-            if caught or overdue:
+            if caught or time.monotonic() - self.saved_at > 60 * schedule.minutes:
                 self.save()
-                saved = time.monotonic()
             if caught:
                 self.report(stopped=signal.Signals(caught[0]).name)
                 raise Stopped(caught[0], self.where)
-            if time.monotonic() - self.reported > BEAT:
+            if time.monotonic() - self.reported_at > BEAT:
                 self.report()
 
         self.report()
@@ -244,13 +240,12 @@ class _Job:
             self.watch.observe(self.training.run_epoch(after_minibatch), self.training.network)
             if self.training.finished or len(self.training.records) % schedule.epochs == 0:
                 self.save()
-                saved = time.monotonic()
             self.report()
         write_outputs(
             self.directory, self.cell, self.training, self.identity, self.scale, self.execution, self.sessions
         )
-        drop_previous(self.directory)
-        drop_progress(self.directory)
+        for name in (PREVIOUS, STATUS):
+            (self.directory / name).unlink(missing_ok=True)
         last = self.training.records[-1]
         end = f"{len(self.training.records)} epochs"
         if self.training.diverged:
@@ -258,7 +253,7 @@ class _Job:
         self.log(f"{self.cell.name}: {end}, test accuracy {last.test_accuracy:.2%}")
 
     def save(self) -> None:
-        """Write the state, then log its epochs: they will not be trained again."""
+        """Write the state, then log its epochs, which will not be trained again."""
         self.sessions[-1].seconds = round(time.time() - self.started, 3)
         state = {
             "identity": asdict(self.identity),
@@ -267,7 +262,7 @@ class _Job:
             "training": self.training.state_dict(),
         }
         save_state(self.directory, state)
-        self.saved = self.where
+        self.saved, self.saved_at = self.where, time.monotonic()
         self.watch.flush()
 
     def report(self, stopped: str | None = None) -> None:
@@ -276,7 +271,7 @@ class _Job:
         now = Progress(
             epoch=training.epochs_done,
             minibatch=len(training.partial.losses) if training.partial else 0,
-            minibatches=self.minibatches,
+            minibatches=training.minibatches,
             test_accuracy=training.records[-1].test_accuracy if training.records else None,
             saved=self.saved,
             identity=self.identity,
@@ -286,23 +281,12 @@ class _Job:
             before = sum(session.seconds for session in self.sessions[:-1])
             now = replace(now, seconds_per_epoch=(before + time.time() - self.started) / trained)
         write_progress(self.directory, now)
-        self.reported = time.monotonic()
-
-
-def _check_files(directory: Path) -> None:
-    """Check before training that the outputs and the state can be written.
-
-    Raises:
-        UserError: if the name of one of these files belongs to something else, such as a directory.
-    """
-    for name in (*OUTPUTS, STATE, PREVIOUS):
-        if (directory / name).exists() and not (directory / name).is_file():
-            raise UserError(f"{directory / name}: is not a file; remove it")
+        self.reported_at = time.monotonic()
 
 
 @contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Collect stop signals in a list instead of ending at once."""
+    """Collect the numbers of stop signals in a list instead of ending the process."""
     caught: list[int] = []
     before = {number: signal.signal(number, lambda number, frame: caught.append(number)) for number in STOP_SIGNALS}
     try:
@@ -314,7 +298,7 @@ def _caught_signals() -> Iterator[list[int]]:
 
 @contextmanager
 def _noted_failure(directory: Path) -> Iterator[None]:
-    """Record the reason of a failure in ``status.json``; a stop by a signal is not a failure."""
+    """Record the reason of a failure in ``status.json``. A stop by a signal is not a failure."""
     try:
         yield
     except Exception as error:

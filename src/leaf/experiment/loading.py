@@ -10,7 +10,7 @@ import safetensors.numpy
 import torch
 from torch import Tensor
 
-from leaf.experiment.datasets import DATASETS, Arrays
+from leaf.experiment.datasets import ARRAYS, DATASETS, Arrays
 from leaf.experiment.errors import UserError
 
 
@@ -34,7 +34,7 @@ class Data:
 
 
 def differences(name: str, arrays: Arrays) -> list[str]:
-    """Describe each difference between arrays and the data set ``name``; empty if there is none."""
+    """Describe each difference between arrays and the data set ``name``. The list is empty if there is none."""
     dataset, found = DATASETS[name], []
     for array_name, expected in dataset.sha256.items():
         split, kind = array_name.split("_")
@@ -45,12 +45,13 @@ def differences(name: str, arrays: Arrays) -> list[str]:
         elif array.dtype != np.uint8 or array.shape != shape:
             found.append(f"{array_name} is {array.dtype}{list(array.shape)}, not uint8{list(shape)}")
         elif (digest := hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()) != expected:
-            found.append(f"{array_name} has SHA-256 {digest}, not {expected or 'given'}")
+            right = f"not {expected}" if expected else "its definition has none"
+            found.append(f"{array_name} has SHA-256 {digest}, {right}")
     return found
 
 
 def load(name: str, file: Path, train_images: int | None = None, test_images: int | None = None) -> Data:
-    """Read a data set from its file and verify all of it.
+    """Read a data set from its file and verify all its arrays.
 
     Args:
         name: a name in ``DATASETS``.
@@ -70,10 +71,5 @@ def load(name: str, file: Path, train_images: int | None = None, test_images: in
     if found := differences(name, arrays):
         raise UserError(f"data set {name}: {file} is not the original: {'; '.join(found)}; {advice}")
     count = {"train": train_images, "test": test_images}
-    first = {key: torch.from_numpy(array[: count[key.split("_")[0]]].copy()) for key, array in arrays.items()}
-    return Data(
-        train_images=first["train_images"],
-        train_labels=first["train_labels"].long(),
-        test_images=first["test_images"],
-        test_labels=first["test_labels"].long(),
-    )
+    first = {key: torch.from_numpy(arrays[key][: count[key.split("_")[0]]].copy()) for key in ARRAYS}
+    return Data(**{key: tensor.long() if key.endswith("labels") else tensor for key, tensor in first.items()})

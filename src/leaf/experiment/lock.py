@@ -14,15 +14,15 @@ LOCK = "lock"
 
 @contextmanager
 def hold(directory: Path, log: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock of a cell's directory, which is created if needed.
+    """Hold the lock of a cell's directory. Create the directory if it is missing.
 
     On a file system without locks, continue without one.
 
     Args:
-        log: if given, wait for a lock that another process holds, after a call of ``log`` with one line.
+        log: called with one line before waiting for a lock that another process holds. Default: do not wait.
 
     Raises:
-        UserError: if the directory is not writable, or another process holds the lock and ``log`` is not given.
+        UserError: if the directory is not writable, or another process holds the lock and there is no ``log``.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def hold(directory: Path, log: Callable[[str], None] | None = None) -> Iterator[
 
 
 def is_held(directory: Path) -> bool | None:
-    """Whether a process holds the lock of a cell's directory; ``None`` if the file system has no locks.
+    """Return whether a process holds the lock of a cell's directory; ``None`` if the file system has no locks.
 
     On a shared file system, locks held on other machines may be invisible.
     """

@@ -14,12 +14,12 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Recorded quantiles of each activation parameter over the elements of its layer."""
 
 BINS_PER_UNIT, LARGEST_LOG = 32, 89
-"""Inputs of activations are counted in bins of equal width in ``sign(u) * log(1 + |u|)``: 1/32 wide near 0, 3% of u far
-from it. The largest float32 lies below ``LARGEST_LOG`` there."""
+"""Bins of inputs u have equal widths in ``sign(u) * log(1 + |u|)``: 1/32 near 0, and 3% of u far from it. On this scale
+the largest float32 is less than ``LARGEST_LOG``."""
 
 
 def activation_parameters(network: Network) -> dict[str, Tensor]:
-    """Activation parameters by name (``activation1.p1``, …), detached and contiguous, on the CPU."""
+    """Return the activation parameters by name (``activation1.p1``, …), detached and contiguous, on the CPU."""
     return {
         f"{layer_name}.{name}": parameter.detach().cpu().contiguous()
         for layer_name, layer in network.named_activations.items()
@@ -29,7 +29,7 @@ def activation_parameters(network: Network) -> dict[str, Tensor]:
 
 
 def parameter_quantiles(network: Network) -> dict[str, Tensor]:
-    """The ``QUANTILES`` of every activation parameter, float32 ``(len(QUANTILES),)`` each."""
+    """Return the ``QUANTILES`` of every activation parameter, float32 ``(len(QUANTILES),)`` each."""
     levels = torch.tensor(QUANTILES)
     return {name: values.float().flatten().quantile(levels) for name, values in activation_parameters(network).items()}
 
@@ -48,9 +48,9 @@ class Histogram(NamedTuple):
 
 @torch.no_grad()
 def input_histograms(network: Network, batches: Iterable[Tensor]) -> dict[str, Histogram]:
-    """Histogram of the inputs of each activation layer, over their whole range.
+    """Compute the histogram of the inputs of each activation layer, over their whole range.
 
-    NaN is counted as 0, and infinity as the largest float32.
+    NaN counts as 0, and infinity as the largest float32.
 
     Args:
         batches: inputs of the network, ``(N, C, H, W)`` each.
@@ -86,7 +86,7 @@ def _trimmed(counts: Tensor) -> Histogram:
 
 @torch.no_grad()
 def first_nonfinite_layer(network: Network, images: Tensor) -> str | None:
-    """Name of the first layer whose output has a NaN or infinite value, without dropout; ``None`` if there is none.
+    """Return the name of the first layer whose output is not finite, without dropout; ``None`` if there is none.
 
     Args:
         images: ``(N, C, H, W)``, floating point.
@@ -104,12 +104,12 @@ def first_nonfinite_layer(network: Network, images: Tensor) -> str | None:
 
 
 def weighted_layers(network: Network) -> list[str]:
-    """Names of the layers with a weight matrix or kernel, in order."""
+    """Return the names of the layers with a weight matrix or kernel, in order."""
     return [name for name, layer in network.named_modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
 
 
 def gradient_norms(network: Network, images: Tensor, labels: Tensor) -> Tensor:
-    """Euclidean norm of the loss's gradient for each layer's weight, float32 ``(len(weighted_layers),)``.
+    """Compute the Euclidean norm of the loss's gradient for each layer's weight, float32 ``(len(weighted_layers),)``.
 
     Dropout is disabled, so that no random numbers are drawn.
 

@@ -12,12 +12,7 @@ from torch import Tensor
 from leaf.experiment.cells import Cell
 from leaf.experiment.files import write_whole
 from leaf.experiment.identity import Identity
-from leaf.experiment.observations import (
-    QUANTILES,
-    activation_parameters,
-    input_histograms,
-    weighted_layers,
-)
+from leaf.experiment.observations import QUANTILES, activation_parameters, input_histograms, weighted_layers
 from leaf.experiment.provenance import Execution, Session, peak_memory
 from leaf.experiment.records import write_metrics
 from leaf.experiment.runs import Run, write_run
@@ -34,7 +29,7 @@ def write_outputs(
     execution: Execution,
     sessions: list[Session],
 ) -> None:
-    """Write the output files of a finished cell; ``run.json``, which marks them complete, last."""
+    """Write the output files of a finished cell; last ``run.json``, which marks them as complete."""
     write_metrics(directory / "metrics.csv", training.records)
     write_tensors(directory / "model.safetensors", training.network.state_dict())
     write_tensors(directory / "forms.safetensors", _forms(training), _about_forms(cell, training))
@@ -56,7 +51,7 @@ def write_outputs(
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> None:
     """Write a safetensors file. Tensors are made contiguous, as the format requires.
 
-    ``about`` is stored in the file's metadata as one JSON text, since several entries would have a random order.
+    ``about`` becomes one entry of the metadata, as JSON, since several entries would have a random order.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"about": json.dumps(about)} if about else None

@@ -1,6 +1,6 @@
-"""An optimizer for packed parameters: a step has as many kernels for a whole group as for a single parameter.
+"""An optimizer for packed parameters, whose step needs as many kernels for a group as for a single parameter.
 
-Without packing, a capturable step of Adam has 19 kernels per parameter, most of the kernels of a training step.
+Otherwise a capturable step of Adam has 19 kernels per parameter, which are most kernels of a training step.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 ALIGNMENT = 128
-"""Alignment of parameters in float32 numbers: 512 bytes, as for memory that torch allocates on a GPU. cuDNN selects
+"""Alignment of parameters in float32 numbers: 512 bytes, as in memory that torch allocates on a GPU. cuDNN selects
 algorithms by alignment."""
 
 
@@ -21,8 +21,8 @@ class PackedOptimizer(torch.optim.Optimizer):
     groups and ``state_dict`` are bitwise equal to those of the same optimizer for separate parameters.
 
     Args:
-        groups: groups of float32 parameters that are dense in memory; some of each group require a gradient.
-        build: makes the optimizer from groups.
+        groups: groups of float32 parameters that are dense in memory; each has parameters that require a gradient.
+        build: returns the optimizer for groups.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PackedOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        # The state has one step counter per parameter, as that of an optimizer for separate parameters.
+        # one step counter per parameter, as in the state of an optimizer for separate parameters
         state["state"] = {
             index: {key: part if part.dim() else part.clone() for key, part in parts.items()}
             for index, parts in state["state"].items()
@@ -74,7 +74,7 @@ class PackedOptimizer(torch.optim.Optimizer):
 
 
 class Pack:
-    """Parameters that are moved into one tensor, ``values``, and the tensor of their gradients."""
+    """Parameters that are moved into one tensor, ``values``, with the tensor of their gradients."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         self.parameters = parameters
@@ -92,11 +92,11 @@ class Pack:
             yield packed.as_strided(parameter.shape, parameter.stride(), start) if packed.dim() else packed
 
     def gather(self) -> None:
-        """Copy the gradients of the parameters to that of ``values``. Autograd gives them the parameters' strides."""
+        """Copy the parameters' gradients, which have the strides of the parameters, to the gradient of ``values``."""
         torch._foreach_copy_(self._gradients, [flat(parameter.grad) for parameter in self.parameters])
 
 
 def flat(tensor: Any) -> Tensor:
-    """View of a dense tensor's elements in memory order, ``(elements,)``."""
+    """Return a view of a dense tensor's elements in memory order, ``(elements,)``."""
     view: Tensor = tensor.as_strided((tensor.numel(),), (1,))
     return view

@@ -1,10 +1,10 @@
-"""The training procedures and optimizers of the grid, by name.
+"""Training procedures and optimizers of the grid, by name.
 
 - Classic: one optimizer for all parameters.
 - P24Sl and DSPT: see ``leaf.procedures``.
 - Tuning: only the activation parameters are trained.
 
-Each procedure can also start from a base network after some epochs of training (the published code's "patch base").
+Each procedure can also start from a trained base network (the published code's "patch base").
 """
 
 import re
@@ -20,9 +20,9 @@ class Procedure:
 
     Attributes:
         title: name in tables.
-        two_stage: whether activation parameters are trained in a separate stage.
-        slow: whether ``p2`` and ``p4`` have a lower learning rate.
-        weights_rest: whether all parameters except those of activations are frozen.
+        two_stage: ``True`` if activation parameters are trained in a separate stage.
+        slow: ``True`` if ``p2`` and ``p4`` have a lower learning rate.
+        weights_rest: ``True`` if all parameters except those of activations are frozen.
         start: number of epochs that the base network was trained for; 0 for a new network.
         stop: epoch after which training ends; ``None`` for the scale's last.
     """

@@ -1,7 +1,7 @@
 """Progress of a cell's training in ``status.json``, for ``leaf status``.
 
-The file is rewritten every ``BEAT`` seconds, so that its age shows on other machines whether training is still running.
-When training ends early, it remains and holds the reason. It is removed when the outputs are complete.
+A running training rewrites the file every ``BEAT`` seconds, so that other machines can see by its age that it runs. If
+training ends early, the file remains and holds the reason. Otherwise it is removed when the outputs are complete.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
@@ -34,15 +33,15 @@ class Progress:
 
     Attributes:
         epoch: number of finished epochs.
-        minibatch, minibatches: number of finished minibatches in the current epoch, and of all in an epoch.
+        minibatch, minibatches: number of finished minibatches of the current epoch, and of all minibatches of an epoch.
         test_accuracy: test accuracy after the last finished epoch, in [0, 1]; ``None`` before the first.
-        seconds_per_epoch: mean wall time per epoch over all sessions; ``None`` if nothing was trained.
+        seconds_per_epoch: mean wall time of an epoch in all sessions; ``None`` if nothing was trained.
         saved: position of the state on disk, such as ``after epoch 3``; ``None`` if there is none.
         identity: identity of the results in training.
         stopped: name of the signal that stopped it, if any.
         failure: reason of its failure in one line, if any.
         host: name of the machine.
-        updated: time of this update, in UTC.
+        updated: date and time of this update in UTC, in ISO 8601.
     """
 
     epoch: int = 0
@@ -59,13 +58,8 @@ class Progress:
 
     @property
     def epochs_done(self) -> float:
-        """Number of epochs done, including the fraction of the current one."""
+        """Number of finished epochs, including the fraction of the current one."""
         return self.epoch + (self.minibatch / self.minibatches if self.minibatches else 0)
-
-    @property
-    def silence(self) -> float:
-        """Seconds since the update."""
-        return max(0.0, time.time() - datetime.fromisoformat(self.updated).timestamp())
 
 
 def write_progress(directory: Path, progress: Progress) -> None:
@@ -74,7 +68,7 @@ def write_progress(directory: Path, progress: Progress) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    here = replace(progress, host=socket.gethostname(), updated=timestamp(time.time()))
+    here = replace(progress, host=socket.gethostname(), updated=timestamp())
     write_text(directory / STATUS, json.dumps(asdict(here)) + "\n")
 
 
@@ -82,40 +76,28 @@ def read_progress(directory: Path) -> Progress | None:
     """Read a cell's ``status.json``; ``None`` if it is missing or unreadable."""
     try:
         values = json.loads((directory / STATUS).read_text(encoding="utf-8"))
-        identity = _identity(values)
-        progress = Progress(**{**values, "identity": identity})
+        if values["identity"]:
+            values["identity"] = Identity.from_json(values["identity"])
+        progress = Progress(**values)
         datetime.fromisoformat(progress.updated)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return progress
 
 
-def _identity(values: dict[str, Any]) -> Identity | None:
-    """The identity in a ``status.json``. Commit 2790cbb wrote only the settings and the training version."""
-    settings, version = values.pop("settings", None), values.pop("training_version", None)
-    if settings:
-        return Identity(None, settings, version)
-    return Identity.from_json(values["identity"]) if values.get("identity") else None
-
-
 def note_failure(directory: Path, error: Exception) -> None:
-    """Add the reason of a failure to ``status.json``; if the disk is full, do nothing."""
+    """Add the reason of a failure to ``status.json``. If the file cannot be written, do nothing."""
     reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}".rstrip(": ")
     progress = read_progress(directory) or Progress()
     with contextlib.suppress(UserError):
         write_progress(directory, replace(progress, failure=" ".join(reason.split())))
 
 
-def drop_progress(directory: Path) -> None:
-    """Remove the status of a finished cell."""
-    (directory / STATUS).unlink(missing_ok=True)
-
-
 def is_training(directory: Path, progress: Progress | None) -> bool:
-    """Whether the cell is being trained, judged by its files.
+    """Return whether the cell is being trained, according to its files.
 
-    On this machine the cell's lock decides. Locks held on another machine may be invisible; there, a recent update of
-    the status decides.
+    If it trains on this machine, its lock is held. Locks of other machines may be invisible; for these, the last update
+    of the status must be recent.
 
     Args:
         progress: the result of ``read_progress``.
@@ -123,4 +105,5 @@ def is_training(directory: Path, progress: Progress | None) -> bool:
     held = is_held(directory)
     if held or progress is None or (held is False and progress.host == socket.gethostname()):
         return bool(held)
-    return not (progress.stopped or progress.failure) and progress.silence < SILENCE
+    silence = time.time() - datetime.fromisoformat(progress.updated).timestamp()
+    return not (progress.stopped or progress.failure) and silence < SILENCE

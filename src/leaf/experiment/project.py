@@ -1,4 +1,4 @@
-"""Paths of the project's own files. Results, data sets and logs are relative to the working directory instead."""
+"""Paths of the project's own files. Those of results, data sets and logs are relative to the working directory."""
 
 from pathlib import Path
 

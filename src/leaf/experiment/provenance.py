@@ -1,10 +1,9 @@
-"""Provenance of a training: execution, machine and code. It is recorded, but is not part of a result's identity."""
+"""Provenance of a training: execution, machine and code. It is recorded but not part of the results' identity."""
 
 import platform
 import resource
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Any
 from leaf.experiment.errors import UserError
 
 RENAMED_KERNELS = {"plain": "reference"}
-"""Present names of kernels that older files name differently."""
+"""Present names of kernels, by their former names in older files."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +33,21 @@ class Execution:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Execution":
-        """Read an execution from a cell's file."""
+        """Convert the JSON of an execution, with a former name of a kernel or the present one."""
         return cls(**{**values, "kernel": RENAMED_KERNELS.get(values["kernel"], values["kernel"])})
 
 
 @dataclass
 class Session:
-    """One run of a cell's training process. Values that older versions did not record have their defaults.
+    """One run of a cell's training process. Older files lack the values that have defaults.
 
     Attributes:
-        started: start date and time in UTC.
+        started: date and time of the start in UTC, in ISO 8601.
         host: name of the machine.
         device: model of the device.
         commit: git commit of the code; ``None`` outside a git checkout.
         clean: whether the checkout had no uncommitted changes; ``None`` outside one.
-        versions: versions of Python and the packages that results depend on.
+        versions: versions of Python and of the packages that results depend on.
         seconds: wall time until the last state was written, in seconds.
     """
 
@@ -70,16 +69,16 @@ class Session:
         Raises:
             UserError: if the version of a package cannot be found.
         """
-        return cls(timestamp(time.time()), socket.gethostname(), device, **git(), versions=versions())
+        return cls(timestamp(), socket.gethostname(), device, **git(), versions=versions())
 
 
-def timestamp(seconds: float) -> str:
-    """Format seconds since 1970 as an ISO 8601 date and time in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+def timestamp() -> str:
+    """Return the present date and time in UTC, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def cpu_name() -> str:
-    """Model name of the CPU."""
+    """Return the model name of the CPU."""
     models = [
         line.split(":")[1].strip() for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")
     ]
@@ -87,8 +86,8 @@ def cpu_name() -> str:
 
 
 def peak_memory() -> int:
-    """Peak resident memory of this process so far, in bytes."""
-    # getrusage is only a fallback: its figure includes the process that started this one.
+    """Return the peak resident memory of this process, in bytes."""
+    # getrusage is only a fallback: after a fork, its figure includes the parent process.
     peaks = [int(line.split()[1]) for line in _read("/proc/self/status").splitlines() if line.startswith("VmHWM")]
     return 1024 * (peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
@@ -101,14 +100,14 @@ def _read(file: str) -> str:
 
 
 def git() -> dict[str, Any]:
-    """The ``commit`` of the code and whether the checkout is ``clean``; empty outside a git checkout."""
+    """Return the ``commit`` of the code and whether the checkout is ``clean``; empty outside a git checkout."""
 
     def call(*arguments: str) -> str:
         here = Path(__file__).parent
         return subprocess.run(["git", *arguments], cwd=here, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        # This fails if the package is installed inside the checkout of another project.
+        # fails if the package is installed inside the checkout of another project
         call("ls-files", "--error-unmatch", __file__)
         return {"commit": call("rev-parse", "HEAD"), "clean": not call("status", "--porcelain", "--untracked-files=no")}
     except (OSError, subprocess.CalledProcessError):
@@ -116,7 +115,7 @@ def git() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on.
+    """Return the versions of Python and of the packages that results depend on.
 
     Raises:
         UserError: if a package is not installed.

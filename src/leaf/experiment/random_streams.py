@@ -1,6 +1,6 @@
 """All random numbers of a cell, derived from its seed as in the published implementation.
 
-A seed gives three independent streams:
+A seed determines three streams:
 
 - the network's initial weights, drawn from torch's default generator;
 - the loader seeds, one per epoch, from which the epoch's augmentation is drawn;
@@ -19,7 +19,7 @@ LOADER_STREAMS = 4
 """Number of workers of the published loader; worker i mod 4 makes minibatch i, and each worker has its own stream."""
 
 DROPOUT_OFFSET = 2**31
-"""Offset from a cell's seed to the seed of dropout on a CPU, so that dropout does not share the weights' stream."""
+"""Offset of the seed of dropout on a CPU from the cell's seed, so that dropout does not share the weights' stream."""
 
 NetworkType = TypeVar("NetworkType", bound=nn.Module)
 
@@ -28,8 +28,8 @@ class EpochDraws(NamedTuple):
     """One epoch's augmentation.
 
     Attributes:
-        flip: bool ``(N,)``, whether an image is flipped horizontally.
-        shift_x, shift_y: int64 ``(N,)``, translation to the right and down in pixels, after the flip.
+        flip: bool ``(N,)``; ``True`` flips an image horizontally.
+        shift_x, shift_y: int64 ``(N,)``; translation to the right and down in pixels, after the flip.
     """
 
     flip: Tensor
@@ -42,17 +42,17 @@ def initial_network(
 ) -> tuple[NetworkType, "RandomStreams"]:
     """Build a network with the published initial weights, and the random streams of its training.
 
-    Seeds torch's default CPU generator, from which ``torch.nn`` draws weights.
+    This seeds torch's default CPU generator, from which ``torch.nn`` draws weights.
 
     Args:
         seed: the cell's seed.
-        build: creates the network, its layers in order.
+        build: returns the network; it creates the layers in order.
         minibatch_shape: ``(N, C, H, W)`` of one minibatch.
     """
     torch.manual_seed(seed)
-    torch.rand(4)  # the published code augments one image to determine its shape
+    torch.rand(4)  # the published code first augments one image, to determine its shape
     network = build()
-    torch.rand(minibatch_shape)  # and runs the network on a random minibatch to determine the layers' shapes
+    torch.rand(minibatch_shape)  # then it runs the network on a random minibatch, to determine the layers' shapes
     loader_seeds = torch.Generator()
     loader_seeds.set_state(torch.get_rng_state())
     torch.default_generator.manual_seed(seed + DROPOUT_OFFSET)
@@ -62,26 +62,23 @@ def initial_network(
 
 
 class RandomStreams:
-    """Random streams of a training: loader seeds here, dropout in the devices' default generators."""
+    """Random streams of a training: the loader seeds, and torch's default generators, from which dropout draws."""
 
     def __init__(self, loader_seeds: torch.Generator) -> None:
         self._loader_seeds = loader_seeds
 
     def next_loader_seed(self) -> int:
-        """Draw the loader seed of the next epoch."""
-        seed, _test_loaders = (self._draw_int64() for _ in range(2))
+        """Draw the loader seed of the next epoch. The published code draws one for its test loader, too."""
+        seed, _test_loader = torch.empty(2, dtype=torch.int64).random_(generator=self._loader_seeds).tolist()
         return seed
 
-    def _draw_int64(self) -> int:
-        return int(torch.empty((), dtype=torch.int64).random_(generator=self._loader_seeds))
-
     def state_dict(self) -> dict[str, Any]:
-        """States of all streams, as tensors."""
+        """Return the states of all streams, as tensors."""
         cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
         return {"loader_seeds": self._loader_seeds.get_state(), "cpu": torch.get_rng_state(), "cuda": cuda}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the states of a ``state_dict``."""
+        """Restore the states that ``state_dict`` returned."""
         self._loader_seeds.set_state(state["loader_seeds"])
         torch.set_rng_state(state["cpu"])
         for cuda in state["cuda"]:
@@ -112,6 +109,6 @@ def epoch_order(loader_seed: int, images: int) -> Tensor:
 
 
 def _shift(draws: Tensor, size: int) -> Tensor:
-    """Map uniform numbers in [0, 1) to whole pixels in ±10% of ``size``, in float32, rounded half to even."""
+    """Map uniform float32 numbers in [0, 1) to int64 pixels in ±10% of ``size``, rounded half to even."""
     low, high = (torch.tensor(sign * 0.1 * size, dtype=torch.float32) for sign in (-1, 1))
     return (draws * (high - low) + low).round().long()

@@ -29,7 +29,7 @@ class EpochRecord:
 
     Attributes:
         epoch: counted from 1.
-        train_loss: mean of the minibatches' losses, all with equal weight, including the smaller last one.
+        train_loss: mean of the minibatches' losses with equal weights, including the smaller last minibatch.
         train_loss_variance: their unbiased variance; NaN if there is only one.
         test_loss: mean cross-entropy over the test images.
         test_accuracy: fraction of test images classified correctly, in [0, 1].
@@ -51,12 +51,12 @@ class EpochRecord:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss of the epoch was NaN or infinite."""
+        """``True`` if a loss of the epoch was NaN or infinite."""
         return not math.isfinite(self.train_loss)
 
 
 def write_metrics(file: Path, records: Iterable[EpochRecord]) -> None:
-    """Write ``metrics.csv``, with numbers as the shortest decimals that are read back exactly."""
+    """Write ``metrics.csv``, with each number as the shortest decimal that determines it."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
     writer.writeheader()

@@ -1,7 +1,7 @@
-"""Numerical tolerance of a training, measured by training the same epochs in ways that differ only in rounding.
+"""Numerical tolerance of a training, measured by computing the same epochs in ways that differ only in rounding.
 
-Training amplifies rounding errors, the more so the less smooth the network's functions are. Other machines round
-differently, so that two correct runs of one cell may differ by this much.
+Machines round differently. Training amplifies the differences, most in networks with functions that are not smooth, so
+that two correct runs of a cell may differ by the tolerance.
 """
 
 import warnings
@@ -21,7 +21,7 @@ ROUNDINGS: tuple[dict[str, Any], ...] = (
     {"threads": 3},
     {"threads": 2, "own_convolutions": False},
 )
-"""Equivalent ways to compute, as arguments of ``train_epochs``."""
+"""Ways to compute the same epochs, as arguments of ``train_epochs``."""
 
 SPREADS = 4
 """Tolerance as a multiple of the largest measured difference.
@@ -31,7 +31,7 @@ would exceed three times the larger of two once in 20.
 """
 
 LEAST_LOSS, LEAST_ACCURACY = 3e-4, 0.005
-"""Minimum tolerances, since the measured differences of a few runs can be small by chance."""
+"""Minimum tolerances, since the differences of a few runs can be small by chance."""
 
 
 class Bounds(NamedTuple):
@@ -59,7 +59,7 @@ def train_epochs(
     """
     torch.set_num_threads(threads)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # not used here
+        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")  # TF32 is not used here
         with torch.backends.mkldnn.flags(enabled=own_convolutions):
             training = Training(cell, Settings(epochs=epochs), data, kernel=kernel, memory_format=memory_format)
             return [training.run_epoch() for _ in range(epochs)]

@@ -8,13 +8,14 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, cast
 
-from leaf.experiment.errors import UserError
+from leaf.experiment.errors import UserError, unknown
 
 
 def _setting(default: Any, description: str, **limits: int) -> Any:
-    """A field of ``Settings`` with its description and its limits ``ge`` and ``le``, also for the JSON schema."""
+    """Define a field of ``Settings`` with its description and limits, ``ge`` and ``le``, for the JSON schema too."""
     return field(default=default, metadata={"description": description, **limits})
 
 
@@ -34,7 +35,7 @@ class Settings:
         0, "Hold out the last N of the training images, and choose the best epoch on them instead of on the test"
         " images.", ge=0,
     )  # fmt: skip
-    shuffle: bool = _setting(False, "Whether each epoch takes the training images in a new random order.")
+    shuffle: bool = _setting(False, "Shuffle the training images in every epoch.")
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -50,7 +51,7 @@ class Settings:
             )
 
     def check_images(self, dataset: str, images: Mapping[str, int], where: str = "") -> None:
-        """Check that a data set has the images that the settings ask for.
+        """Check that a data set has enough images for the settings.
 
         Args:
             dataset: the data set's name.
@@ -58,12 +59,12 @@ class Settings:
             where: prefix of the error message.
 
         Raises:
-            UserError: if it has fewer, or the validation images leave none to train on.
+            UserError: if it has too few, or the validation images leave none to train on.
         """
         for split, there in images.items():
             wanted = getattr(self, f"{split}_images")
             if wanted is not None and wanted > there:
-                raise UserError(f"{where}{split}_images {wanted} is more than {dataset}'s {there}; null is all of them")
+                raise UserError(f"{where}{split}_images {wanted} is more than {dataset}'s {there}; null uses all")
         kept = self.train_images or images["train"]
         if self.validation_images >= kept:
             raise UserError(
@@ -71,20 +72,8 @@ class Settings:
             )
 
     def to_json(self) -> str:
-        """Canonical JSON: equal settings give equal text."""
+        """Convert to canonical JSON: equal settings give equal text."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Settings":
-        """Parse the result of ``to_json``.
-
-        Raises:
-            UserError: if the text is not such JSON.
-        """
-        try:
-            return cls(**json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"--settings {text!r}: {error}; expected JSON such as {cls().to_json()}") from None
 
 
 @dataclass(frozen=True)
@@ -93,8 +82,8 @@ class Scale:
 
     Attributes:
         settings: settings of its cells.
-        seeds: number of each experiment's seeds that it uses; ``None`` for all.
-        continues: name of the scale that it extends, if it has at least as many epochs and no other difference. Its
+        seeds: number of each experiment's seeds that it uses, from the first; ``None`` for all.
+        continues: name of the extended scale, if this one differs from it only in having at least as many epochs. Its
             cells then resume from that scale's states.
     """
 
@@ -116,28 +105,28 @@ def resolve_scales(own: Mapping[str, Mapping[str, Any]]) -> dict[str, Scale]:
     Raises:
         UserError: if a user's scale has the name of a fixed one, or extends an unknown scale or, indirectly, itself.
     """
-    for name in own:
+    known = [*SCALES, *own]
+    for name, changes in own.items():
         if name in SCALES:
             raise UserError(f"scales.{name}: {name!r} is a fixed scale; choose another name")
-    scales, others = dict(SCALES), dict(own)
-    while others:
-        ready = [name for name, changes in others.items() if changes["extends"] in scales]
-        for name in ready:
-            try:
-                scales[name] = _extended(scales, others.pop(name))
-            except UserError as error:
-                raise UserError(f"scales.{name}: {error}") from None
-        if not ready:
-            for name, changes in others.items():
-                if changes["extends"] not in others:
-                    known = ", ".join((*SCALES, *own))
-                    raise UserError(f"scales.{name}.extends: unknown scale {changes['extends']!r}; known: {known}")
-            raise UserError(f"scales: {', '.join(others)}: extends is circular")
+        if changes["extends"] not in known:
+            raise UserError(f"scales.{name}.extends: {unknown('scale', changes['extends'], known)}")
+    parents = {name: [changes["extends"]] for name, changes in own.items()}
+    try:
+        order = [name for name in TopologicalSorter(parents).static_order() if name in own]
+    except CycleError as error:
+        raise UserError(f"scales: {', '.join(sorted(set(error.args[1])))}: extends is circular") from None
+    scales = dict(SCALES)
+    for name in order:
+        try:
+            scales[name] = _extended(scales, own[name])
+        except UserError as error:
+            raise UserError(f"scales.{name}: {error}") from None
     return scales
 
 
 def _extended(scales: Mapping[str, Scale], changes: Mapping[str, Any]) -> Scale:
-    """The scale that results from a user's changes to one of ``scales``."""
+    """Apply a user's changes to one of ``scales``."""
     parent = changes["extends"]
     extended = scales[parent].settings
     names = {setting.name for setting in fields(Settings)}

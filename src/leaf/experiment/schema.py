@@ -1,11 +1,11 @@
 """Models of the configuration: keys, types, choices, limits, defaults and descriptions.
 
-Editors complete and check ``config.yaml`` with the JSON schema. The schema and the table in the documentation are
-generated from these models. ``python -m leaf.experiment.schema`` prints the differences between the files and the
-models and fails if there are any; with ``--fix`` it writes the files.
+The JSON schema, with which editors complete and check ``config.yaml``, and the table in the documentation are generated
+from these models. ``python -m leaf.experiment.schema`` prints the differences between these files and the models and
+fails if there are any; with ``--fix`` it writes the files.
 
-Only ``leaf.experiment.config`` imports this module, when it reads a configuration. A job that Snakemake starts has all
-settings on its command line, and importing pydantic would only delay it.
+``leaf.experiment.config`` imports this module only when it checks a configuration. A job of Snakemake has all settings
+on its command line and need not import pydantic.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import ErrorDetails, PydanticCustomError
 from typing_extensions import TypedDict  # required by pydantic below Python 3.12
 
-from leaf.experiment.errors import UserError
+from leaf.experiment.errors import UserError, unknown
 from leaf.experiment.files import write_text
 from leaf.experiment.scales import Settings
 
@@ -67,7 +67,7 @@ OwnScale.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
 
 
 class Block(TypedDict, total=False):
-    """The product of its lists; a missing list is that of the experiment."""
+    """An item of an experiment: the product of its lists. The experiment's lists are the defaults."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
 
@@ -86,16 +86,16 @@ class Experiment(Block, total=False):
     title: Required[str]
     """Name in tables, figures and the report."""
     in_all: bool
-    """Whether the target `all` includes it; false by default."""
+    """Include it in the target `all`; false by default."""
     cells: Required[Annotated[list[Block], Field(min_length=1)]]
-    """Items that each stand for the product of their lists; a missing list is that of the experiment."""
+    """Items; each is the product of its lists, and the experiment's lists are the defaults."""
 
 
 class Checkpoint(Model):
     epochs: int = Field(default=1, ge=1, le=100_000)
     """Write the state after every N epochs."""
     minutes: float = Field(default=10, gt=0, le=10_080, allow_inf_nan=False)
-    """Write it also N minutes after the last time; at most a week."""
+    """Also write it N minutes after the last time; at most a week."""
 
 
 class Tracking(Model):
@@ -104,7 +104,7 @@ class Tracking(Model):
     directory: Text = "tracking"
     """Directory for their files."""
     wandb_mode: Literal["offline", "online"] = "offline"
-    """Whether Weights & Biases stores runs in files or uploads them."""
+    """Store the runs of Weights & Biases in files, or upload them."""
     wandb_project: Text = "leaf"
     """Project of the runs in Weights & Biases."""
 
@@ -120,9 +120,9 @@ class Configuration(Model):
     """The configuration of leaf."""
 
     scale: str = "quick"
-    """How long and on how much data each cell trains: `quick`, `paper`, `sound`, or a key of `scales`."""
+    """Size and protocol of each cell's training: `quick`, `paper`, `sound`, or a key of `scales`."""
     scales: Annotated[dict[Name, OwnScale], ONLY_NAMES] = {}
-    """Additional scales; settings that are not given are those of the scale that is extended."""
+    """Additional scales; each extends another one and changes some of its settings."""
     experiments: Annotated[dict[Name, Experiment], Field(min_length=1), ONLY_NAMES]
     """Sets of cells; the name of each is a target."""
     plugins: Distinct[str] = []
@@ -132,7 +132,7 @@ class Configuration(Model):
     precision: Literal["float32", "tf32", "tf32-convolutions", "bfloat16"] = "float32"
     """Number format of the computation."""
     checkpoint: Checkpoint = Checkpoint()
-    """How often to write the state that an interrupted cell resumes from."""
+    """Times at which the state is written. An interrupted cell resumes from it."""
     tracking: Tracking = Tracking()
     """Logging of the training to trackers."""
     statistics: Statistics = Statistics()
@@ -156,12 +156,12 @@ def validated(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_present_names(values: Any) -> Any:
-    """Rename the key ``guests``, which is the former name of ``plugins``."""
+    """Rename the key ``guests``, the former name of ``plugins``."""
     if not isinstance(values, Mapping) or "guests" not in values:
         return values
     files, others = values["guests"], {key: value for key, value in values.items() if key != "guests"}
     if others.get("plugins") not in (None, [], files):
-        raise UserError("guests: is the former name of plugins, which is given too; keep plugins alone")
+        raise UserError("guests: the former name of plugins, which is also given; remove guests")
     print("configuration: the key guests is now plugins; rename it", file=sys.stderr)
     return {**others, "plugins": files}
 
@@ -173,28 +173,26 @@ LIMITS = {
     "less_than_equal": "greater than the maximum",
     "less_than": "greater than or equal to the maximum",
 }
-"""Description of a value that violates a limit, by pydantic's name for the limit."""
+"""Descriptions of a value that violates a limit, by pydantic's name of the error."""
 
 
 def _place(error: ErrorDetails) -> tuple[list[str], bool]:
-    """Sort key: errors of a mapping come before those of its values, unknown keys first."""
+    """Return a sort key that puts a mapping's errors before those of its values, and unknown keys first."""
     unknown = error["type"] in UNKNOWN_KEY
     return [str(part) for part in error["loc"][: -1 if unknown or error["type"] == "missing" else None]], not unknown
 
 
 def _explain(error: ErrorDetails) -> str:
-    """Explain what is wrong with a key and what would be right."""
+    """Describe in one line what is wrong with a key and what would be right."""
     kind, path, value, limits = error["type"], list(error["loc"]), error["input"], error.get("ctx", {})
     about_key = path[-1:] == ["[key]"] and kind not in UNKNOWN_KEY
     if about_key:
         del path[-2:]
     key = path.pop() if kind in (*UNKNOWN_KEY, "missing") else None
-    node, where = _node(path), ".".join(map(str, path)) or "configuration"
+    node = _node(path)
+    where = ".".join(map(str, path)) or "configuration"
     if kind in UNKNOWN_KEY:
-        known = list(node["properties"])
-        near = difflib.get_close_matches(str(key), known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        return f"{where}: unknown key {key!r}{hint}; known: {', '.join(known)}"
+        return f"{where}: {unknown('key', key, node['properties'])}"
     if kind in LIMITS:
         return f"{where}: {value!r} is {LIMITS[kind]} of {next(iter(limits.values()))!r}"
     expected = "string" if about_key else " or ".join(choice["type"] for choice in node.get("anyOf", [node]))
@@ -215,12 +213,12 @@ def _explain(error: ErrorDetails) -> str:
 COMMAND = "python -m leaf.experiment.schema --fix"
 SCHEMA = Path("workflow/schemas/config.schema.yaml")
 PAGE = Path("docs/configuration.md")
-MARK = f"<!-- The rest of the page is made of the models: {COMMAND} -->\n"
+MARK = f"<!-- The rest of the page is generated from the models: {COMMAND} -->\n"
 
 
 @cache
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of the configuration, with all definitions inlined."""
+    """Return the JSON schema of the configuration, with all definitions inlined."""
     schema = Configuration.model_json_schema()
     definitions = schema.pop("$defs")
 
@@ -230,15 +228,16 @@ def json_schema() -> dict[str, Any]:
         if not isinstance(node, dict):
             return node
         whole = definitions.get(node.get("$ref", "").split("/")[-1], {}) | node
-        # pydantic adds a title made from each key's name; a title that is not a string is a key of the configuration
-        drop = [key for key, value in whole.items() if key == "$ref" or (key == "title" and isinstance(value, str))]
-        return {key: inlined(value) for key, value in whole.items() if key not in drop}
+        whole.pop("$ref", None)
+        if isinstance(whole.get("title"), str):  # generated by pydantic; otherwise it is a key of the configuration
+            del whole["title"]
+        return {key: inlined(value) for key, value in whole.items()}
 
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **inlined(schema)}
 
 
 def _node(path: Sequence[int | str]) -> dict[str, Any]:
-    """The part of the JSON schema for a path in a configuration."""
+    """Return the part of the JSON schema that describes the value at a path in a configuration."""
     node = json_schema()
     for part in path:
         named = node.get("properties", {}) | ({part: node["items"]} if "items" in node else {})
@@ -247,7 +246,7 @@ def _node(path: Sequence[int | str]) -> dict[str, Any]:
 
 
 def _rows(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Rows of the documentation's table for one mapping of the schema and the mappings below it."""
+    """Yield the rows of the documentation's table for a mapping of the schema and the mappings in it."""
     for key, child in node["properties"].items():
         given = f"`{json.dumps(child['default'])}`" if "default" in child and "properties" not in child else ""
         default = "required" if key in node.get("required", ()) else given
@@ -262,7 +261,7 @@ def _rows(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _type(node: Mapping[str, Any]) -> str:
-    """The type, choices and limits of a key, in words."""
+    """Describe the type, choices and limits of a key."""
     if "anyOf" in node:
         return " or ".join(_type(choice) for choice in node["anyOf"])
     if "enum" in node:
@@ -274,7 +273,7 @@ def _type(node: Mapping[str, Any]) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """The files generated from the models, with their contents. The page's text above the mark is kept."""
+    """Return the contents of the generated files. The page keeps its text above the mark."""
     schema = f"# Generated from the models in leaf.experiment.schema: {COMMAND}\n" + yaml.safe_dump(
         json_schema(), sort_keys=False, allow_unicode=True, width=120
     )

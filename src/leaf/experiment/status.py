@@ -1,4 +1,4 @@
-"""Status of a grid, from its files alone: any machine that reads them can report it."""
+"""Status of a grid, determined from its files on any machine that can read them."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ STATUSES = {
 """Statuses of a cell with their meaning, in the order of the report."""
 
 PART = 50
-"""Number of cells per task of the thread pool: a task costs more than the status of one cell."""
+"""Number of cells per task of the thread pool, since a task costs more than the status of one cell."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CellStatus:
 
 
 def outcome(run: Run, wanted: Identity) -> str:
-    """Status of a finished cell: ``DONE``, ``DIVERGED`` or ``STALE``."""
+    """Return the status of a finished cell: ``DONE``, ``DIVERGED`` or ``STALE``."""
     if wanted.differences(run.identity):
         return STALE
     return DIVERGED if run.diverged_at else DONE
@@ -67,8 +67,8 @@ def look(
 
     Args:
         scale, settings: the name of the scale and its settings.
-        continues: a scale whose states the cells may resume from.
-        device: the device that the cells would train on; with ``"auto"`` a state of any device counts.
+        continues: name of a scale from whose states the cells may resume.
+        device: the device that the cells would train on; ``"auto"`` accepts states of any device.
     """
     cells = list(cells)
     parts = [cells[start : start + PART] for start in range(0, len(cells), PART)]
@@ -115,7 +115,7 @@ def _look(cell: Cell, scale: str, settings: Settings, continues: str | None, dev
 def _under_way(
     cell: Cell, scale: str, wanted: Identity, epochs: range, progress: Progress, training: bool
 ) -> CellStatus:
-    """Status of a cell that has a ``status.json`` and no current outputs."""
+    """Determine the status of a cell that has a ``status.json`` and no current outputs."""
     made = progress.identity if progress.saved and has_state(cell.directory(scale)) else None
     resumes = training or bool(made and not wanted.obstacles(made, progress.epoch - epochs.start))
     left = min(len(epochs), max(0, epochs.stop - progress.epochs_done)) if resumes else len(epochs)
@@ -124,13 +124,13 @@ def _under_way(
     next_run = f"resumes {progress.saved}" if resumes else "starts again"
     if progress.failure:
         return CellStatus(cell, FAILED, f"{progress.failure}; {next_run}", left, progress.seconds_per_epoch)
-    how = f"stopped by {progress.stopped}" if progress.stopped else "ended without a reason"
+    how = f"stopped by {progress.stopped}" if progress.stopped else "ended for an unknown reason"
     where = f"in {_place(progress, epochs)}, on {progress.host}"
     return CellStatus(cell, INTERRUPTED, f"{how} {where}; {next_run}", left, progress.seconds_per_epoch)
 
 
 def _done_before(cell: Cell, wanted: Identity, scale: str) -> int:
-    """Number of epochs that a cell has finished at another scale, if training can resume from that state."""
+    """Return the number of finished epochs at another scale from whose state training can resume, else 0."""
     directory = cell.directory(scale)
     try:
         run = read_run(directory) if has_state(directory) else None
@@ -164,7 +164,7 @@ def summarize(found: Sequence[CellStatus], scale: str, everything: bool = False)
 
     Args:
         found: the result of ``look``.
-        everything: include the cells that are done or waiting.
+        everything: also list the cells that are done or waiting.
     """
     count = Counter(one.status for one in found)
     yield ", ".join([f"{scale}: {len(found)} cells", *(f"{count[s]} {s}" for s in reversed(STATUSES) if count[s])])
@@ -195,13 +195,13 @@ def _time_left(found: Sequence[CellStatus], running: int) -> Iterator[str]:
 
 
 def _kinds(cell: Cell) -> list[tuple[Any, ...]]:
-    """Kinds of cells with similar times per epoch, from the most to the least specific; the last has every cell."""
+    """Return kinds of cells with similar times per epoch, from the most specific to that of all cells."""
     kind = (cell.network, cell.dataset, ACTIVATIONS[cell.activation].family, PROCEDURES[cell.procedure].two_stage)
     return [kind, kind[:2], kind[:1], ()]
 
 
 def duration(seconds: float) -> str:
-    """A duration in words, with about two digits."""
+    """Format a duration with about two digits."""
     for unit, size, least in (("days", 86400, 2), ("h", 3600, 1), ("min", 60, 1)):
         if seconds >= least * size:
             number = seconds / size

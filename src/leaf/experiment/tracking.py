@@ -6,7 +6,7 @@ only if it is configured.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from operator import methodcaller
@@ -26,7 +26,7 @@ BINS = 64
 
 @dataclass(frozen=True)
 class Tracking:
-    """Configuration of the trackers.
+    """The configuration's ``tracking``.
 
     Attributes:
         trackers: names in ``TRACKERS``.
@@ -39,7 +39,7 @@ class Tracking:
         UserError: if a tracker or the mode is unknown.
     """
 
-    trackers: tuple[str, ...] = ()
+    trackers: Sequence[str] = ()
     directory: str = "tracking"
     wandb_mode: Literal["offline", "online"] = "offline"
     wandb_project: str = "leaf"
@@ -52,26 +52,21 @@ class Tracking:
             raise UserError(f"tracking: unknown wandb_mode {self.wandb_mode!r}; known: offline, online")
 
     @classmethod
-    def from_config(cls, values: Mapping[str, Any]) -> "Tracking":
-        """Convert the configuration's ``tracking``."""
-        return cls(**{**values, "trackers": tuple(values["trackers"])})
-
-    @classmethod
     def from_json(cls, text: str) -> "Tracking":
-        """Parse the configuration's ``tracking`` from JSON.
+        """Parse the configuration's ``tracking`` as JSON.
 
         Raises:
             UserError: if the text is not JSON of this form.
         """
         try:
-            return cls.from_config(json.loads(text))
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
             example = json.dumps(asdict(cls(("tensorboard",))))
             raise UserError(f"--tracking {text!r}: {error!r}; expected JSON such as {example}") from None
 
 
 class Run(NamedTuple):
-    """Description of a training for a tracker: its cell, its scale, its settings (``about``) and its first epoch."""
+    """A training that is logged: its cell, its scale, its settings (``about``) and the first epoch to log, from 1."""
 
     cell: Cell
     scale: str
@@ -80,7 +75,7 @@ class Run(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """Int64 counts ``(BINS,)`` between float64 edges ``(BINS + 1,)``, with the sums of the values and their squares."""
+    """Counts, int64 ``(BINS,)``, edges, float64 ``(BINS + 1,)``, and the sums of the values and their squares."""
 
     counts: np.ndarray
     edges: np.ndarray
@@ -89,10 +84,10 @@ class Histogram(NamedTuple):
 
 
 class Epoch(NamedTuple):
-    """Data of one epoch for a tracker: its number (from 1), its metrics, and histograms by name.
+    """Data of one epoch for a tracker: its number (from 1), its metrics and its histograms, by name.
 
-    ``parameters/…`` are histograms of the parameters at the end of the epoch, ``gradients/…`` those of the last
-    minibatch's gradients.
+    ``parameters/…`` are histograms of the parameters at the end of the epoch, ``gradients/…`` those of the gradients of
+    its last minibatch.
     """
 
     number: int
@@ -101,27 +96,23 @@ class Epoch(NamedTuple):
 
 
 def observe(record: EpochRecord, network: nn.Module) -> Epoch:
-    """Collect the data of the epoch that has just ended."""
+    """Collect the data of the last epoch."""
     numbers = {name: value for name, value in asdict(record).items() if name != "epoch" and value is not None}
     tensors: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
         tensors[f"parameters/{name}"] = parameter.detach()
         if parameter.grad is not None:  # it is None if training resumed after the epoch's last minibatch
             tensors[f"gradients/{name}"] = parameter.grad
-    histograms = {name: histogram(values) for name, values in tensors.items() if values.isfinite().any()}
+    histograms = {}
+    for name, tensor in tensors.items():
+        if len(values := tensor[tensor.isfinite()].cpu().double().numpy()):
+            counts, edges = np.histogram(values, BINS)
+            histograms[name] = Histogram(counts, edges, values.sum().item(), values.dot(values).item())
     return Epoch(record.epoch, numbers, histograms)
 
 
-def histogram(values: Tensor) -> Histogram:
-    """Histogram of the finite values, of which there must be at least one."""
-    flat = values.cpu().double().numpy().ravel()
-    flat = flat[np.isfinite(flat)]
-    counts, edges = np.histogram(flat, BINS)
-    return Histogram(counts, edges, flat.sum().item(), flat.dot(flat).item())
-
-
 class Tracker(Protocol):
-    """A tracker. If it raises an error after its start, the error is reported and training continues without it."""
+    """A tracker. If it fails after its start, the error is logged and training continues without it."""
 
     def __init__(self, tracking: Tracking, run: Run) -> None: ...
 
@@ -129,11 +120,11 @@ class Tracker(Protocol):
         """Log one epoch."""
 
     def close(self) -> None:
-        """Close the log: training has ended, or was stopped and may resume later."""
+        """Close the log. The training may resume later."""
 
 
 class TensorBoard:
-    """Writes one event file below ``tensorboard/{scale}/{cell}`` for each session of a training."""
+    """A tracker that writes one event file below ``tensorboard/{scale}/{cell}`` for each session of a training."""
 
     def __init__(self, tracking: Tracking, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -156,7 +147,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Logs to a run with the id ``{scale}.{cell}``; a resumed training resumes this run."""
+    """A tracker that logs to a run with the id ``{scale}.{cell}``. A resumed training resumes this run."""
 
     def __init__(self, tracking: Tracking, run: Run) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # no reports about wandb itself
@@ -202,11 +193,11 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Weigh
 class Watch:
     """The trackers of one training.
 
-    An epoch is logged when the state that includes it has been written, so that a training that is killed and resumed
+    They log an epoch after the state that includes it has been written, so that a training that is killed and resumed
     logs no epoch twice.
 
     Args:
-        log: called with one line when a tracker fails and training continues.
+        log: called with one line when a tracker fails.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:
@@ -227,18 +218,18 @@ class Watch:
             except Exception as error:  # trackers may raise any error
                 self.close()
                 if isinstance(error, ImportError):
-                    reason = f"{error}; 'pip install leaf-activations[tracking]' installs what it needs"
+                    reason = f"{error}; install its packages with 'pip install leaf-activations[tracking]'"
                 else:
                     reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise UserError(f"tracking: {name} doesn't start: {reason}") from None
+                raise UserError(f"tracking: {name} failed to start: {reason}") from None
 
     def observe(self, record: EpochRecord, network: nn.Module) -> None:
-        """Keep the data of the epoch that has just ended until ``flush``."""
+        """Keep the data of the last epoch until ``flush``."""
         if self.trackers:
             self.pending.append(observe(record, network))
 
     def flush(self) -> None:
-        """Log the epochs observed since the last call."""
+        """Log the epochs that were observed since the last call."""
         for epoch in self.pending:
             self._each(methodcaller("log_epoch", epoch))
         self.pending.clear()

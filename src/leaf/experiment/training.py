@@ -31,15 +31,15 @@ from leaf.procedures import training_step
 TEST_BATCH_SIZE = 250
 
 AUGMENTED_AT_ONCE = {"cpu": 1, "cuda": 64}
-"""Number of minibatches that are augmented together. On a GPU their number does not change that of the kernels."""
+"""Number of minibatches that are augmented together, by device. A GPU needs as many kernels for them as for one."""
 
 StepCallback = Callable[[int, int], None]
-"""Called with the number of finished minibatches in the epoch and their total number."""
+"""Called with the number of finished minibatches of the epoch and the number of all its minibatches."""
 
 
 @dataclass
 class PartialEpoch:
-    """An unfinished epoch: its loader seed, the losses of its minibatches so far, and the training time in seconds."""
+    """An unfinished epoch: its loader seed, the losses of its finished minibatches, and the seconds of training."""
 
     loader_seed: int
     losses: list[Tensor]
@@ -49,17 +49,20 @@ class PartialEpoch:
 class Training:
     """A cell in training: its network, optimizers, random streams and records.
 
-    A callback may raise an error to stop the training. ``state_dict`` then has the position, to the minibatch.
+    A callback may raise an error to stop the training. ``state_dict`` then holds the exact position in the epoch.
 
     Args:
         cell: the cell to train.
         settings: epochs, minibatches and protocol.
-        data: training and test images, with the numbers of images in the settings.
-        device: device of the computation.
-        kernel: ``"reference"``, or the name of the device's fast kernel, which is the default.
+        data: training and test images, as many as in the settings.
+        device: device of the computation. Default: the CPU.
+        kernel: ``"reference"``, or the name of the device's compiled kernel, which is the default.
         precision: a name in ``computing.PRECISIONS``.
-        parent: weights of the parent by name, for a cell with a parent.
-        dtype, memory_format: of weights and images; the tests' exact comparisons use float64 and contiguous memory.
+        parent: the parent's weights by name, for a cell with a parent.
+        dtype, memory_format: those of weights and images. Exact comparisons use float64 and contiguous memory.
+
+    Raises:
+        ValueError: if ``parent`` is missing or superfluous, or does not fit the network.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Training:
             (settings.batch_size, *data.train_images.shape[1:]),
         )
         if (cell.parent is None) != (parent is None):
-            raise ValueError(f"{cell.name}: takes over the network of {cell.parent}")
+            raise ValueError(f"{cell.name}: parent must be the weights of {cell.parent}")
         if parent is not None:
             take_over(self.network, parent)
         self.network.to(device, dtype)
@@ -96,7 +99,7 @@ class Training:
                 layer.reference = kernel == "reference"
         compute_in(precision, self.network, device)
         self.stages = training_stages(self.network, cell.procedure, cell.optimizer)
-        self.may_capture = not plugins_of(cell)  # a captured step would omit other effects of a plugin
+        self.may_capture = not plugins_of(cell)  # a captured step would omit a plugin's side effects
         self.take_step = self._captured_step()
         self.records: list[EpochRecord] = []
         self.partial: PartialEpoch | None = None
@@ -106,25 +109,30 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether training has ended: all epochs are done, or the last one has a non-finite loss."""
+        """``True`` if all epochs are done or training diverged."""
         return len(self.records) >= len(self.epochs) or self.diverged
 
     @property
     def epochs_done(self) -> int:
-        """Number of epochs that the network has been trained for, including those of its parent."""
+        """Number of finished epochs, including those of the parent."""
         return self.epochs.start + len(self.records)
 
     @property
+    def minibatches(self) -> int:
+        """Number of minibatches in an epoch."""
+        return math.ceil((len(self.data.train_images) - self.settings.validation_images) / self.settings.batch_size)
+
+    @property
     def diverged(self) -> bool:
-        """Whether training ended early because a loss became NaN or infinite."""
+        """``True`` if training ended early because a loss became NaN or infinite."""
         return bool(self.records) and self.records[-1].diverged
 
     def images(self, pixels: Tensor) -> Tensor:
         """Convert uint8 images to the network's input, in the layout ``memory_format``.
 
-        With one channel, ``contiguous()`` accepts the strides of either layout, and torch computes in the layout that
-        the strides suggest; a copy has the strides of contiguous memory. The default layout is not copied: that would
-        change rounding, and so every result.
+        Images with one channel have the strides of both layouts, so that ``contiguous()`` does not copy them, and torch
+        infers the layout of its computation from the strides. Contiguous memory needs a copy for this reason. In the
+        default layout a copy would change rounding and therefore all results.
         """
         values = to_unit_interval(pixels, self.dtype)
         if self.memory_format is torch.contiguous_format:
@@ -135,8 +143,7 @@ class Training:
         """Train one epoch, or the rest of an unfinished one, and test.
 
         Args:
-            progress: called after every minibatch, in training and testing, with the number of finished training
-                minibatches and their total number.
+            progress: called after every minibatch of training and of testing.
         """
         losses = self.train_epoch(progress).double()
         partial = self.partial
@@ -144,7 +151,7 @@ class Training:
         data, held_out = self.data, self.settings.validation_images
 
         def test(images: Tensor, labels: Tensor) -> tuple[float, float]:
-            return self.evaluate(images, labels, lambda: progress(len(losses), len(losses)))
+            return self.evaluate(images, labels, lambda: progress(self.minibatches, self.minibatches))
 
         test_loss, test_accuracy = test(data.test_images, data.test_labels)
         _, validation_accuracy = (
@@ -174,17 +181,16 @@ class Training:
         """
         partial = self.partial = self.partial or PartialEpoch(self.streams.next_loader_seed(), [], 0.0)
         started = time.perf_counter() - partial.seconds
-        steps = math.ceil((len(self.data.train_images) - self.settings.validation_images) / self.settings.batch_size)
         self.network.train()
         for pixels, labels in self._minibatches(partial.loader_seed, len(partial.losses)):
             partial.losses.append(self.take_step(pixels, labels))
             partial.seconds = time.perf_counter() - started
-            progress(len(partial.losses), steps)
+            progress(len(partial.losses), self.minibatches)
         losses = torch.stack(partial.losses).cpu()
         partial.seconds = time.perf_counter() - started  # now the GPU has finished
         if not losses.isfinite().all():
             images = self.images(self.data.train_images[: self.settings.batch_size])
-            self._note_nonfinite(images)  # on a CPU it has been found at the minibatch
+            self._note_nonfinite(images)  # on a CPU, the step itself has noted it
         return losses
 
     def _minibatches(self, loader_seed: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -208,7 +214,7 @@ class Training:
         return training_step(self.network, self.stages, images, labels, note)
 
     def _captured_step(self) -> Step:
-        """The training step, captured on a GPU. It must be captured again when optimizers have other memory."""
+        """Return the training step, captured on a GPU. A new state of the optimizers requires a new capture."""
         if not self.may_capture:
             return self._step
         optimizers = [stage.optimizer for stage in self.stages]
@@ -220,14 +226,14 @@ class Training:
         return captured(self._step, state, self.settings.batch_size, self.data.train_images.device)
 
     def _note_nonfinite(self, images: Tensor) -> None:
-        """Note the first layer with non-finite outputs, unless it is known."""
+        """Note the first layer with non-finite outputs, unless one is noted already."""
         self.nonfinite_layer = self.nonfinite_layer or first_nonfinite_layer(self.network, images) or "loss"
 
     @torch.no_grad()
     def evaluate(
         self, images: Tensor, labels: Tensor, progress: Callable[[], None] = lambda: None
     ) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy over uint8 images ``(N, C, H, W)``; ``progress`` is called per batch."""
+        """Return mean cross-entropy and accuracy on uint8 images ``(N, C, H, W)``; ``progress`` counts minibatches."""
         self.network.eval()
         loss = torch.zeros((), dtype=torch.float64, device=labels.device)
         correct = torch.zeros_like(loss, dtype=torch.int64)
@@ -239,13 +245,13 @@ class Training:
         return loss.item() / len(labels), correct.item() / len(labels)
 
     def gradient_norms(self) -> Tensor:
-        """``observations.gradient_norms`` on the first minibatch as stored, without augmentation or dropout."""
+        """Return ``observations.gradient_norms`` on the first minibatch as stored, without augmentation or dropout."""
         size = self.settings.batch_size
         images, labels = self.data.train_images[:size], self.data.train_labels[:size]
         return gradient_norms(self.network, self.images(images), labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training needs to resume, as tensors and Python values."""
+        """Return everything that training needs to resume, as tensors and Python values."""
         return {
             "network": self.network.state_dict(),
             "optimizers": [stage.optimizer.state_dict() for stage in self.stages],
@@ -273,10 +279,10 @@ class Training:
 
 
 def take_over(network: Network, weights: Mapping[str, Tensor]) -> None:
-    """Load the weights of the same network with a base function, which has no activation parameters.
+    """Load the weights of the same network with a base function. Activation parameters keep their values.
 
     Raises:
-        ValueError: if there are other differences.
+        ValueError: if other weights are missing, or there are unknown ones.
     """
     own = {f"{name}.{key}" for name, layer in network.named_activations.items() for key in layer.state_dict()}
     if network.state_dict().keys() - own != weights.keys():
