@@ -10,20 +10,20 @@ ERROR_INPUTS = np.linspace(-15, 15, 100_001)
 
 
 def number_formats() -> list[torch.dtype]:
-    """Number formats for the errors; float16 only on a GPU, as published."""
+    """List the number formats of the errors; float16 only on a GPU, as published."""
     return [torch.float32, torch.float64, *([torch.float16] if torch.cuda.is_available() else [])]
 
 
 def starting_activations() -> list[str]:
-    """The paper's learnable activations."""
+    """List the paper's learnable activations."""
     return [name for name, kind in ACTIVATIONS.items() if kind.family in ("ahaf", "leaf")]
 
 
 @torch.no_grad()
 def initial_error(name: str, number_format: torch.dtype) -> np.ndarray:
-    """Squared difference between an activation as initialized and its base function on ``ERROR_INPUTS``.
+    """Compute the squared difference between an initialized activation and its base function on ``ERROR_INPUTS``.
 
-    Both are computed in the given format by the reference kernel, their difference in float64.
+    The reference kernel computes both in the given format; their difference is computed in float64.
 
     Returns:
         float64 ``(100001,)``.
