@@ -1,9 +1,9 @@
 """CPU kernel of the gated line. Numba compiles it on first use, without a C compiler, and caches it on disk.
 
-Memory is read and written once. Each thread owns features and loops over the batch inside, block by block, so that the
-parameters of a block and the sums over the batch stay in cache. The order of every sum is fixed: any number of threads
-gives the same bits. The backward pass recomputes the sigmoid. With 2×2 max-pooling in the same pass the full-size
-activation map is never written, and the backward pass computes only the selected one of four elements.
+Memory is read and written once. Each thread processes some of the features, block by block, and loops over the batch
+for each block, so that parameters and sums over the batch stay in cache. The order of every sum is fixed: any number of
+threads gives the same bits. The backward pass recomputes the sigmoid. With 2×2 max-pooling in the same pass the
+full-size activation map is never written, and the backward pass computes only the selected one of four elements.
 
 Numba compiles the loops. The computation of a few neighbouring features is emitted as vector instructions
 (``Vector``), since the compiler does not vectorize loops with so many arrays. An argument that is ``None`` (a constant
@@ -29,15 +29,15 @@ from torch import Tensor
 from leaf.kernels import threads
 from leaf.kernels.operands import Broken, Operands
 
-# Numba must use torch's OpenMP threads: two thread pools would compete for the cores. Torch's library has another file
-# name than numba expects. If it were not loaded first, numba would load a second one.
+# Numba must use torch's OpenMP threads, since two thread pools would compete for the cores. The file name of torch's
+# library differs from the one that numba expects. If it were not loaded first, numba would load a second library.
 if threads.may_start:
     for openmp in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
         ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 one_at_a_time = threading.RLock()
-"""Held while threads compute: numba's ``workqueue`` ends the process when two Python threads start them at once."""
+"""Lock that is held while threads compute: numba's ``workqueue`` ends the process if two Python threads start them."""
 
 # A process that is forked while another thread compiles inherits numba's lock in the locked state, and would deadlock.
 if hasattr(os, "register_at_fork"):
@@ -155,7 +155,7 @@ ELEMENTS = {
 
 
 def emitted(*names: str) -> Callable[[Callable[..., None]], Any]:
-    """Decorator that turns a function which emits code into one that numba can call.
+    """Decorate a function that emits code, so that numba can call it.
 
     The numba function takes the number of samples to process together (a literal), the addresses of the named arrays
     (``None`` for missing ones) and integers. The emitting function takes the builder, the number of samples, a
@@ -225,7 +225,7 @@ Parameters = dict[str, Vector]
 
 
 def parameters(memories: dict[str, Memory], index: ir.Value, width: int) -> Parameters:
-    """Load the existing parameters of the features from an index on."""
+    """Load the parameters, as far as they exist, of the features from an index on."""
     return {name: memories[name].load(index, width) for name in ("p1", "p2", "p3", "p4") if name in memories}
 
 
@@ -241,7 +241,7 @@ def activate(u: Vector, p: Parameters) -> Vector:
 
 
 def backpropagate(u: Vector, grad_y: Vector, p: Parameters) -> tuple[Vector, dict[str, Callable[[Vector], Vector]]]:
-    """The gradient of ``u``, and for each parameter a function that adds this sample to the gradient."""
+    """Compute the gradient of ``u``; return it and, for each parameter, a function that adds this sample to a sum."""
     gate = sigmoid(p["p3"] * u)
     through_gate = grad_y * gate
     into_gate = through_gate * (u.all(1.0) - gate) * line(u, p)  # the gradient of p3·u
@@ -420,7 +420,7 @@ def pooled_backward_part(  # type: ignore[no-untyped-def]
     u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4,
     batch, height, width, channels, first, end,
 ):  # fmt: skip
-    """As ``backward_part``, for the inputs of the pooled pixels ``[first, end)``."""
+    """Compute as ``backward_part``, for the inputs of the pooled pixels ``[first, end)``."""
     memories = (u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
     row, columns = width * channels, width // 2
     size, pooled_size = height * row, (height // 2) * columns * channels
@@ -482,7 +482,11 @@ def pooled_backward_in_threads(  # type: ignore[no-untyped-def]
 
 
 def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: int | None) -> None:
-    """Compute all units, with torch's number of threads if there are enough elements."""
+    """Compute all units. More than ``SERIAL`` elements are computed by torch's number of threads.
+
+    Raises:
+        Broken: if numba cannot compile the code or cache it on disk. Compiled code itself raises nothing.
+    """
     count = threads.allowed() if elements > SERIAL else 1
     try:
         if count == 1:
@@ -491,12 +495,12 @@ def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: int |
             with one_at_a_time:
                 numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
                 in_threads(count, *arguments)
-    except Exception as error:  # compiled code raises nothing: numba failed to compile it or to cache it on disk
+    except Exception as error:
         raise Broken(str(error)) from error
 
 
 def forward(operands: Operands) -> Tensor:
-    """The gated line of ``u``, in its memory order."""
+    """Compute the gated line of ``u``, in its memory order."""
     u, (at_u, *at_parameters) = operands.u, operands.addresses
     y, elements, batch = torch.empty_like(u), u.numel(), u.shape[0]
     features = elements // batch
@@ -508,7 +512,7 @@ def forward(operands: Operands) -> Tensor:
 
 
 def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
-    """As ``forward``, followed by 2×2 max-pooling, in channels-last memory; and the positions of the maxima (uint8)."""
+    """Compute ``forward`` and 2×2 max-pooling, in channels-last memory; and the positions of the maxima (uint8)."""
     u, (at_u, *at_parameters) = operands.u, operands.addresses
     batch, channels, height, width = u.shape
     shape = (batch, channels, height // 2, width // 2)
@@ -522,7 +526,7 @@ def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
 
 
 def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """The gradients of ``u``, p1, p2, p3 and p4; ``None`` for those that are not needed."""
+    """Compute the gradients of ``u``, p1, p2, p3 and p4; ``None`` for those that are not needed."""
     u, p1 = operands.u, operands.parameters[0]
     at_u, at_p1, at_p2, at_p3, _, *at_outputs = operands.addresses
     grad_u = torch.empty_like(u) if needed[0] else None
