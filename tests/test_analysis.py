@@ -18,11 +18,11 @@ from conftest import PROJECT
 from leaf import LEAF
 from leaf.analysis.analyse import analyse
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
-from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart
+from leaf.analysis.figures import evolution_chart, forms_chart, progress_chart
 from leaf.analysis.forest import differences_chart
 from leaf.analysis.formats import write_table
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
-from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error
+from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, initial_forms_chart
 from leaf.analysis.movement import movement_table, reach_table
 from leaf.analysis.page import page, side_by_side
 from leaf.analysis.products import TABLES

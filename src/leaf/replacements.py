@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,36 +24,12 @@ EXACT = 1e-5
 """Smaller differences are not reported: rounding, and the error of the form ReLU near 0, 4.3e-6."""
 
 
-class Replacement(Protocol):
-    """A way to replace activations, chosen by the arguments of ``replace_activations``."""
-
-    @property
-    def title(self) -> str:
-        """Name in reports."""
-
-    @property
-    def faithful(self) -> bool:
-        """``True`` if it initially computes the replaced function, so that the model's output should not change."""
-
-    def check(self, kind: str) -> None:
-        """Raise a ``ValueError`` with the reason if activations of this kind cannot be replaced."""
-
-    def check_inputs(self, inputs: list[Input]) -> None:
-        """Raise a ``ValueError`` with the reason if one module cannot process all these inputs."""
-
-    def build(self, kind: str, given: Input) -> nn.Module:
-        """Make the module for an input."""
-
-    def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
-        """Largest initial difference from the original on [-15, 15]; ``None`` below ``EXACT``."""
-
-
 def families() -> dict[str, type[Adaptive]]:
     """Return the families of all registered learnable activations, by name."""
     return {kind.layer.family: kind.layer for kind in ACTIVATIONS.values() if kind.layer is not None}
 
 
-def replacement(with_: Any, sharing: str | None, channel_dim: int | None, nearest: bool) -> Replacement:
+def replacement(with_: Any, sharing: str | None, channel_dim: int | None, nearest: bool) -> "Replacement":
     """Make the replacement from the arguments of ``replace_activations``.
 
     Raises:
@@ -91,12 +67,15 @@ class Learnable:
     nearest: bool
 
     faithful = True
+    """It initially computes the replaced function, so that the model's output should not change."""
 
     @property
     def title(self) -> str:
+        """Name in reports."""
         return self.family.__name__
 
     def check(self, kind: str) -> None:
+        """Raise a ``ValueError`` with the reason if activations of this kind cannot be replaced."""
         if kind in self.family.forms:
             return
         form, slope = NEAREST.get(kind, ("", 1.0))
@@ -107,6 +86,7 @@ class Learnable:
             raise ValueError(f"{self.title} cannot start as {kind}; it starts as: {forms}{hint}")
 
     def check_inputs(self, inputs: list[Input]) -> None:
+        """Raise a ``ValueError`` with the reason if one module cannot process all these inputs."""
         _check_tensors(inputs)
         shapes = [one.shape for one in inputs]
         if () in shapes:
@@ -124,11 +104,13 @@ class Learnable:
         _check_shapes(inputs, same[self.sharing])
 
     def build(self, kind: str, given: Input) -> nn.Module:
+        """Make the module for an input."""
         layer = self._starting_as(kind, given.shape, self.sharing, self._channels(given) or 1)
         layer.to(given.device, given.dtype)
         return layer.to(memory_format=torch.channels_last) if given.channels_last else layer
 
     def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
+        """Largest initial difference from the original on [-15, 15]; ``None`` below ``EXACT``."""
         u = torch.linspace(-15, 15, 100_001, dtype=torch.float64)[:, None]
         with torch.no_grad():
             error = (self._starting_as(kind, (1,)).double()(u) - original(u)).abs().max().item()
@@ -152,7 +134,10 @@ class Learnable:
 
 @dataclass(frozen=True)
 class Made:
-    """Any module: an instance of a class, made without arguments, or the result of a function of shape and form."""
+    """Any module: an instance of a class, made without arguments, or the result of a function of shape and form.
+
+    Its methods are those of ``Learnable``. No error is computed.
+    """
 
     make: Callable[..., nn.Module]
 
@@ -185,6 +170,10 @@ class Made:
 
     def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
         return None
+
+
+Replacement = Learnable | Made
+"""A way to replace activations, chosen by the arguments of ``replace_activations``."""
 
 
 def _check_tensors(inputs: list[Input]) -> None:

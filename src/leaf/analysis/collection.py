@@ -165,15 +165,13 @@ def merge(old: Records, new: Records) -> Records:
             f"the existing records are of the scale {here}, the new ones of {there}: pass --scale {here}, or collect"
             " into another directory"
         )
-    fresh = finished(new.cells)["cell"]
-    without_results = old.cells["cell"].isin(new.cells["cell"]) & (old.cells["status"] == MISSING)
-    kept = old.cells[~old.cells["cell"].isin(fresh) & ~without_results]
+    by_rank = [finished(new.cells), old.cells[old.cells["status"] != MISSING], new.cells, old.cells]
+    cells = pd.concat(by_rank, keys=range(4)).drop_duplicates("cell")
     experiments = new.cells.set_index("cell")["experiments"]
-    kept = kept.assign(experiments=kept["cell"].map(experiments).fillna(kept["experiments"]))
-    taken = new.cells[~new.cells["cell"].isin(kept["cell"])]
-    cells = pd.concat([taken, kept])
+    cells["experiments"] = cells["cell"].map(experiments).fillna(cells["experiments"])
     order = {cell.name: place for place, cell in enumerate(sort_cells(map(Cell.parse, cells["cell"])))}
-    parts = [(new, taken["cell"]), (old, kept["cell"])]
+    is_new = cells.index.get_level_values(0) % 2 == 0
+    parts = [(new, cells["cell"][is_new]), (old, cells["cell"][~is_new])]
     epochs = pd.concat([records.epochs[records.epochs["cell"].isin(names)] for records, names in parts])
     forms = {name: records.forms[name] for records, names in parts for name in names if name in records.forms}
     return Records(

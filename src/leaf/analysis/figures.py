@@ -1,4 +1,4 @@
-"""The paper's figures: progress of training, learned curves, and errors of the initial functions."""
+"""The paper's figures: progress of training, and learned curves."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from leaf.activations import ACTIVATIONS
 from leaf.analysis.collection import Records
 from leaf.analysis.forms import (
     BAND_LEVELS,
@@ -25,9 +24,8 @@ from leaf.analysis.forms import (
     layers,
     parameter_quantiles,
 )
-from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, number_formats, starting_activations
 from leaf.analysis.style import PAGE_WIDTH, TEXT_SIZE, set_style
-from leaf.analysis.tables import activation_title, form_title, marks, variant_title
+from leaf.analysis.tables import form_title, marks, variant_title
 from leaf.experiment.observations import QUANTILES
 
 set_style()
@@ -214,47 +212,6 @@ def _draw_quantiles(axis: Axes, values: np.ndarray, start: int) -> None:
         axis.fill_between(epochs, lower, upper, color=shade, linewidth=0)
     axis.plot(epochs, values[:, QUANTILES.index(0.5)], color="black", linewidth=1)
     axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
-
-
-def initial_forms_chart() -> Figure:
-    """Draw the squared error of each activation relative to its initial function, one line per number format.
-
-    A line is the largest error of 200 neighbouring inputs, and is interrupted where it is 0. The legend has the
-    smallest and the largest error of all inputs. An activation without any error is listed in place of a panel.
-    """
-    errors = {
-        name: {number_format: initial_error(name, number_format) for number_format in number_formats()}
-        for name in starting_activations()
-    }
-    exact = [name for name, by_format in errors.items() if not any(error.any() for error in by_format.values())]
-    figure, axes = plt.subplots(2, 3, figsize=(9, 5.4), sharex=True, sharey=True)
-    shown = [name for name in errors if name not in exact]
-    for axis, name in zip(axes.flat, shown, strict=False):
-        for index, (number_format, error) in enumerate(errors[name].items()):
-            groups = np.array_split(error, len(error) // 200)
-            middles = [inputs.mean() for inputs in np.array_split(ERROR_INPUTS, len(groups))]
-            highest = np.array([group.max() for group in groups])
-            label = f"{str(number_format).split('.')[1]}: {error.min():.1g} to {error.max():.1g}"
-            style = {"linestyle": ("-", *DASHES)[index], "linewidth": 1, "marker": ".", "markersize": 2}
-            axis.plot(middles, np.where(highest > 0, highest, np.nan), label=label, **style)
-        axis.set_title(_title(name), fontsize="medium")
-        axis.legend(fontsize="small", loc="upper left")
-    for place in range(len(shown), axes.size):
-        axes.flat[place].set_axis_off()
-        axes.flat[place - axes.shape[1]].tick_params(labelbottom=True)  # now the lowest panel of its column
-    if exact:
-        text = "\n".join(["Exact in every format:", *map(_title, exact)])
-        axes.flat[len(shown)].text(0.5, 0.5, text, transform=axes.flat[len(shown)].transAxes, ha="center", va="center")
-    axes[0, 0].set(yscale="log", ylim=(1e-36, 1))
-    figure.supxlabel("input u", fontsize="medium")
-    figure.supylabel("squared error", fontsize="medium")
-    sns.despine(figure)
-    return figure
-
-
-def _title(name: str) -> str:
-    kind = ACTIVATIONS[name]
-    return activation_title(kind.family, kind.form)
 
 
 def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:

@@ -54,7 +54,7 @@ PRODUCTS: tuple[Product, ...] = (
            "leaf.analysis.claims_chart:claims_chart", forms=True,
            reads=("src/leaf/analysis/claims.yaml", str(BENCHMARK))),
     Figure("initial_forms", FIGURES_WITHOUT_CELLS, "errors of AHAF and LEAF before training",
-           "leaf.analysis.figures:initial_forms_chart"),
+           "leaf.analysis.initial_forms:initial_forms_chart"),
 )
 # fmt: on
 

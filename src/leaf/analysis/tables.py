@@ -57,9 +57,9 @@ def summary_table(records: Records) -> pd.DataFrame:
     cells = records.cells
     kinds = [kind_of(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
     learned = [activation_title(kind.family, kind.form).removesuffix(f", {FULLY_CONNECTED}") for kind in kinds]
-    bases = [form_title(kind.form) for kind in kinds]
     convolutional = [
-        base if kind.fully_connected_only else title for kind, base, title in zip(kinds, bases, learned, strict=True)
+        form_title(kind.form) if kind.fully_connected_only else title
+        for kind, title in zip(kinds, learned, strict=True)
     ]
     has_chosen = cells["chosen_accuracy"].notna().any()
     chosen = {"chosen test accuracy, %": _percent(cells["chosen_accuracy"]), "chosen epoch": cells["chosen_epoch"]}
