@@ -50,8 +50,8 @@ if hasattr(os, "register_at_fork"):
 WIDTHS = (16, 8, 4, 2, 1)
 """Numbers of features per vector: 16 fill 512 bits, the smaller ones cover the end of a row."""
 
-SAMPLES = 8
-"""Samples processed together, so that parameters and sums are read and written once for all of them."""
+SAMPLES = (8, 1)
+"""Numbers of samples processed together: parameters and sums are read and written once for all of them."""
 
 BLOCK = 4096
 """Features per block: their parameters and sums, 8 × 4 bytes each, fit into a core's fastest caches."""
@@ -146,51 +146,49 @@ class Memory:
 
 
 FLOAT, BYTE = (ir.FloatType(), 4), (ir.IntType(8), 1)
-ELEMENTS = {
-    **dict.fromkeys(("u", "y", "grad_y", "grad_u", "p1", "p2", "p3", "p4"), FLOAT),
-    **dict.fromkeys(("grad_p1", "grad_p2", "grad_p3", "grad_p4"), FLOAT),
-    "window": BYTE,
-}
-"""Element type and alignment of each array."""
+"""Element type and alignment of the arrays; those of ``window`` are bytes."""
 
 
 def emitted(*names: str) -> Callable[[Callable[..., None]], Any]:
     """Decorate a function that emits code, so that numba can call it.
 
-    The numba function takes the number of samples to process together (a literal), the addresses of the named arrays
-    (``None`` for missing ones) and integers. The emitting function takes the builder, the number of samples, a
-    dictionary of the arrays, and the integers.
+    The numba function takes the addresses of the named arrays (``None`` for missing ones) and integers. The emitting
+    function takes the builder, a dictionary of the arrays, and the integers.
     """
 
     def decorate(emit: Callable[..., None]) -> Any:
-        def define(typing_context: Any, samples: Any, addresses: Any, numbers: Any) -> Any:
+        def define(typing_context: Any, addresses: Any, numbers: Any) -> Any:
             def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
                 memories = {
-                    name: Memory(builder, builder.extract_value(arguments[1], place), *ELEMENTS[name])
+                    name: Memory(
+                        builder, builder.extract_value(arguments[0], place), *(BYTE if name == "window" else FLOAT)
+                    )
                     for place, (name, kind) in enumerate(zip(names, addresses, strict=True))
                     if not isinstance(kind, types.NoneType)
                 }
                 values = [
-                    context.cast(builder, builder.extract_value(arguments[2], place), kind, types.int64)
+                    context.cast(builder, builder.extract_value(arguments[1], place), kind, types.int64)
                     for place, kind in enumerate(numbers)
                 ]
-                emit(builder, samples.literal_value, memories, *values)
+                emit(builder, memories, *values)
                 return context.get_dummy_value()
 
-            return types.void(samples, addresses, numbers), generate
+            return types.void(addresses, numbers), generate
 
-        return intrinsic(prefer_literal=True)(define)
+        return intrinsic(define)
 
     return decorate
 
 
-def spans(builder: ir.IRBuilder, start: ir.Value, stop: ir.Value) -> Iterator[tuple[ir.Value, int]]:
-    """Emit loops over the indices ``[start, stop)``; yield the index and the vector width."""
-    for width in WIDTHS:
-        rest = builder.and_(builder.sub(stop, start), ir.Constant(start.type, width - 1))
+def loops(
+    builder: ir.IRBuilder, start: ir.Value, stop: ir.Value, steps: Sequence[int]
+) -> Iterator[tuple[ir.Value, int]]:
+    """Emit loops over the indices ``[start, stop)``, one per step, a power of two; yield the index and the step."""
+    for step in steps:
+        rest = builder.and_(builder.sub(stop, start), ir.Constant(start.type, step - 1))
         end = builder.sub(stop, rest)
-        with cgutils.for_range_slice(builder, start, end, ir.Constant(start.type, width)) as (index, _):
-            yield index, width
+        with cgutils.for_range_slice(builder, start, end, ir.Constant(start.type, step)) as (index, _):
+            yield index, step
         start = end
 
 
@@ -220,6 +218,8 @@ LOG2_E, LOG2_E_REST = 1.44269502162933349609375, 1.9259629911e-8
 
 POWER_OF_TWO = (1.0, 0.693147182, 0.240226477, 0.0555033237, 0.00961843692, 0.00133988739, 0.00015353362)
 """Minimax polynomial for 2^t on [-1/2, 1/2], with a relative error of at most 2e-9."""
+
+ZERO = ir.Constant(ir.IntType(64), 0)
 
 Parameters = dict[str, Vector]
 
@@ -255,56 +255,78 @@ def backpropagate(u: Vector, grad_y: Vector, p: Parameters) -> tuple[Vector, dic
 
 
 @emitted("u", "y", "p1", "p2", "p3", "p4")
-def forward_span(builder: Any, samples: int, memories: Any, at: Any, features: Any, start: Any, stop: Any) -> None:
-    """Compute the features ``[start, stop)`` of neighbouring samples, the first of which starts at index ``at``."""
-    for j, width in spans(builder, start, stop):
-        p = parameters(memories, j, width)
-        i = builder.add(at, j)
-        for _ in range(samples):
-            memories["y"].store(i, activate(memories["u"].load(i, width), p))
-            i = builder.add(i, features)
+def forward_block(builder: Any, memories: Any, batch: Any, features: Any, start: Any, stop: Any) -> None:
+    """Compute the features ``[start, stop)`` of all samples."""
+    for sample, samples in loops(builder, ZERO, batch, SAMPLES):
+        for j, width in loops(builder, start, stop, WIDTHS):
+            p = parameters(memories, j, width)
+            i = builder.add(builder.mul(sample, features), j)
+            for _ in range(samples):
+                memories["y"].store(i, activate(memories["u"].load(i, width), p))
+                i = builder.add(i, features)
 
 
 @emitted("u", "grad_y", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
-def backward_span(builder: Any, samples: int, memories: Any, at: Any, features: Any, start: Any, stop: Any) -> None:
-    """Backward pass of ``forward_span``; adds to the gradients of parameters."""
-    for j, width in spans(builder, start, stop):
-        p = parameters(memories, j, width)
-        totals = {name: memories[name].load(j, width) for name in SUMS if name in memories}
-        i = builder.add(at, j)
-        for _ in range(samples):
-            u, grad_y = memories["u"].load(i, width), memories["grad_y"].load(i, width)
-            grad_u, shares = backpropagate(u, grad_y, p)
-            if "grad_u" in memories:
-                memories["grad_u"].store(i, grad_u)
-            totals = {name: shares[name](total) for name, total in totals.items()}
-            i = builder.add(i, features)
-        for name, total in totals.items():
-            memories[name].store(j, total)
+def backward_block(builder: Any, memories: Any, batch: Any, features: Any, start: Any, stop: Any) -> None:
+    """Backward pass of ``forward_block``; adds to the gradients of parameters."""
+    for sample, samples in loops(builder, ZERO, batch, SAMPLES):
+        for j, width in loops(builder, start, stop, WIDTHS):
+            p = parameters(memories, j, width)
+            totals = {name: memories[name].load(j, width) for name in SUMS if name in memories}
+            i = builder.add(builder.mul(sample, features), j)
+            for _ in range(samples):
+                u, grad_y = memories["u"].load(i, width), memories["grad_y"].load(i, width)
+                grad_u, shares = backpropagate(u, grad_y, p)
+                if "grad_u" in memories:
+                    memories["grad_u"].store(i, grad_u)
+                totals = {name: shares[name](total) for name, total in totals.items()}
+                i = builder.add(i, features)
+            for name, total in totals.items():
+                memories[name].store(j, total)
 
 
 SUMS = ("grad_p1", "grad_p2", "grad_p3", "grad_p4")
 
 
-@emitted("u", "y", "window", "p1", "p2", "p3", "p4")
-def pooled_forward_span(
-    builder: Any, samples: int, memories: Any,
-    corner: Any, at: Any, pooled_at: Any, channels: Any, row: Any, size: Any, pooled_size: Any,
-) -> None:  # fmt: skip
-    """Compute one pooled pixel of neighbouring samples, for all channels.
+def windows(
+    builder: Any, batch: Any, columns: Any, channels: Any, row: Any, size: Any, pooled_size: Any, start: Any, stop: Any
+) -> Iterator[tuple[int, int, list[Any], Any, Any]]:
+    """Emit loops over samples, pooled pixels ``[start, stop)`` and channels.
 
-    ``corner`` is the feature index of the window's upper left pixel, ``at`` its index in ``u`` for the first sample,
-    and ``pooled_at`` the index of the pooled pixel in ``y``. The position of the maximum in the window, 0 to 3, is
-    stored in ``window``: the first of equal ones, or the last NaN, as in torch.
+    Args:
+        columns: number of pooled pixels in a row.
+        row, size, pooled_size: numbers of elements of a row and of a sample, and of a pooled sample.
+
+    Yields:
+        The number of samples to process together; the vector width; the feature indices of the window's four pixels;
+        the index of the sample's first feature; and the index of the pooled pixel.
     """
-    for c, width in spans(builder, ir.Constant(channels.type, 0), channels):
-        places = window_places(builder, c, channels, row)
-        p = [parameters(memories, builder.add(corner, place), width) for place in places]
-        i, out = at, builder.add(pooled_at, c)
+    for sample, samples in loops(builder, ZERO, batch, SAMPLES):
+        for pixel, _ in loops(builder, start, stop, (1,)):
+            upper = builder.mul(builder.mul(builder.sdiv(pixel, columns), ir.Constant(pixel.type, 2)), row)
+            left = builder.mul(builder.mul(builder.srem(pixel, columns), ir.Constant(pixel.type, 2)), channels)
+            out = builder.add(builder.mul(sample, pooled_size), builder.mul(pixel, channels))
+            for c, width in loops(builder, ZERO, channels, WIDTHS):
+                corner = builder.add(builder.add(upper, left), c)
+                right, lower = builder.add(corner, channels), builder.add(corner, row)
+                corners = [corner, right, lower, builder.add(right, row)]
+                yield samples, width, corners, builder.mul(sample, size), builder.add(out, c)
+
+
+@emitted("u", "y", "window", "p1", "p2", "p3", "p4")
+def pooled_forward_block(builder: Any, memories: Any, *sizes: Any) -> None:
+    """Compute the pooled pixels of ``windows(builder, *sizes)``.
+
+    The position of the maximum in the window, 0 to 3, is stored in ``window``: the first of equal ones, or the last
+    NaN, as in torch.
+    """
+    *_, size, pooled_size, _, _ = sizes
+    for samples, width, corners, i, out in windows(builder, *sizes):
+        p = [parameters(memories, corner, width) for corner in corners]
         for _ in range(samples):
             four = [
-                activate(memories["u"].load(builder.add(i, place), width), its_p)
-                for place, its_p in zip(places, p, strict=True)
+                activate(memories["u"].load(builder.add(i, corner), width), its_p)
+                for corner, its_p in zip(corners, p, strict=True)
             ]
             numbers = ir.VectorType(ir.IntType(8), width)
             best, which = four[0], Vector(builder, ir.Constant(numbers, [0] * width))
@@ -316,24 +338,13 @@ def pooled_forward_span(
             i, out = builder.add(i, size), builder.add(out, pooled_size)
 
 
-def window_places(builder: Any, c: Any, channels: Any, row: Any) -> list[Any]:
-    """Offsets of channel ``c`` of a window's four pixels from the first channel of the upper left one."""
-    right, lower = builder.add(c, channels), builder.add(c, row)
-    return [c, right, lower, builder.add(right, row)]
-
-
 @emitted("u", "grad_y", "window", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
-def pooled_backward_span(
-    builder: Any, samples: int, memories: Any,
-    corner: Any, at: Any, pooled_at: Any, channels: Any, row: Any, size: Any, pooled_size: Any,
-) -> None:  # fmt: skip
-    """Backward pass of ``pooled_forward_span``; adds to the gradients of parameters."""
-    for c, width in spans(builder, ir.Constant(channels.type, 0), channels):
-        places = window_places(builder, c, channels, row)
-        corners = [builder.add(corner, place) for place in places]
+def pooled_backward_block(builder: Any, memories: Any, *sizes: Any) -> None:
+    """Backward pass of ``pooled_forward_block``; adds to the gradients of parameters."""
+    *_, size, pooled_size, _, _ = sizes
+    for samples, width, corners, i, out in windows(builder, *sizes):
         p = [parameters(memories, index, width) for index in corners]
         totals = [{name: memories[name].load(index, width) for name in SUMS if name in memories} for index in corners]
-        i, out = at, builder.add(pooled_at, c)
         for _ in range(samples):
             window = memories["window"].load(out, width)
             taken = [window.is_whole(k) for k in range(4)]
@@ -344,7 +355,7 @@ def pooled_backward_span(
                     picked = vector.where(mask, picked)
                 return picked
 
-            indices = [builder.add(i, place) for place in places]
+            indices = [builder.add(i, corner) for corner in corners]
             u = pick([memories["u"].load(index, width) for index in indices])
             its_p = {name: pick([one[name] for one in p]) for name in p[0]}
             grad_u, shares = backpropagate(u, memories["grad_y"].load(out, width), its_p)
@@ -369,14 +380,8 @@ def compiled(**options: Any) -> Any:
 @compiled()
 def forward_part(u, y, p1, p2, p3, p4, batch, features, first, end):  # type: ignore[no-untyped-def]
     """Compute ``y`` for the features ``[first, end)``."""
-    memories = (u, y, p1, p2, p3, p4)
-    together = batch - batch % SAMPLES
     for start in range(first, end, BLOCK):
-        stop = min(start + BLOCK, end)
-        for sample in range(0, together, SAMPLES):
-            forward_span(SAMPLES, memories, (sample * features, features, start, stop))
-        for sample in range(together, batch):
-            forward_span(1, memories, (sample * features, features, start, stop))
+        forward_block((u, y, p1, p2, p3, p4), (batch, features, start, min(start + BLOCK, end)))
 
 
 @compiled()
@@ -385,34 +390,19 @@ def backward_part(  # type: ignore[no-untyped-def]
 ):
     """Compute ``grad_u`` and add to the gradients of parameters, for the features ``[first, end)``."""
     memories = (u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
-    together = batch - batch % SAMPLES
     for start in range(first, end, BLOCK):
-        stop = min(start + BLOCK, end)
-        for sample in range(0, together, SAMPLES):
-            backward_span(SAMPLES, memories, (sample * features, features, start, stop))
-        for sample in range(together, batch):
-            backward_span(1, memories, (sample * features, features, start, stop))
+        backward_block(memories, (batch, features, start, min(start + BLOCK, end)))
 
 
 @compiled()
 def pooled_forward_part(u, y, window, p1, p2, p3, p4, batch, height, width, channels, first, end):  # type: ignore[no-untyped-def]
     """Compute the pooled pixels ``[first, end)`` and their positions in the window."""
     memories = (u, y, window, p1, p2, p3, p4)
-    row, columns = width * channels, width // 2
+    row, columns, block = width * channels, width // 2, max(1, BLOCK // (4 * channels))
     size, pooled_size = height * row, (height // 2) * columns * channels
-    together, block = batch - batch % SAMPLES, max(1, BLOCK // (4 * channels))
     for start in range(first, end, block):
         stop = min(start + block, end)
-        for sample in range(0, together, SAMPLES):
-            for pixel in range(start, stop):
-                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
-                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
-                pooled_forward_span(SAMPLES, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
-        for sample in range(together, batch):
-            for pixel in range(start, stop):
-                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
-                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
-                pooled_forward_span(1, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
+        pooled_forward_block(memories, (batch, columns, channels, row, size, pooled_size, start, stop))
 
 
 @compiled()
@@ -422,21 +412,11 @@ def pooled_backward_part(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Compute as ``backward_part``, for the inputs of the pooled pixels ``[first, end)``."""
     memories = (u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
-    row, columns = width * channels, width // 2
+    row, columns, block = width * channels, width // 2, max(1, BLOCK // (4 * channels))
     size, pooled_size = height * row, (height // 2) * columns * channels
-    together, block = batch - batch % SAMPLES, max(1, BLOCK // (4 * channels))
     for start in range(first, end, block):
         stop = min(start + block, end)
-        for sample in range(0, together, SAMPLES):
-            for pixel in range(start, stop):
-                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
-                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
-                pooled_backward_span(SAMPLES, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
-        for sample in range(together, batch):
-            for pixel in range(start, stop):
-                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
-                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
-                pooled_backward_span(1, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
+        pooled_backward_block(memories, (batch, columns, channels, row, size, pooled_size, start, stop))
 
 
 @compiled(parallel=True)
