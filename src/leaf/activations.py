@@ -32,12 +32,10 @@ class AHAF(AHAFFamily, GatedLine):
     r"""Adaptive Hybrid Activation Function, :math:`\beta u\,\sigma(\gamma u)`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
         form: the initial function: ``"relu"`` or ``"silu"``.
-        sharing, channel_dim, device, dtype, slope: as in ``GatedLine``, and so are the errors raised.
+        shape, sharing, channel_dim, device, dtype, slope: as in ``GatedLine``, and so are the errors raised.
 
-    Shape: input and output ``(*, *shape)``, as in ``Adaptive``; with ``pooled=True``, 2×2 max-pooling of inputs
-    ``(N, C, H, W)`` follows in the same pass.
+    Shape: as in ``GatedLine``.
     Source: Bodyanskiy & Kostiuk (2023); introduced by the same authors in 2022.
     """
 
@@ -83,11 +81,10 @@ class Affine(AffineFamily, Adaptive):
     of the number of parameters.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
         form: the base function, also the initial one: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
-        sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
+        shape, sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
 
-    Shape: input and output ``(*, *shape)``, as in ``Adaptive``.
+    Shape: as in ``Adaptive``.
     """
 
     scale: nn.Parameter

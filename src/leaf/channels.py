@@ -70,10 +70,10 @@ class Channels:
             output = function(*args, **kwargs)
             for place, tensor in enumerate(tensors(output)):
                 self._dims[tensor] = moved[place] if moved else UNKNOWN
-        else:
-            output = function(*args, **kwargs)
-            for tensor in tensors(output):
-                self._dims[tensor] = self._made(name, tensor, args, kwargs)
+            return output
+        output = function(*args, **kwargs)
+        for tensor in tensors(output):
+            self._dims[tensor] = self._made(name, tensor, args, kwargs)
         return output
 
     def keep(self, given: Any, output: Any) -> None:

@@ -15,11 +15,11 @@ class PReLU(PReLUFamily, Adaptive):
     r"""Parametric rectified linear unit, :math:`\max(u, 0) + a \min(u, 0)`, initially with a = 0.25.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
+        shape, channel_dim, device, dtype: as in ``Adaptive``.
         form: ``"relu"``, the base function in comparisons. The initial function is a leaky ReLU.
         sharing: ``"channel"`` in the source. A feature of a linear layer is a channel.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: as in ``Adaptive``.
     Source: He, Zhang, Ren & Sun, "Delving Deep into Rectifiers", 2015, Eq. 1.
     """
 
@@ -31,11 +31,11 @@ class Swish(SwishFamily, GatedLine):
     r"""Swish with a learnable slope, :math:`u\,\sigma(\beta u)`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
+        shape, channel_dim, device, dtype: as in ``Adaptive``.
         form: ``"silu"``, the initial function.
         sharing: not specified in the source; commonly one β per ``"layer"``.
 
-    Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
+    Shape: as in ``GatedLine``.
     Source: Ramachandran, Zoph & Le, "Searching for Activation Functions", 2017.
     """
 
@@ -50,11 +50,11 @@ class Rational(RationalFamily, Adaptive):
     The initial function is the best approximation of ReLU on [-1, 1]. The denominator may become 0.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
+        shape, channel_dim, device, dtype: as in ``Adaptive``.
         form: ``"relu"``, which the initial function approximates.
         sharing: ``"layer"`` in the source.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: as in ``Adaptive``.
     Source: Boullé, Nakatsukasa & Townsend, "Rational neural networks", 2020; initial values from its code.
     """
 

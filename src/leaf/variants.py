@@ -15,10 +15,10 @@ class FNeuron(FNeuronFamily, Adaptive):
     HardTanh has the weights of HardSigmoid.
 
     Args:
-        shape: shape of one sample's input; one parameter set per element.
         form: ``"tanh"``, ``"sigmoid"``, ``"hardtanh"`` or ``"hardsigmoid"``.
+        shape, sharing, channel_dim, device, dtype: as in ``Adaptive``.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: as in ``Adaptive``.
     Source: the public implementation of Bodyanskiy & Kostiuk (2023).
     """
 

@@ -4,6 +4,8 @@
 by their results, as a user would choose them.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -120,9 +122,9 @@ def _tuned(cells: pd.DataFrame) -> tuple[str, int, pd.DataFrame]:
     Returns:
         Its name, the number of candidates, and its cells by seed.
     """
-    settings = {str(name): rows.set_index("seed") for name, rows in cells.groupby("optimizer", sort=False)}
-    best = max(settings, key=lambda name: settings[name]["validation"].mean())
-    return best, len(settings), settings[best]
+    by_optimizer = cells.groupby("optimizer", sort=False)
+    best = str(by_optimizer["validation"].mean().idxmax())
+    return best, by_optimizer.ngroups, by_optimizer.get_group(best).set_index("seed")
 
 
 def _best(cells: pd.DataFrame) -> tuple[str, pd.Series, int]:
@@ -131,10 +133,9 @@ def _best(cells: pd.DataFrame) -> tuple[str, pd.Series, int]:
     Returns:
         Its title, its accuracies by seed, and the number of candidates.
     """
-    by_variant = cells.set_index("seed").groupby(list(Variant._fields), sort=False)
-    variants = {Variant(*map(str, key)): rows["percent"] for key, rows in by_variant}
-    best = max(variants, key=lambda variant: variants[variant].mean())
-    return variant_title(best, with_optimizer=False), variants[best], len(variants)
+    by_variant = cells.set_index("seed").groupby(list(Variant._fields), sort=False)["percent"]
+    best: Any = by_variant.mean().idxmax()
+    return variant_title(Variant(*best), with_optimizer=False), by_variant.get_group(best), by_variant.ngroups
 
 
 def selection_notes(records: Records) -> list[str]:
