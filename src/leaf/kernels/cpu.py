@@ -145,41 +145,6 @@ class Memory:
         self.builder.store(vector.value, pointer, align=self.alignment)
 
 
-FLOAT, BYTE = (ir.FloatType(), 4), (ir.IntType(8), 1)
-"""Element type and alignment of the arrays; those of ``window`` are bytes."""
-
-
-def emitted(*names: str) -> Callable[[Callable[..., None]], Any]:
-    """Decorate a function that emits code, so that numba can call it.
-
-    The numba function takes the addresses of the named arrays (``None`` for missing ones) and integers. The emitting
-    function takes the builder, a dictionary of the arrays, and the integers.
-    """
-
-    def decorate(emit: Callable[..., None]) -> Any:
-        def define(typing_context: Any, addresses: Any, numbers: Any) -> Any:
-            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-                memories = {
-                    name: Memory(
-                        builder, builder.extract_value(arguments[0], place), *(BYTE if name == "window" else FLOAT)
-                    )
-                    for place, (name, kind) in enumerate(zip(names, addresses, strict=True))
-                    if not isinstance(kind, types.NoneType)
-                }
-                values = [
-                    context.cast(builder, builder.extract_value(arguments[1], place), kind, types.int64)
-                    for place, kind in enumerate(numbers)
-                ]
-                emit(builder, memories, *values)
-                return context.get_dummy_value()
-
-            return types.void(addresses, numbers), generate
-
-        return intrinsic(define)
-
-    return decorate
-
-
 def loops(
     builder: ir.IRBuilder, start: ir.Value, stop: ir.Value, steps: Sequence[int]
 ) -> Iterator[tuple[ir.Value, int]]:
@@ -254,7 +219,6 @@ def backpropagate(u: Vector, grad_y: Vector, p: Parameters) -> tuple[Vector, dic
     }
 
 
-@emitted("u", "y", "p1", "p2", "p3", "p4")
 def forward_block(builder: Any, memories: Any, batch: Any, features: Any, start: Any, stop: Any) -> None:
     """Compute the features ``[start, stop)`` of all samples."""
     for sample, samples in loops(builder, ZERO, batch, SAMPLES):
@@ -266,7 +230,6 @@ def forward_block(builder: Any, memories: Any, batch: Any, features: Any, start:
                 i = builder.add(i, features)
 
 
-@emitted("u", "grad_y", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
 def backward_block(builder: Any, memories: Any, batch: Any, features: Any, start: Any, stop: Any) -> None:
     """Backward pass of ``forward_block``; adds to the gradients of parameters."""
     for sample, samples in loops(builder, ZERO, batch, SAMPLES):
@@ -313,7 +276,6 @@ def windows(
                 yield samples, width, corners, builder.mul(sample, size), builder.add(out, c)
 
 
-@emitted("u", "y", "window", "p1", "p2", "p3", "p4")
 def pooled_forward_block(builder: Any, memories: Any, *sizes: Any) -> None:
     """Compute the pooled pixels of ``windows(builder, *sizes)``.
 
@@ -338,7 +300,6 @@ def pooled_forward_block(builder: Any, memories: Any, *sizes: Any) -> None:
             i, out = builder.add(i, size), builder.add(out, pooled_size)
 
 
-@emitted("u", "grad_y", "window", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
 def pooled_backward_block(builder: Any, memories: Any, *sizes: Any) -> None:
     """Backward pass of ``pooled_forward_block``; adds to the gradients of parameters."""
     *_, size, pooled_size, _, _ = sizes
@@ -371,6 +332,46 @@ def pooled_backward_block(builder: Any, memories: Any, *sizes: Any) -> None:
 
 # --- loops ------------------------------------------------------------------------------------------------------------
 
+ARRAYS = (
+    "u", "p1", "p2", "p3", "p4", "y", "window", "grad_y", "grad_u", "grad_p1", "grad_p2", "grad_p3", "grad_p4",
+)  # fmt: skip
+"""Names of the arrays, in the order of their addresses. ``window`` has bytes, the others float32."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def compute_block(typing_context: Any, addresses: Any, numbers: Any) -> Any:
+    """Emit the computation of a block of features, or of pooled pixels if ``window`` is given.
+
+    It is the backward pass if ``grad_y`` is given.
+
+    Args:
+        addresses: addresses of ``ARRAYS``, ``None`` for missing ones; missing ones at the end may be omitted.
+        numbers: integers, the last arguments of the emitting function.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        memories = {
+            name: Memory(builder, builder.extract_value(arguments[0], place), *(BYTE if name == "window" else FLOAT))
+            for place, (name, kind) in enumerate(zip(ARRAYS, addresses, strict=False))
+            if not isinstance(kind, types.NoneType)
+        }
+        values = [
+            context.cast(builder, builder.extract_value(arguments[1], place), kind, types.int64)
+            for place, kind in enumerate(numbers)
+        ]
+        if "window" in memories:
+            emit = pooled_backward_block if "grad_y" in memories else pooled_forward_block
+        else:
+            emit = backward_block if "grad_y" in memories else forward_block
+        emit(builder, memories, *values)
+        return context.get_dummy_value()
+
+    return types.void(addresses, numbers), generate
+
+
+FLOAT, BYTE = (ir.FloatType(), 4), (ir.IntType(8), 1)
+"""Element types of arrays, with their alignments."""
+
 
 def compiled(**options: Any) -> Any:
     """Numba's compiler, with the options that all loops need."""
@@ -378,156 +379,82 @@ def compiled(**options: Any) -> Any:
 
 
 @compiled()
-def forward_part(u, y, p1, p2, p3, p4, batch, features, first, end):  # type: ignore[no-untyped-def]
-    """Compute ``y`` for the features ``[first, end)``."""
-    for start in range(first, end, BLOCK):
-        forward_block((u, y, p1, p2, p3, p4), (batch, features, start, min(start + BLOCK, end)))
-
-
-@compiled()
-def backward_part(  # type: ignore[no-untyped-def]
-    u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features, first, end
-):
-    """Compute ``grad_u`` and add to the gradients of parameters, for the features ``[first, end)``."""
-    memories = (u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
-    for start in range(first, end, BLOCK):
-        backward_block(memories, (batch, features, start, min(start + BLOCK, end)))
-
-
-@compiled()
-def pooled_forward_part(u, y, window, p1, p2, p3, p4, batch, height, width, channels, first, end):  # type: ignore[no-untyped-def]
-    """Compute the pooled pixels ``[first, end)`` and their positions in the window."""
-    memories = (u, y, window, p1, p2, p3, p4)
-    row, columns, block = width * channels, width // 2, max(1, BLOCK // (4 * channels))
-    size, pooled_size = height * row, (height // 2) * columns * channels
+def compute(addresses, sizes, block, first, end):  # type: ignore[no-untyped-def]
+    """Compute the features or pooled pixels ``[first, end)``, block by block."""
     for start in range(first, end, block):
-        stop = min(start + block, end)
-        pooled_forward_block(memories, (batch, columns, channels, row, size, pooled_size, start, stop))
-
-
-@compiled()
-def pooled_backward_part(  # type: ignore[no-untyped-def]
-    u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4,
-    batch, height, width, channels, first, end,
-):  # fmt: skip
-    """Compute as ``backward_part``, for the inputs of the pooled pixels ``[first, end)``."""
-    memories = (u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
-    row, columns, block = width * channels, width // 2, max(1, BLOCK // (4 * channels))
-    size, pooled_size = height * row, (height // 2) * columns * channels
-    for start in range(first, end, block):
-        stop = min(start + block, end)
-        pooled_backward_block(memories, (batch, columns, channels, row, size, pooled_size, start, stop))
+        compute_block(addresses, (*sizes, start, min(start + block, end)))
 
 
 @compiled(parallel=True)
-def forward_in_threads(threads, u, y, p1, p2, p3, p4, batch, features):  # type: ignore[no-untyped-def]
+def compute_in_threads(threads, addresses, sizes, block, units):  # type: ignore[no-untyped-def]
+    """Divide all features or pooled pixels among threads."""
     for t in prange(threads):
-        first, end = features * t // threads, features * (t + 1) // threads
-        forward_part(u, y, p1, p2, p3, p4, batch, features, first, end)
-
-
-@compiled(parallel=True)
-def backward_in_threads(  # type: ignore[no-untyped-def]
-    threads, u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features
-):
-    for t in prange(threads):
-        first, end = features * t // threads, features * (t + 1) // threads
-        backward_part(
-            u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features, first, end
-        )  # fmt: skip
-
-
-@compiled(parallel=True)
-def pooled_forward_in_threads(threads, u, y, window, p1, p2, p3, p4, batch, height, width, channels):  # type: ignore[no-untyped-def]
-    pixels = (height // 2) * (width // 2)
-    for t in prange(threads):
-        first, end = pixels * t // threads, pixels * (t + 1) // threads
-        pooled_forward_part(u, y, window, p1, p2, p3, p4, batch, height, width, channels, first, end)
-
-
-@compiled(parallel=True)
-def pooled_backward_in_threads(  # type: ignore[no-untyped-def]
-    threads, u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, height, width, channels
-):
-    pixels = (height // 2) * (width // 2)
-    for t in prange(threads):
-        first, end = pixels * t // threads, pixels * (t + 1) // threads
-        pooled_backward_part(
-            u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4,
-            batch, height, width, channels, first, end,
-        )  # fmt: skip
+        compute(addresses, sizes, block, units * t // threads, units * (t + 1) // threads)
 
 
 # --- for tensors ------------------------------------------------------------------------------------------------------
 
 
-def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: int | None) -> None:
-    """Compute all units. More than ``SERIAL`` elements are computed by torch's number of threads.
+def run(u: Tensor, pooled: bool, *addresses: int | None) -> None:
+    """Compute all features or pooled pixels. More than ``SERIAL`` elements are computed by torch's number of threads.
+
+    Args:
+        addresses: as in ``compute_block``.
 
     Raises:
         Broken: if numba cannot compile the code or cache it on disk. Compiled code itself raises nothing.
     """
+    batch, elements = u.shape[0], u.numel()
+    sizes: tuple[int, ...]
+    if pooled:
+        _, channels, height, width = u.shape
+        row, columns = width * channels, width // 2
+        block, units = max(1, BLOCK // (4 * channels)), (height // 2) * columns
+        sizes = (batch, columns, channels, row, height * row, units * channels)
+    else:
+        block, units = BLOCK, elements // batch
+        sizes = (batch, units)
     count = threads.allowed() if elements > SERIAL else 1
     try:
         if count == 1:
-            part(*arguments, 0, units)
+            compute(addresses, sizes, block, 0, units)
         else:
             with one_at_a_time:
                 numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-                in_threads(count, *arguments)
+                compute_in_threads(count, addresses, sizes, block, units)
     except Exception as error:
         raise Broken(str(error)) from error
 
 
 def forward(operands: Operands) -> Tensor:
     """Compute the gated line of ``u``, in its memory order."""
-    u, (at_u, *at_parameters) = operands.u, operands.addresses
-    y, elements, batch = torch.empty_like(u), u.numel(), u.shape[0]
-    features = elements // batch
-    run(
-        forward_part, forward_in_threads, features, elements,
-        at_u, y.data_ptr(), *at_parameters, batch, features,
-    )  # fmt: skip
+    y = torch.empty_like(operands.u)
+    run(operands.u, False, *operands.addresses, y.data_ptr())
     return y
 
 
 def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
     """Compute ``forward`` and 2×2 max-pooling, in channels-last memory; and the positions of the maxima (uint8)."""
-    u, (at_u, *at_parameters) = operands.u, operands.addresses
+    u = operands.u
     batch, channels, height, width = u.shape
     shape = (batch, channels, height // 2, width // 2)
     y = torch.empty(shape, dtype=u.dtype, device=u.device, memory_format=torch.channels_last)
     window = torch.empty_like(y, dtype=torch.uint8)
-    run(
-        pooled_forward_part, pooled_forward_in_threads, (height // 2) * (width // 2), u.numel(),
-        at_u, y.data_ptr(), window.data_ptr(), *at_parameters, batch, height, width, channels,
-    )  # fmt: skip
+    run(u, True, *operands.addresses, y.data_ptr(), window.data_ptr())
     return y, window
 
 
 def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Compute the gradients of ``u``, p1, p2, p3 and p4; ``None`` for those that are not needed."""
-    u, p1 = operands.u, operands.parameters[0]
-    at_u, at_p1, at_p2, at_p3, _, *at_outputs = operands.addresses
+    u, p1, pooled = operands.u, operands.parameters[0], operands.window is not None
+    *inputs, at_grad_y, at_window = operands.addresses if pooled else (*operands.addresses, None)
     grad_u = torch.empty_like(u) if needed[0] else None
     grads = [torch.zeros_like(p1) if need else None for need in needed[1:]]  # type: ignore[arg-type] # p1 is there
-    at_gradients = [None if grad is None else grad.data_ptr() for grad in (grad_u, *grads)]
-    if operands.window is not None:
-        batch, channels, height, width = u.shape
-        run(
-            pooled_backward_part, pooled_backward_in_threads, (height // 2) * (width // 2), u.numel(),
-            at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, height, width, channels,
-        )  # fmt: skip
-        if grad_u is not None:  # a last row or column that pooling ignores
-            if height % 2:
-                grad_u[:, :, -1].zero_()
-            if width % 2:
-                grad_u[:, :, :, -1].zero_()
-    else:
-        elements, batch = u.numel(), u.shape[0]
-        features = elements // batch
-        run(
-            backward_part, backward_in_threads, features, elements,
-            at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, features,
-        )  # fmt: skip
+    outputs = [None if grad is None else grad.data_ptr() for grad in (grad_u, *grads)]
+    run(u, pooled, *inputs, None, at_window, at_grad_y, *outputs)
+    if pooled and grad_u is not None:  # a last row or column that pooling ignores
+        if u.shape[2] % 2:
+            grad_u[:, :, -1].zero_()
+        if u.shape[3] % 2:
+            grad_u[:, :, :, -1].zero_()
     return grad_u, *grads
