@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from leaf.activations import LEAF
+from leaf.activations import ACTIVATIONS, LEAF
 from leaf.analysis.claims import evaluate
 from leaf.analysis.collection import Records, Variant, finished
 from leaf.analysis.formats import to_markdown
@@ -118,11 +118,12 @@ def side_by_side(records: Records) -> pd.DataFrame:
             }, dtype=object)  # fmt: skip
     # All networks and data sets have one order of rows: that of the same cells with the first network and data set.
     network, dataset = PAPERS_NETWORKS[0], PAPERS_DATASETS[0]
-    moved = {name: replace(Cell.parse(name), network=network, dataset=dataset) for name in cells["cell"]}
-    places = {cell: place for place, cell in enumerate(sort_cells(moved.values()))}
-    in_order = cells.sort_values("cell", key=lambda names: names.map(lambda name: places[moved[name]]))
-    wanted = list(dict.fromkeys(in_order[list(Variant._fields)].itertuples(index=False, name=None)))
-    words = pd.DataFrame([_words(Variant(*map(str, key))) for key in wanted])
+    moved = sort_cells(replace(Cell.parse(name), network=network, dataset=dataset) for name in cells["cell"])
+    variants = (
+        Variant(ACTIVATIONS[cell.activation].family, cell.form, cell.procedure, cell.optimizer) for cell in moved
+    )
+    wanted = list(dict.fromkeys(variants))
+    words = pd.DataFrame(map(_words, wanted))
     table = pd.DataFrame(columns).reindex(pd.MultiIndex.from_tuples(wanted)).fillna("").reset_index(drop=True)
     return pd.concat([words, table], axis=1)
 

@@ -5,8 +5,8 @@ for each block, so that parameters and sums over the batch stay in cache. The or
 threads gives the same bits. The backward pass recomputes the sigmoid. With 2×2 max-pooling in the same pass the
 full-size activation map is never written, and the backward pass computes only the selected one of four elements.
 
-Numba compiles the loops. The computation of a few neighbouring features is emitted as vector instructions
-(``Vector``), since the compiler does not vectorize loops with so many arrays. An argument that is ``None`` (a constant
+Numba compiles the loops over blocks and threads. The computation of a block is emitted as vector instructions
+(``Vector``), since the compiler does not vectorize loops with so many arrays. An array that is ``None`` (a constant
 parameter 0, an unused gradient) generates no code. Everything is in one file, since numba's cache checks only that one.
 """
 
@@ -51,7 +51,7 @@ WIDTHS = (16, 8, 4, 2, 1)
 """Numbers of features per vector: 16 fill 512 bits, the smaller ones cover the end of a row."""
 
 SAMPLES = (8, 1)
-"""Numbers of samples processed together: parameters and sums are read and written once for all of them."""
+"""Numbers of samples per iteration: parameters and sums are read and written once for all of them."""
 
 BLOCK = 4096
 """Features per block: their parameters and sums, 8 × 4 bytes each, fit into a core's fastest caches."""
@@ -261,8 +261,8 @@ def windows(
         row, size, pooled_size: numbers of elements of a row and of a sample, and of a pooled sample.
 
     Yields:
-        The number of samples to process together; the vector width; the feature indices of the window's four pixels;
-        the index of the sample's first feature; and the index of the pooled pixel.
+        The number of samples; the vector width; the first feature in each of the window's four
+        pixels; the index of the first sample's first feature; and the index of the first pooled feature.
     """
     for sample, samples in loops(builder, ZERO, batch, SAMPLES):
         for pixel, _ in loops(builder, start, stop, (1,)):
