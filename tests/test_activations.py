@@ -252,7 +252,7 @@ def test_shared_parameters(sharing, dim, shape, own_shape, family, dtype, channe
 
 
 def test_kinds_of_sharing():
-    with pytest.raises(ValueError, match="LEAF has no sharing 'row'; there are: element, channel, layer"):
+    with pytest.raises(ValueError, match="LEAF has no sharing 'row'; the values are: element, channel, layer"):
         LEAF((3, 4, 6), "silu", sharing="row")
     for dim in (0, 4, -4):
         with pytest.raises(

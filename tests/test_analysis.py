@@ -18,11 +18,11 @@ from conftest import PROJECT
 from leaf import LEAF
 from leaf.analysis.analyse import analyse
 from leaf.analysis.collection import Records, collect, merge, read_records, write_records
-from leaf.analysis.figures import evolution_chart, forms_chart, initial_forms_chart, progress_chart
+from leaf.analysis.figures import evolution_chart, forms_chart, progress_chart
 from leaf.analysis.forest import differences_chart
 from leaf.analysis.formats import write_table
 from leaf.analysis.forms import CURVE_INPUTS, base_curve, read_forms
-from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error
+from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, initial_forms_chart
 from leaf.analysis.movement import movement_table, reach_table
 from leaf.analysis.page import page, side_by_side
 from leaf.analysis.products import TABLES
@@ -206,9 +206,6 @@ def test_records_without_their_model_are_accepted_on_request_and_marked(project)
     found = read_records(project / "shipped").cells
     assert found["status"].tolist() == ["done", "done", "missing"]
     assert found["with_model"].tolist()[:2] == [True, False] and pd.isna(found["with_model"].tolist()[2])
-    earlier = pd.read_csv(project / "shipped/cells.csv").drop(columns="with_model")  # collected by an older version
-    earlier.to_csv(project / "shipped/cells.csv", index=False)
-    assert read_records(project / "shipped").cells["with_model"].tolist()[:2] == [True, True]
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "forms.safetensors", "model.safetensors"])
@@ -228,7 +225,7 @@ def test_records_of_another_scale_are_not_mixed_in(project):
     write_cell(cell("relu"), [0.1, 0.2, 0.3])
     records = collect({cell("relu"): ["mine"]}, "tiny", SETTINGS)
     others = replace(records, cells=records.cells.assign(scale="paper"))
-    with pytest.raises(UserError, match="there are of the scale paper, the new ones of tiny"):
+    with pytest.raises(UserError, match="records are of the scale paper, the new ones of tiny: pass --scale paper"):
         merge(others, records)
 
 

@@ -44,8 +44,7 @@ def stored(directory, functions: str | None) -> None:
     safetensors.numpy.save_file(tensors, directory / "forms.safetensors", metadata)
 
 
-def test_files_name_the_functions_and_those_without_names_are_read(files):
-    stored(files, None)
+def test_files_name_the_functions(files):
     before = read_records(files)
     write_records(before, files)
     with safetensors.safe_open(files / "forms.safetensors", framework="numpy") as file:
@@ -54,6 +53,9 @@ def test_files_name_the_functions_and_those_without_names_are_read(files):
     assert matches(before) and matches(before).keys() == matches(after).keys()
     for name, values in matches(after).items():
         np.testing.assert_array_equal(values, matches(before)[name])
+    stored(files, None)
+    with pytest.raises(UserError, match=r"no collected records \('functions'\)"):
+        read_records(files)
 
 
 def test_another_order_and_an_additional_function(files, monkeypatch):
@@ -61,7 +63,7 @@ def test_another_order_and_an_additional_function(files, monkeypatch):
     stored(files, "linear sigmoid tanh silu relu")
     for name, values in matches(read_records(files)).items():
         np.testing.assert_array_equal(values, found[name][::-1])
-    stored(files, None)
+    stored(files, " ".join(OLD))
     for module in (matching, collection):
         monkeypatch.setattr(module, "FUNCTIONS", ("gelu", *OLD))
     for name, values in matches(read_records(files)).items():
@@ -81,10 +83,11 @@ def test_a_new_base_function_makes_nothing_else_new(monkeypatch):
 
 def test_layers_are_in_natural_order(files):
     names = [f"activation{number}" for number in (10, 2, 1, 12)]
-    assert layers({f"curves/{name}": np.zeros(1) for name in names}) == [f"activation{n}" for n in (1, 2, 10, 12)]
+    curves = {f"curves/{name}": np.zeros(1) for name in names}
+    assert layers(curves) == [f"activation{n}" for n in (1, 2, 10, 12)]
     records = read_records(files)
     cell = next(iter(records.forms))
     matched = next(iter(matches(records).values()))
-    forms = {cell: {f"matches/{name}": matched for name in names}}
+    forms = {cell: curves | {f"matches/{name}": matched for name in names}}
     table = matches_table(dataclasses.replace(records, forms=forms))
     assert list(table["layer"]) == [f"activation{n}" for n in (1, 2, 10, 12)]

@@ -70,13 +70,13 @@ def test_copies_files_and_reset(family, name):
 @pytest.mark.parametrize(
     ("family", "form", "slope", "error", "message"),
     [
-        (LEAF, "silu", 16, ValueError, "LEAF: slope goes with the form 'relu', not with 'silu'"),
-        (Swish, "silu", 16, ValueError, "Swish: slope goes with the form 'relu', not with 'silu'"),
-        (LEAF, "relu", 0, ValueError, "LEAF: slope is positive and finite, not 0"),
-        (AHAF, "relu", float("inf"), ValueError, "AHAF: slope is positive and finite, not inf"),
-        (LEAF, "relu", float("nan"), ValueError, "LEAF: slope is positive and finite, not nan"),
-        (LEAF, "relu", "16", TypeError, "LEAF: slope is a number, not '16'"),
-        (LEAF, "relu", True, TypeError, "LEAF: slope is a number, not True"),
+        (LEAF, "silu", 16, ValueError, "LEAF: slope applies only to the form 'relu', not to 'silu'"),
+        (Swish, "silu", 16, ValueError, "Swish: slope applies only to the form 'relu', not to 'silu'"),
+        (LEAF, "relu", 0, ValueError, "LEAF: slope must be positive and finite, not 0"),
+        (AHAF, "relu", float("inf"), ValueError, "AHAF: slope must be positive and finite, not inf"),
+        (LEAF, "relu", float("nan"), ValueError, "LEAF: slope must be positive and finite, not nan"),
+        (LEAF, "relu", "16", TypeError, "LEAF: slope must be a number, not '16'"),
+        (LEAF, "relu", True, TypeError, "LEAF: slope must be a number, not True"),
     ],
 )
 def test_slopes_that_are_refused(family, form, slope, error, message):

@@ -1,4 +1,4 @@
-"""The activation functions of the experiment: AHAF, LEAF and the base functions that they extend.
+"""The activations of the experiment: AHAF, LEAF, and the base functions.
 
 Source: Bodyanskiy & Kostiuk, "Learnable Extended Activation Function for Deep Neural Networks",
 International Journal of Computing 22(3), 2023, doi 10.47839/ijc.22.3.3225.
@@ -32,12 +32,10 @@ class AHAF(AHAFFamily, GatedLine):
     r"""Adaptive Hybrid Activation Function, :math:`\beta u\,\sigma(\gamma u)`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
         form: the initial function: ``"relu"`` or ``"silu"``.
-        sharing, channel_dim, device, dtype, slope: as in ``GatedLine``, and so are the errors raised.
+        shape, sharing, channel_dim, device, dtype, slope: as in ``GatedLine``, and so are the errors raised.
 
-    Shape: input and output ``(*, *shape)``, as in ``Adaptive``; with ``pooled=True``, 2×2 max-pooling of inputs
-    ``(N, C, H, W)`` follows in the same pass.
+    Shape: as in ``GatedLine``.
     Source: Bodyanskiy & Kostiuk (2023); introduced by the same authors in 2022.
     """
 
@@ -79,14 +77,14 @@ class LEAF(LEAFFamily, GatedLine):
 class Affine(AffineFamily, Adaptive):
     r"""A base function with learnable scale and shift, :math:`a f(u) + b`.
 
-    The control for the number of parameters: as many as AHAF, but they do not change the form of the function.
+    It has as many parameters as AHAF, but they do not change the form of the function. It is a control for the effect
+    of the number of parameters.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
         form: the base function, also the initial one: ``"relu"``, ``"silu"``, ``"tanh"`` or ``"sigmoid"``.
-        sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
+        shape, sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
 
-    Shape: input and output ``(*, *shape)``, as in ``Adaptive``.
+    Shape: as in ``Adaptive``.
     """
 
     scale: nn.Parameter
@@ -98,7 +96,7 @@ class Affine(AffineFamily, Adaptive):
 
 
 PROBED_SHAPES = ((2, 4, 6), (3,))
-"""Input shapes of one sample, after a convolution and after a linear layer, with which activations are checked."""
+"""Shapes of one sample's input, after a convolution and after a linear layer, with which activations are checked."""
 
 
 def check(name: str, kind: Any) -> None:
@@ -139,7 +137,7 @@ def _probe(name: str, kind: Activation, shape: tuple[int, ...]) -> None:
         raise UserError(f"activation {name!r}: a learnable activation is a leaf.activations.Adaptive")
     inputs = torch.linspace(-3, 3, 5 * math.prod(shape)).reshape(5, *shape)
     try:
-        # Meta tensors suffice for the shape. Other operations start torch's threads, and forked processes then hang.
+        # Meta tensors suffice for the shape. Real operations would start torch's threads; forked processes then hang.
         outputs = kind.build(shape).to("meta")(inputs.to("meta"))
     except Exception:
         outputs = module(inputs)

@@ -1,4 +1,4 @@
-"""Base classes of AHAF, LEAF and the other learnable activations: parameters, sharing and input shapes."""
+"""Base classes of learnable activations: parameters, sharing and input shapes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,48 +13,48 @@ from leaf.kernels.reference import in_memory_order, symbolic
 from leaf.names import Family, GatedLineFamily
 
 SHARING = ("element", "channel", "layer")
-"""Values of ``sharing``. ``"shared"`` is a former name of ``"layer"``."""
+"""Values of ``sharing``. ``"shared"`` is the former name of ``"layer"``."""
 
 
 def _sizes(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
     """Check the shape of one sample's input and return it as a tuple."""
     sizes = (shape,) if isinstance(shape, Integral) else shape
     if not isinstance(sizes, Sequence) or isinstance(sizes, str):
-        raise TypeError(f"{name}: shape is that of one sample's input, such as (500,), not {shape!r}")
+        raise TypeError(f"{name}: shape must be that of one sample's input, such as (500,), not {shape!r}")
     if not all(isinstance(size, Integral) and not isinstance(size, bool) for size in sizes):
-        raise TypeError(f"{name}: shape is made of whole numbers, not {shape!r}")
+        raise TypeError(f"{name}: shape must consist of integers, not {shape!r}")
     if not sizes or min(sizes) < 1:
-        raise ValueError(f"{name}: shape has one positive size or more, not {shape!r}")
+        raise ValueError(f"{name}: shape must have at least one size, all positive, not {shape!r}")
     return tuple(map(int, sizes))
 
 
 class Adaptive(Family, nn.Module):
-    """Base class of learnable activations. Their initial parameter values make them a known function.
+    """Base class of learnable activations, which initially equal or approximate a base function.
 
-    A subclass states the names and initial values of its parameters, and defines ``formula``.
+    A subclass defines the names and initial values of its parameters, and ``formula``.
 
     Args:
         shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``; an int is a single size.
         form: the initial function, one of the keys of ``forms``.
-        sharing: which elements use the same parameters: each ``"element"`` has its own as in the paper, those of a
-            ``"channel"`` share them, or all of the ``"layer"``.
-        channel_dim: dimension of the input that holds the channels: 1 for ``(N, C, H, W)``, -1 for
-            ``(N, tokens, features)``. Only sharing per channel uses it.
-        device, dtype: of the parameters, as in ``torch.nn``.
+        sharing: which elements use the same parameter set: each ``"element"`` has its own as in the paper, those of a
+            ``"channel"`` share one, or all of the ``"layer"``.
+        channel_dim: dimension of the channels in the input: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``.
+            Only sharing per channel uses it.
+        device, dtype: device and dtype of the parameters, as in ``torch.nn``.
 
-    Shape: input and output ``(*, *shape)``, where ``*`` is any number of dimensions, also none. Per channel, only the
-    size of dimension ``channel_dim`` must be that of ``shape``; it counts the dimensions of the input, so that one
-    sample without a batch dimension needs a negative one. Per layer, inputs may have any shape.
+    Shape: input and output ``(*, *shape)``, where ``*`` is any number of dimensions, including none. With sharing per
+    channel, only the size of dimension ``channel_dim`` must be that of ``shape``. This dimension is counted in the
+    input: one sample without a batch dimension needs a negative one. With sharing per layer, any shape is accepted.
 
     Raises:
-        ValueError: if the family has no such form, there is no such sharing, a size is not positive, or inputs
-            ``(N, *shape)`` have no dimension ``channel_dim``.
+        ValueError: if ``form`` or ``sharing`` is unknown, a size is not positive, or inputs ``(N, *shape)`` have no
+            dimension ``channel_dim``.
         TypeError: if an argument has another type, or an input is not a dense floating-point tensor.
         RuntimeError: if an input has another size.
     """
 
     reference = False
-    """Whether to use the reference kernel even if a faster one is available."""
+    """``True`` selects the reference kernel even if a faster one is available."""
 
     def __init__(
         self,
@@ -69,14 +69,14 @@ class Adaptive(Family, nn.Module):
         name = type(self).__name__
         for option, value, kind in (("form", form, str), ("sharing", sharing, str), ("channel_dim", channel_dim, int)):
             if not isinstance(value, kind) or isinstance(value, bool):
-                raise TypeError(f"{name}: {option} is of type {kind.__name__}, not {value!r}")
+                raise TypeError(f"{name}: {option} must be of type {kind.__name__}, not {value!r}")
         if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"{name}: parameters are floating point, not {dtype}")
+            raise TypeError(f"{name}: parameters must be floating point, not {dtype}")
         sharing = "layer" if sharing == "shared" else sharing
         if form not in self.forms:
             raise ValueError(f"{name} has no form {form!r}; its forms are: {', '.join(self.forms)}")
         if sharing not in SHARING:
-            raise ValueError(f"{name} has no sharing {sharing!r}; there are: {', '.join(SHARING)}")
+            raise ValueError(f"{name} has no sharing {sharing!r}; the values are: {', '.join(SHARING)}")
         self.shape, self.form, self.sharing, self.channel_dim = _sizes(name, shape), form, sharing, channel_dim
         own = self.shape if sharing == "element" else tuple(1 for _ in self.shape)
         if sharing == "channel":
@@ -114,7 +114,7 @@ class Adaptive(Family, nn.Module):
         return y if samples is u else y.reshape(u.shape)
 
     def samples(self, u: Tensor) -> Tensor:
-        """Reshape an input to a batch ``(N, *rest)`` to which the parameters broadcast; usually the input itself."""
+        """Reshape an input to a batch ``(N, *rest)`` to which the parameters broadcast; usually returns the input."""
         if not isinstance(u, Tensor) or not u.is_floating_point() or u.layout is not torch.strided or u.is_nested:
             raise TypeError(f"{type(self).__name__} takes dense floating-point tensors, not {_described(u)}")
         usual = u.ndim == len(self.shape) + 1
@@ -141,11 +141,11 @@ class Adaptive(Family, nn.Module):
         )
 
     def parameters_for(self, u: Tensor) -> Sequence[Tensor]:
-        """The parameters, in shapes that broadcast to a sample of ``u``, which is the result of ``samples``."""
-        try:  # looking them up as attributes of the module takes ten times as long
+        """Return the parameters in shapes that broadcast to a sample of ``u``, which is the result of ``samples``."""
+        try:  # access to attributes of a module takes ten times as long
             own = self._parameters
             parameters: Sequence[Any] = [own[name] for name in self.parameter_names]
-        except KeyError:  # torch.nn.utils makes other attributes of pruned and parametrized ones
+        except KeyError:  # torch.nn.utils replaces pruned and parametrized parameters by other attributes
             parameters = [getattr(self, name) for name in self.parameter_names]
         if self.sharing == "element" or u.ndim == len(self.shape) + 1:
             return parameters
@@ -155,9 +155,9 @@ class Adaptive(Family, nn.Module):
         return [p.reshape(sizes[1:]) for p in parameters]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adaptive":
-        """Convert parameters as ``to(memory_format=…)`` converts weights, and keep them finite in another dtype.
+        """Convert parameters as ``to(memory_format=…)`` converts weights, and clamp them to a new dtype's range.
 
-        The slope of the form ReLU overflows in float16, and would remain infinite after a conversion to float32.
+        The slope of the form ReLU overflows in float16, and would remain infinite in a later conversion to float32.
         """
 
         def convert(tensor: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ class Adaptive(Family, nn.Module):
 
 
 def _described(value: Any) -> str:
-    """Describe an invalid input."""
+    """Describe an invalid input for an error message."""
     if not isinstance(value, Tensor):
         return type(value).__name__
     if value.is_nested:
@@ -188,17 +188,17 @@ class GatedLine(GatedLineFamily, Adaptive):
     r"""Base class of the special cases of :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, which ``leaf.kernels`` computes.
 
     Args:
-        slope: initial slope inside the sigmoid with the form ``"relu"``, instead of 2^16, at which float32 loses
-            steps below 0.002. A smaller slope can learn; the initial function differs from ReLU by up to
+        slope: initial slope inside the sigmoid, only for the form ``"relu"``. With the default 2^16, float32 loses
+            updates below 0.002. A smaller slope can learn, but the initial function differs from ReLU by up to
             0.28 / slope.
         shape, form, sharing, channel_dim, device, dtype: as in ``Adaptive``, and so are the errors raised.
 
-    Shape: as of ``Adaptive``. With ``pooled=True``, 2×2 max-pooling follows in the same pass: input ``(N, C, H, W)``,
+    Shape: as in ``Adaptive``. With ``pooled=True``, 2×2 max-pooling follows in the same pass: input ``(N, C, H, W)``,
     output ``(N, C, H // 2, W // 2)``.
     """
 
     slope_parameter: ClassVar[str] = ""
-    """Name of the parameter that is the slope inside the sigmoid, in a family with the form ReLU."""
+    """Name of the parameter that is the slope inside the sigmoid; empty in a family without the form ReLU."""
     slope: float | None = None
 
     def __init__(
@@ -216,11 +216,11 @@ class GatedLine(GatedLineFamily, Adaptive):
             return
         name = type(self).__name__
         if isinstance(slope, bool) or not isinstance(slope, int | float):
-            raise TypeError(f"{name}: slope is a number, not {slope!r}")
+            raise TypeError(f"{name}: slope must be a number, not {slope!r}")
         if form != "relu" or not self.slope_parameter:
-            raise ValueError(f"{name}: slope goes with the form 'relu', not with {form!r}")
+            raise ValueError(f"{name}: slope applies only to the form 'relu', not to {form!r}")
         if not 0 < slope < math.inf:
-            raise ValueError(f"{name}: slope is positive and finite, not {slope!r}")
+            raise ValueError(f"{name}: slope must be positive and finite, not {slope!r}")
         self.slope = float(slope)
         self.reset_parameters()
 
@@ -231,7 +231,7 @@ class GatedLine(GatedLineFamily, Adaptive):
         return super().extra_repr() + ("" if self.slope is None else f", slope={self.slope:g}")
 
     def line(self, *parameters: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """Map the family's parameters to p1, p2, p3 and p4; ``None`` is a constant 0."""
+        """Return p1, p2, p3 and p4 for the family's parameters; ``None`` is a constant 0."""
         raise NotImplementedError
 
     def forward(self, u: Tensor, pooled: bool = False) -> Tensor:

@@ -1,7 +1,7 @@
-"""Infer the channel dimension of tensors during a model's forward.
+"""Infer the channel dimension of tensors in a model's ``forward``.
 
-Layers such as ``F.linear`` or ``F.conv2d`` determine the dimension in their output. Elementwise functions keep it.
-Views, transpositions and means move it; applying them to a tensor of channel indices shows where to.
+Functions such as ``F.linear`` or ``F.conv2d`` determine the dimension in their output. Elementwise functions keep it.
+Views, transpositions and means move it. Its new place is found by applying them to a tensor of channel indices.
 """
 
 import math
@@ -18,7 +18,7 @@ LAST = {
     "bilinear", "embedding", "embedding_bag", "gru", "linear", "lstm", "multi_head_attention_forward", "rms_norm",
     "rnn_relu", "rnn_tanh",
 }  # fmt: skip
-"""Functions, by torch name, whose output has its features in the last dimension."""
+"""Functions, by name in torch, whose output has its features in the last dimension."""
 
 FIRST = {"batch_norm", "group_norm", "instance_norm", "interpolate", "local_response_norm"}
 """Functions whose output has its channels in dimension 1."""
@@ -27,10 +27,10 @@ SPATIAL = re.compile(r"(?:conv|conv_transpose|\w*pool)([123])d")
 """Functions whose output has its channels before the 1, 2 or 3 spatial dimensions."""
 
 MIXING = {"baddbmm", "bmm", "cdist", "einsum", "tensordot"}
-"""Functions whose output may have the shape of an input, but with other dimensions."""
+"""Functions whose output has other dimensions than the inputs, even if its shape is that of an input."""
 
 PRODUCTS = {"__matmul__", "__rmatmul__", "inner", "matmul"}
-"""The same, except that a matrix as the second argument determines the last dimension."""
+"""As ``MIXING``, except that a matrix as the second argument determines the last dimension."""
 
 MOVES = {
     "H", "T", "__getitem__", "adjoint", "amax", "amin", "as_strided", "broadcast_to", "cat", "chunk", "concat",
@@ -39,16 +39,16 @@ MOVES = {
     "split_with_sizes", "squeeze", "stack", "sum", "swapaxes", "swapdims", "t", "tensor_split", "tile", "transpose",
     "unbind", "unflatten", "unsqueeze", "view", "view_as",
 }  # fmt: skip
-"""Functions that move, merge, split or drop dimensions of their first argument, or of each tensor in it."""
+"""Functions that move, merge, split or remove dimensions of their first argument, or of each tensor in it."""
 
 Dims = frozenset[int]
-"""Dimensions that together index the channels: several after a view such as ``(N, L, heads, features)``."""
+"""Dimensions that together index the channels. A view such as ``(N, L, heads, features)`` has several."""
 
 UNKNOWN: Dims = frozenset()
 
 
 class Channels:
-    """The channel dimensions of all tensors that ``call`` has returned."""
+    """Channel dimensions of the tensors that ``call`` has returned."""
 
     def __init__(self) -> None:
         self._dims = WeakTensorKeyDictionary()
@@ -70,10 +70,10 @@ class Channels:
             output = function(*args, **kwargs)
             for place, tensor in enumerate(tensors(output)):
                 self._dims[tensor] = moved[place] if moved else UNKNOWN
-        else:
-            output = function(*args, **kwargs)
-            for tensor in tensors(output):
-                self._dims[tensor] = self._made(name, tensor, args, kwargs)
+            return output
+        output = function(*args, **kwargs)
+        for tensor in tensors(output):
+            self._dims[tensor] = self._made(name, tensor, args, kwargs)
         return output
 
     def keep(self, given: Any, output: Any) -> None:
@@ -101,12 +101,12 @@ class Channels:
         return self._agreed([tensor for tensor in tensors(given) if tensor.shape == output.shape])
 
     def _agreed(self, given: list[Tensor]) -> Dims:
-        """Channel dimensions that the tensors agree on; those without a record, such as parameters, are ignored."""
+        """Channel dimensions on which the tensors agree. Tensors without a record, such as parameters, are ignored."""
         known = {self._dims[tensor] for tensor in given if tensor in self._dims} - {UNKNOWN}
         return known.pop() if len(known) == 1 else UNKNOWN
 
     def _moved(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Dims]:
-        """Channel dimensions of each tensor that a function in ``MOVES`` will return."""
+        """Channel dimensions of each tensor that a call of a function in ``MOVES`` returns."""
         name, first = (None, args[0]) if args else next(iter(kwargs.items()))
         dims = self._agreed([*tensors(first)])
         if not dims:
@@ -127,7 +127,7 @@ def _numbers(u: Tensor, dims: Dims) -> Tensor:
 
 
 def _varying(numbers: Tensor) -> Dims:
-    """The dimensions along which the channel index changes, by at least 1."""
+    """Dimensions along which the channel index changes, by at least 1."""
     if not numbers.numel():
         return UNKNOWN
     spans = (numbers.amax(dim) - numbers.amin(dim) for dim in range(numbers.ndim))
@@ -143,7 +143,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def parts(value: Any) -> list[Any] | None:
-    """Values of a mapping, list, tuple or dataclass instance, in order; ``None`` for other types."""
+    """List the values of a mapping, list, tuple or dataclass instance, in order; ``None`` for other types."""
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, list | tuple):

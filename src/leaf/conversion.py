@@ -4,27 +4,26 @@ import copy
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from leaf.activations import Adaptive
-from leaf.channels import parts
+from leaf.channels import tensors
 from leaf.replacements import Replacement, replacement
 from leaf.rewriting import activation_nodes, misread, rewrite, trace
-from leaf.uses import KIND_OF_MODULE, Input, Use, Uses, evaluating, find_uses, join, run, stands_in
+from leaf.uses import KIND_OF_MODULE, Input, Use, Uses, evaluating, find_uses, is_learnable, join, run
 
 SEALED: dict[type[nn.Module], str] = {
     nn.RNNBase: "its activations are inside",
     nn.RNNCellBase: "its activations are inside",
-    nn.TransformerDecoderLayer: "torch gives copies of it the original activation back",
+    nn.TransformerDecoderLayer: "its copies, which torch makes, apply the original activation again",
     torch.jit.ScriptModule: "it is compiled",
 }
-"""Modules whose activations cannot be replaced, with the reason."""
+"""Modules whose activations cannot be replaced, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,11 @@ class Replaced:
 
     Attributes:
         name: name of the new module in the model.
-        original: the activation that it replaces, such as ``ReLU`` or ``F.relu``.
-        form: its initial function; the class of the module if it is not an ``Adaptive``.
+        original: the replaced activation, such as ``ReLU`` or ``F.relu``.
+        form: the initial function of an ``Adaptive``; the name of the class of any other module.
         shape: shape of one sample's input.
-        parameters: number of its parameters.
-        error: largest difference from the original on [-15, 15]; ``None`` below 1e-5, and for other modules than
+        parameters: number of parameters.
+        error: largest difference from the original on [-15, 15]; ``None`` below 1e-5, and for any module that is not an
             ``Adaptive``.
     """
 
@@ -68,13 +67,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Conversion:
-    """Result of ``replace_activations``; ``print`` shows it as a report.
+    """Result of ``replace_activations``. ``print`` shows it as a report.
 
     Attributes:
         model: the given model, modified.
         family: name of the new activations, such as ``"LEAF"``.
         replaced, kept: the activations that were replaced and those that were not, in the order of their first use.
-        difference: largest change of the model's output on the example, in evaluation mode.
+        difference: largest absolute change of the model's output on the example, in evaluation mode.
     """
 
     model: nn.Module
@@ -85,7 +84,7 @@ class Conversion:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters added."""
+        """Number of added parameters."""
         return sum(replaced.parameters for replaced in self.replaced)
 
     def __str__(self) -> str:
@@ -111,17 +110,17 @@ def replace_activations(
 ) -> Conversion:
     """Replace a model's activations by learnable ones that initially compute the same functions.
 
-    Every use of an activation gets its own module, also where one module is used several times (as in the blocks of a
-    ResNet) or a function such as ``F.relu`` is called. The model is modified in place: its other modules keep their
-    classes, parameters and names. Use ``copy.deepcopy`` first to keep the original. A new module keeps the hooks of the
-    module that it replaces. Create optimizers afterwards.
+    Every use of an activation gets its own module. This includes each call of a module that is called several times (as
+    in the blocks of a ResNet) and of a function such as ``F.relu``. The model is modified in place; its other modules
+    keep their classes, parameters and names. Use ``copy.deepcopy`` first to keep the original. A new module keeps the
+    hooks of the module that it replaces. Create optimizers afterwards.
 
     LEAF, AHAF, Swish and the affine functions initially equal the originals up to rounding. The form of ReLU,
     u·σ(2^16 u), differs by up to 4.3e-6 near 0. The report gives the error of all others.
 
-    Only activations that the example reaches in evaluation mode are replaced. Modules that use an activation twice, or
-    call it as a function, are traced by ``torch.fx``. Tracing fixes the attributes that their ``forward`` reads. Where
-    tracing fails, a module that is used twice gets one activation for all its uses, and a function is kept.
+    Only activations that the example reaches in evaluation mode are replaced. ``torch.fx`` traces the modules that use
+    an activation twice or call it as a function. Tracing fixes the attributes that their ``forward`` reads. If tracing
+    fails, an activation module that is used twice is replaced by one module for all its uses, and a function is kept.
 
     Args:
         model: any module that is not itself an activation. Pass a submodule to convert only this part of a model.
@@ -129,20 +128,21 @@ def replace_activations(
             any other whose activations are in ``leaf.ACTIVATIONS``, or a class derived from ``Adaptive``. Otherwise a
             module class, such as ``nn.PReLU``, which is called without arguments, or a function that returns a module.
             The function is called with the shape of one sample's input and the name of the replaced function, such as
-            ``(64, 8, 8)`` and ``"relu"``. A class or function of this kind replaces every activation.
+            ``(64, 8, 8)`` and ``"relu"``. Such a class or function replaces every activation.
         example_input: input of the model: a tensor, a tuple of arguments, or a mapping of keyword arguments. The first
             dimension of each activation's input is the batch.
-        sharing: unit that has one set of parameters: every ``"element"`` (the model then accepts only inputs of the
-            example's size), every ``"channel"``, or the whole ``"layer"``. The default is that of the family's source:
-            element for LEAF and AHAF, channel for PReLU, layer for Swish and the rational function.
+        sharing: which elements use the same parameter set: each ``"element"`` has its own (the model then accepts only
+            inputs of the example's size), those of a ``"channel"`` share one, or all of the ``"layer"``. The default is
+            that of the family's source: element for LEAF and AHAF, channel for PReLU, layer for Swish and the rational
+            function.
         channel_dim: dimension of the channels: 1 for ``(N, C, H, W)``, -1 for ``(N, tokens, features)``. By default it
             is inferred at each activation from the preceding layers: 1 after a convolution, -1 after a linear layer.
             Activations for which it cannot be inferred are kept. Only sharing per channel uses it.
-        nearest: whether to replace GELU, hard-swish and hard-sigmoid by the closest form of a family that does not have
-            these functions as forms.
+        nearest: whether to replace GELU, hard-swish and hard-sigmoid by the nearest form if the family has no form that
+            equals them.
 
     Returns:
-        A report of what was replaced and what was kept, with the reasons.
+        A report of the replaced activations, and of the others with the reasons.
 
     Raises:
         TypeError: if an argument has the wrong type, or ``with_`` does not return a module.
@@ -159,7 +159,7 @@ def replace_activations(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch module, not {model!r}")
-    if type(model) in KIND_OF_MODULE or stands_in(model):
+    if type(model) in KIND_OF_MODULE or is_learnable(model):
         raise ValueError(f"the model is itself an activation, {type(model).__name__}; pass a module that contains it")
     wanted = replacement(with_, sharing, channel_dim, nearest)
     _separate(model)
@@ -167,7 +167,7 @@ def replace_activations(
         found = find_uses(model, example_input)
         sites, kept = _plan(model, found, example_input, wanted)
     replaced = _install(model, sites, wanted)
-    with evaluating(model), _by_reference_kernel(model):
+    with evaluating(model):
         difference, size = _difference(found.output, run(model, example_input))
     faithful = wanted.faithful and all(one.error is None for one in replaced)
     if faithful and not difference <= 1e-3 + 0.01 * size:
@@ -180,7 +180,7 @@ def replace_activations(
 
 
 def _separate(model: nn.Module) -> None:
-    """Copy each activation module that is registered under several names, so that every name has its own."""
+    """Copy each activation module that is registered under several names, so that each name has its own module."""
     seen = set()
     for parent in model.modules():
         for name, child in parent._modules.items():
@@ -194,7 +194,8 @@ def _separate(model: nn.Module) -> None:
 class _Site:
     """Location of a new activation.
 
-    It replaces the module or function called ``name``; if that is ``None``, one use in the ``forward`` of the caller.
+    It replaces the module or function with the given name, or, if the name is ``None``, one use in the ``forward`` of
+    the caller.
     """
 
     use: Use
@@ -203,7 +204,7 @@ class _Site:
 
 
 def _plan(model: nn.Module, found: Uses, example: Any, wanted: Replacement) -> tuple[list[_Site], list[Kept]]:
-    """Decide which uses to replace and which to keep, without changing the model."""
+    """Decide which uses to replace and which to keep. The model is not changed."""
     groups: dict[Any, list[Use]] = {}  # all uses of one module, or a single call of a function such as F.relu
     for use in found.uses:
         if not isinstance(model.get_submodule(use.caller), tuple(SEALED)):
@@ -239,7 +240,7 @@ def _plan(model: nn.Module, found: Uses, example: Any, wanted: Replacement) -> t
 
 
 def _in_forward(uses: list[Use]) -> list[Use]:
-    """The uses of a group that can have separate activations only if the caller's forward is rewritten."""
+    """The uses of a group that get modules of their own only if the caller's ``forward`` is rewritten."""
     return uses if uses[0].name is None else uses[1:]
 
 
@@ -248,7 +249,7 @@ def _kept(use: Use, reason: str) -> Kept:
 
 
 def _out_of_reach(model: nn.Module, found: Uses) -> list[Kept]:
-    """Modules whose activations cannot be replaced, and activations that the example does not reach."""
+    """List the modules in ``SEALED``, and the activations that the example does not reach."""
     reached = {use.name for use in found.uses}
     kept: list[Kept] = []
     for name, module in model.named_modules():
@@ -261,7 +262,7 @@ def _out_of_reach(model: nn.Module, found: Uses) -> list[Kept]:
 
 
 def _faults(model: nn.Module, found: Uses, example: Any, uses: list[Use]) -> dict[str, str]:
-    """The callers whose forward cannot be rewritten, with the reasons."""
+    """Return the callers whose ``forward`` cannot be rewritten, with the reasons."""
     faults: dict[str, str] = {}
     graphs: dict[str, fx.Graph] = {}
     for caller in dict.fromkeys(use.caller for use in uses):
@@ -277,10 +278,10 @@ def _faults(model: nn.Module, found: Uses, example: Any, uses: list[Use]) -> dic
 
 
 def _graph(module: nn.Module, name: str, found: Uses) -> fx.Graph:
-    """Graph of a module's forward in evaluation mode, checked against the observed uses.
+    """Trace a module's ``forward`` in evaluation mode, and check the graph against the observed uses.
 
     Raises:
-        ValueError: if the forward cannot be traced, or applies other activations in training mode.
+        ValueError: if ``forward`` cannot be traced, or applies other activations in training mode.
     """
     for training in (True, False):
         graph = trace(module, training)
@@ -295,7 +296,7 @@ def _install(model: nn.Module, sites: list[_Site], wanted: Replacement) -> list[
     """Build the activations and insert them into the model."""
     replaced = []
     calls: dict[str, dict[int, str]] = {}
-    layers = [_build(model, site, wanted) for site in sites]  # nothing is changed yet if one fails
+    layers = [_build(model, site, wanted) for site in sites]  # before any change of the model, since one may fail
     errors = [wanted.error(site.use.kind, site.use.function) for site in sites]
     for site, layer, error in zip(sites, layers, errors, strict=True):
         use = site.use
@@ -326,14 +327,17 @@ def _build(model: nn.Module, site: _Site, wanted: Replacement) -> nn.Module:
 
 
 def _take_hooks(layer: nn.Module, original: nn.Module, in_its_place: bool) -> None:
-    """Give a new module the original's hooks. With ``in_its_place``, the hooks' handles remove them from it too."""
+    """Give a new module the hooks of the original.
+
+    With ``in_its_place`` both have the same dictionaries of hooks, so that a hook's handle removes it from the new one.
+    """
     for name, held in vars(original).items():
         if "hook" in name and "state_dict" not in name and held and not vars(layer).get(name):
             vars(layer)[name] = held if in_its_place else copy.copy(held)
 
 
 def _turn_fused_evaluation_off(model: nn.Module) -> None:
-    """Disable the fast path of torch's encoder, which in evaluation would bypass the new modules."""
+    """Disable the fast path of torch's encoder, which bypasses the new modules in evaluation mode."""
     for module in model.modules():
         layers = [layer for layer in module.modules() if isinstance(layer, nn.TransformerEncoderLayer)]
         if any(isinstance(layer.activation, Adaptive) for layer in layers):
@@ -344,35 +348,22 @@ def _turn_fused_evaluation_off(model: nn.Module) -> None:
 
 
 def _new_name(module: nn.Module, use: Use) -> str:
-    """First unused name for a new submodule: ``relu``, ``relu_2``, …"""
+    """Find the first unused name for a new submodule: ``relu``, ``relu_2``, …"""
     base = (use.name or use.kind).rpartition(".")[2]
     names = (base if number == 1 else f"{base}_{number}" for number in itertools.count(1))
     return next(name for name in names if not hasattr(module, name))
 
 
-@contextmanager
-def _by_reference_kernel(model: nn.Module) -> Iterator[None]:
-    """Use the reference kernel meanwhile, so that no kernel is compiled."""
-    layers = [layer for layer in model.modules() if isinstance(layer, Adaptive) and not layer.reference]
-    for layer in layers:
-        layer.reference = True
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.reference = False
-
-
 def _difference(before: Any, after: Any) -> tuple[float, float]:
-    """Largest difference between the outputs, infinite if shapes differ; and largest magnitude in the first."""
-    if isinstance(before, Tensor):
-        if before.shape != after.shape:
-            return math.inf, 0.0
-        if not before.numel():
-            return 0.0, 0.0
-        return (after.double() - before.double()).abs().max().item(), before.double().abs().max().item()
-    before, after = parts(before) or [], parts(after) or []
-    if len(before) != len(after):
+    """Compare two outputs of a model.
+
+    Returns:
+        The largest absolute difference, infinite if the tensors differ in number or shape; and the largest magnitude in
+        ``before``.
+    """
+    pairs = list(itertools.zip_longest(tensors(before), tensors(after)))
+    if any(a is None or b is None or a.shape != b.shape for a, b in pairs):
         return math.inf, 0.0
-    pairs = [_difference(*pair) for pair in zip(before, after, strict=True)]
-    return max((pair[0] for pair in pairs), default=0.0), max((pair[1] for pair in pairs), default=0.0)
+    values = [(a.double(), b.double()) for a, b in pairs if a.numel()]
+    difference = max(((b - a).abs().max().item() for a, b in values), default=0.0)
+    return difference, max((a.abs().max().item() for a, _ in values), default=0.0)

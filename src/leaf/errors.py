@@ -1,4 +1,4 @@
-"""The error for a user's mistakes, reported in one line without a traceback."""
+"""The exception for a user's mistakes, which are reported in one line without a traceback."""
 
 
 class UserError(ValueError):

@@ -25,23 +25,23 @@ class Network(nn.Sequential):
 
     title: ClassVar[str]
     seconds_per_1000_images: ClassVar[float] = 1.3
-    """Approximate time to train on 1,000 images on one CPU core, in seconds. Requested job times are based on it.
+    """Approximate time to train on 1,000 images on one CPU core, in seconds. Requested job times depend on it.
 
-    Measured with a cell on each of two cores: 0.38 for LeNet-5 on CIFAR-10, and 1.35 for KerasNet. ResNet-18: 40, in a
+    Measured with one cell on each of two cores: 0.38 for LeNet-5 on CIFAR-10, 1.35 for KerasNet. ResNet-18: 40, from a
     few steps on a busy machine.
     """
 
     megabytes_per_image: ClassVar[int] = 8
-    """Upper limit of the memory of a training step per image of a minibatch. Requested memory is based on it."""
+    """Upper limit of a training step's memory per image of the minibatch. Requested memory depends on it."""
 
     batch_norm: ClassVar[bool] = False
-    """Whether it has batch normalization, whose statistics DSPT would update twice per minibatch."""
+    """``True`` for a network with batch normalization, whose statistics DSPT updates twice per minibatch."""
 
     def __init__(self, image_shape: ImageShape, activation: str, classes: int = 10) -> None:
         super().__init__()
 
     def __getitem__(self, index: Any) -> Any:
-        """One layer, or for a slice an ``nn.Sequential`` of the layers."""
+        """Return one layer, or an ``nn.Sequential`` of the layers for a slice."""
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)
@@ -79,7 +79,7 @@ class Network(nn.Sequential):
 
 
 def _halves(layer: nn.Module | None) -> bool:
-    """Whether a layer is the 2×2 max-pooling that a learnable activation can include."""
+    """Check whether a layer is the 2×2 max-pooling that a learnable activation can include."""
     if type(layer) is not nn.MaxPool2d:
         return False
     options = {"kernel_size": 2, "stride": 2, "padding": 0, "dilation": 1}
@@ -114,7 +114,7 @@ class LeNet5(Network):
 class KerasNet(Network):
     """The small convolutional network of Keras's CIFAR-10 example, with the experiment's dropout rates.
 
-    In the published code a comment states 50% dropout before the last layer; the code, like this class, drops 20%.
+    A comment in the published code states 50% dropout before the last layer. The code, like this class, drops 20%.
     """
 
     title = KERASNET.title

@@ -1,7 +1,7 @@
-r"""Other learnable activations to compare LEAF with, as cells of the same grid.
+"""Other learnable activations, with which LEAF is compared in the same grid.
 
-They share parameters as their sources do: PReLU has one per channel, Swish and the rational function have one set per
-layer, LEAF and AHAF one set per element.
+In ``ACTIVATIONS`` they share parameters as in their sources: PReLU per channel, Swish and the rational function per
+layer.
 """
 
 from torch import Tensor, ones_like
@@ -15,11 +15,11 @@ class PReLU(PReLUFamily, Adaptive):
     r"""Parametric rectified linear unit, :math:`\max(u, 0) + a \min(u, 0)`, initially with a = 0.25.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
-        form: ``"relu"``, the function it is compared with; initially it is a leaky ReLU.
-        sharing: as in the source, one parameter per ``"channel"``; a feature of a linear layer is a channel.
+        shape, channel_dim, device, dtype: as in ``Adaptive``.
+        form: ``"relu"``, the base function in comparisons. The initial function is a leaky ReLU.
+        sharing: ``"channel"`` in the source. A feature of a linear layer is a channel.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: as in ``Adaptive``.
     Source: He, Zhang, Ren & Sun, "Delving Deep into Rectifiers", 2015, Eq. 1.
     """
 
@@ -31,11 +31,11 @@ class Swish(SwishFamily, GatedLine):
     r"""Swish with a learnable slope, :math:`u\,\sigma(\beta u)`.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
-        form: ``"silu"``, its initial function.
-        sharing: the source does not specify it; commonly, and by default, one β per ``"layer"``.
+        shape, channel_dim, device, dtype: as in ``Adaptive``.
+        form: ``"silu"``, the initial function.
+        sharing: not specified in the source; commonly one β per ``"layer"``.
 
-    Shape: input and output ``(N, *shape)``; with ``pooled=True``, 2×2 max-pooling follows in the same pass.
+    Shape: as in ``GatedLine``.
     Source: Ramachandran, Zoph & Le, "Searching for Activation Functions", 2017.
     """
 
@@ -47,14 +47,14 @@ class Swish(SwishFamily, GatedLine):
 class Rational(RationalFamily, Adaptive):
     r"""A rational (Padé) function of type (3, 2), :math:`(a_3 u^3 + a_2 u^2 + a_1 u + a_0) / (b_2 u^2 + b_1 u + b_0)`.
 
-    Initially it is the best approximation to ReLU on [-1, 1]. The denominator is not prevented from becoming 0.
+    The initial function is the best approximation of ReLU on [-1, 1]. The denominator may become 0.
 
     Args:
-        shape: shape of one sample's input, ``(C, H, W)`` or ``(features,)``.
-        form: ``"relu"``, approximately its initial function.
-        sharing: as in the source, one set of parameters per ``"layer"``.
+        shape, channel_dim, device, dtype: as in ``Adaptive``.
+        form: ``"relu"``, which the initial function approximates.
+        sharing: ``"layer"`` in the source.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: as in ``Adaptive``.
     Source: Boullé, Nakatsukasa & Townsend, "Rational neural networks", 2020; initial values from its code.
     """
 

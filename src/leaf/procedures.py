@@ -1,8 +1,8 @@
 """The training procedures P24Sl and DSPT for any training loop.
 
-- P24Sl, by ``parameter_groups``: LEAF's parameters ``p2`` and ``p4`` have a lower learning rate than all others.
-- DSPT (the published code's "2SPU-4"), by ``two_stage_step``: every minibatch has two stages. The first updates only
-  the activation parameters; the second updates, on the same minibatch, only the others.
+- P24Sl, with ``parameter_groups``: LEAF's parameters ``p2`` and ``p4`` have a lower learning rate than all others.
+- DSPT ("2SPU-4" in the published code), with ``two_stage_step``: every minibatch has two stages. The first updates only
+  the activation parameters. The second, on the same minibatch, updates only the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ SLOWDOWN = 1000
 
 
 class Stage:
-    """One optimizer step on a minibatch, with the parameters that it trains and those that are frozen meanwhile."""
+    """One optimizer step on a minibatch, with the parameters that it updates and those that are frozen."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, frozen: Sequence[nn.Parameter]) -> None:
         self.optimizer = optimizer
@@ -30,7 +30,7 @@ class Stage:
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """The parameters of an optimizer that require a gradient."""
+    """List the parameters of an optimizer that require a gradient."""
     return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
 
 
@@ -46,21 +46,21 @@ def parameter_groups(
     """Group a model's parameters for an optimizer, with a lower learning rate for LEAF's ``p2`` and ``p4`` (P24Sl).
 
     Args:
-        model: any module. Its learnable activations are found, also with pruned (``torch.nn.utils.prune``) or
-            parametrized (``torch.nn.utils.parametrize``) parameters.
+        model: any module. Parameters of its learnable activations may be pruned (``torch.nn.utils.prune``) or
+            parametrized (``torch.nn.utils.parametrize``).
         learning_rate: learning rate of all parameters except ``p2`` and ``p4``.
         slow_learning_rate: learning rate of ``p2`` and ``p4``. Default: ``learning_rate / 1000``, the paper's ratio
-            with Adam (with RMSprop it is 1/10). Equal to ``learning_rate``, it gives the procedure Classic.
+            with Adam (1/10 with RMSprop). The value of ``learning_rate`` gives the procedure classic.
         weight_decay: weight decay of all parameters except those of activations. Default: the optimizer's setting.
-        activation_weight_decay: weight decay of activation parameters. It defaults to 0 because their values have a
-            meaning: a gate's slope of 2^16, for example, makes a ReLU.
+        activation_weight_decay: weight decay of activation parameters. The default is 0, since decay would change the
+            function: a gate's slope of 2^16, for example, makes a ReLU.
         of: which parameters to return: ``"all"``, those of ``"activations"``, or the ``"others"``.
 
     Returns:
         One group for each combination of settings; parameters are in the model's order.
 
     Raises:
-        ValueError: if ``of`` has another value.
+        ValueError: if ``of`` is unknown.
 
     Example:
         >>> groups = leaf.parameter_groups(model, learning_rate=1e-3)
@@ -86,7 +86,7 @@ def parameter_groups(
 
 
 def _behind(layer: Adaptive, name: str) -> list[nn.Parameter]:
-    """The parameter of this name, or, if it is pruned or parametrized, the parameters that it is computed from."""
+    """List the parameters from which a pruned or parametrized parameter is computed, or the parameter itself."""
     if is_parametrized(layer, name):
         return list(layer.get_submodule(f"parametrizations.{name}").parameters())
     own = dict(layer.named_parameters(recurse=False))
@@ -95,21 +95,22 @@ def _behind(layer: Adaptive, name: str) -> list[nn.Parameter]:
 
 
 def two_stages(activations: torch.optim.Optimizer, others: torch.optim.Optimizer) -> list[Stage]:
-    """The stages of DSPT: the first trains the activations' parameters, the second the others."""
+    """Make the stages of DSPT: the first updates the activation parameters, the second the others."""
     return [Stage(activations, parameters_of(others)), Stage(others, parameters_of(activations))]
 
 
 def two_stage_step(
     activations: torch.optim.Optimizer, others: torch.optim.Optimizer, loss: Callable[[], Tensor]
 ) -> Tensor:
-    """Train a model on one minibatch by DSPT: first its activations, then, with the updated ones, everything else.
+    """Train a model on one minibatch with DSPT: first the activation parameters, then all others.
 
     Args:
-        activations: optimizer of the activations' parameters.
+        activations: optimizer of the activation parameters.
         others: optimizer of the other parameters.
-        loss: computes the model's output on the minibatch and returns the loss. It is called once per stage: dropout
-            draws a new mask, and batch normalization counts the minibatch twice. ``DistributedDataParallel`` needs
-            ``find_unused_parameters=True``, since in each stage some parameters have no gradient.
+        loss: function that computes the model's output on the minibatch and returns the loss. It is called once per
+            stage: dropout draws a new mask each time, and batch normalization counts the minibatch twice.
+            ``DistributedDataParallel`` needs ``find_unused_parameters=True``, since in each stage some parameters have
+            no gradient.
 
     Returns:
         The loss of the second stage before its step, a detached scalar.
@@ -161,12 +162,12 @@ def training_step(
     Args:
         images: ``(N, C, H, W)``, floating point.
         labels: ``(N,)``, int64.
-        on_nonfinite: called on a CPU when a loss is NaN or infinite, before the parameters are updated.
+        on_nonfinite: function that is called on a CPU if a loss is NaN or infinite, before parameters are updated.
 
     Returns:
         The cross-entropy of the last stage before its step, a detached scalar on the network's device.
     """
-    # The layers before the first activation depend on no activation parameter: both stages of DSPT share their output.
+    # The layers before the first activation have no activation parameter: both stages of DSPT use the same output.
     first = network.first_activation
     before = [parameter for layer in list(network)[:first] for parameter in layer.parameters()]
     for parameter in before:

@@ -1,4 +1,4 @@
-"""Registries: objects by name, checked when they are registered."""
+"""Registries of objects by name, which are checked when they are registered."""
 
 import re
 from collections import UserDict
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from leaf.errors import UserError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*(@[a-z]+)?")
-"""Pattern of a name, which becomes part of paths."""
+"""Pattern of a name. Names become parts of paths."""
 
 Thing = TypeVar("Thing")
 
@@ -17,9 +17,10 @@ class Registry(UserDict[str, Thing]):
     """Objects by name, in the order of their registration.
 
     Args:
-        kind: one word for the objects, for error messages.
-        check: called with the name and the object before each registration; raises ``UserError`` if it is invalid.
-        known: initial contents. The tests check them, since a check here may import torch.
+        kind: word for the objects in error messages.
+        check: function of a name and an object that raises ``UserError`` if the object is invalid. It is called before
+            each registration.
+        known: initial contents. They are checked by tests only, since a check may import torch.
     """
 
     def __init__(self, kind: str, check: Callable[[str, Any], None], known: Mapping[str, Thing] | None = None) -> None:
@@ -31,7 +32,7 @@ class Registry(UserDict[str, Thing]):
         """Register an object under a name. ``registry[name] = thing`` and ``registry.update(…)`` do the same.
 
         Raises:
-            UserError: if the name is malformed or belongs to another object, or the check fails.
+            UserError: if the name is malformed or belongs to another object, or if the check fails.
         """
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UserError(f"{self.kind} {name!r}: names consist of a to z, 0 to 9, _ and -")

@@ -1,60 +1,36 @@
-"""Replacements of activations: learnable ones that initially compute the same, or modules that the caller makes."""
+"""Replacements of activations: families of learnable activations, and other modules that the user makes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from leaf.activations import ACTIVATIONS, SHARING, Adaptive
-from leaf.uses import STANDS_IN, Input
+from leaf.uses import MARK, Input
 
 NEAREST = {"gelu": ("silu", 1.702), "hardswish": ("silu", 1.0), "hardsigmoid": ("sigmoid", 1.0)}
-"""For functions without a form of their own: the closest form, and the slope of its gate.
+"""The nearest form of functions that are not forms themselves, and the slope of its gate.
 
 GELU(u) ≈ u·σ(1.702 u) is from Hendrycks & Gimpel (arXiv 1606.08415). The other two were designed to approximate u·σ(u)
 and σ(u) (Howard et al., arXiv 1905.02244).
 """
 
 GATE_SLOPE = {"ahaf": "gamma", "leaf": "p3", "swish": "beta"}
-"""For families with a gate σ(slope · u): the name of the slope's parameter."""
+"""The name of the parameter ``slope`` in families with a gate σ(slope · u)."""
 
 EXACT = 1e-5
-"""Differences below this count as equal: rounding, and the error of ReLU's form near 0, 4.3e-6."""
-
-
-class Replacement(Protocol):
-    """A way to replace activations, chosen by the arguments of ``replace_activations``."""
-
-    @property
-    def title(self) -> str:
-        """Name in reports."""
-
-    @property
-    def faithful(self) -> bool:
-        """Whether it computes the replaced function, so that the model's output should not change."""
-
-    def check(self, kind: str) -> None:
-        """Raise a ``ValueError`` with the reason if it cannot replace activations of this kind."""
-
-    def check_inputs(self, inputs: list[Input]) -> None:
-        """Raise a ``ValueError`` with the reason if one module cannot take all these inputs."""
-
-    def build(self, kind: str, given: Input) -> nn.Module:
-        """Make the module for an input."""
-
-    def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
-        """Largest initial difference from the original on [-15, 15]; ``None`` below ``EXACT``, or if not applicable."""
+"""Smaller differences are not reported: rounding, and the error of the form ReLU near 0, 4.3e-6."""
 
 
 def families() -> dict[str, type[Adaptive]]:
-    """The families of all registered learnable activations, by name."""
+    """Return the families of all registered learnable activations, by name."""
     return {kind.layer.family: kind.layer for kind in ACTIVATIONS.values() if kind.layer is not None}
 
 
-def replacement(with_: Any, sharing: str | None, channel_dim: int | None, nearest: bool) -> Replacement:
-    """The replacement that the arguments of ``replace_activations`` describe.
+def replacement(with_: Any, sharing: str | None, channel_dim: int | None, nearest: bool) -> "Replacement":
+    """Make the replacement from the arguments of ``replace_activations``.
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type or an unknown value.
@@ -91,12 +67,15 @@ class Learnable:
     nearest: bool
 
     faithful = True
+    """It initially computes the replaced function, so that the model's output should not change."""
 
     @property
     def title(self) -> str:
+        """Name in reports."""
         return self.family.__name__
 
     def check(self, kind: str) -> None:
+        """Raise a ``ValueError`` with the reason if activations of this kind cannot be replaced."""
         if kind in self.family.forms:
             return
         form, slope = NEAREST.get(kind, ("", 1.0))
@@ -107,6 +86,7 @@ class Learnable:
             raise ValueError(f"{self.title} cannot start as {kind}; it starts as: {forms}{hint}")
 
     def check_inputs(self, inputs: list[Input]) -> None:
+        """Raise a ``ValueError`` with the reason if one module cannot process all these inputs."""
         _check_tensors(inputs)
         shapes = [one.shape for one in inputs]
         if () in shapes:
@@ -124,11 +104,13 @@ class Learnable:
         _check_shapes(inputs, same[self.sharing])
 
     def build(self, kind: str, given: Input) -> nn.Module:
+        """Make the module for an input."""
         layer = self._starting_as(kind, given.shape, self.sharing, self._channels(given) or 1)
         layer.to(given.device, given.dtype)
         return layer.to(memory_format=torch.channels_last) if given.channels_last else layer
 
     def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
+        """Largest initial difference from the original on [-15, 15]; ``None`` below ``EXACT``."""
         u = torch.linspace(-15, 15, 100_001, dtype=torch.float64)[:, None]
         with torch.no_grad():
             error = (self._starting_as(kind, (1,)).double()(u) - original(u)).abs().max().item()
@@ -144,7 +126,7 @@ class Learnable:
         return layer
 
     def _channels(self, given: Input) -> int | None:
-        """Dimension of an input's channels; 1 where parameters are not shared per channel."""
+        """Dimension of an input's channels; 1 if parameters are not shared per channel."""
         if self.sharing != "channel":
             return 1
         return given.channel_dim if self.channel_dim is None else self.channel_dim
@@ -152,7 +134,10 @@ class Learnable:
 
 @dataclass(frozen=True)
 class Made:
-    """Any module: an instance of a class without arguments, or the result of a function of shape and form."""
+    """Any module: an instance of a class, made without arguments, or the result of a function of shape and form.
+
+    Its methods are those of ``Learnable``. No error is computed.
+    """
 
     make: Callable[..., nn.Module]
 
@@ -174,7 +159,7 @@ class Made:
         made: Any = self._made_of_class() if isinstance(self.make, type) else self.make(given.shape, kind)
         if not isinstance(made, nn.Module):
             raise TypeError(f"with_ must make a torch module; for {kind} it made {made!r}")
-        vars(made)[STANDS_IN] = kind
+        vars(made)[MARK] = kind
         return made.to(given.device, given.dtype)
 
     def _made_of_class(self) -> nn.Module:
@@ -185,6 +170,10 @@ class Made:
 
     def error(self, kind: str, original: Callable[[Tensor], Tensor]) -> float | None:
         return None
+
+
+Replacement = Learnable | Made
+"""A way to replace activations, chosen by the arguments of ``replace_activations``."""
 
 
 def _check_tensors(inputs: list[Input]) -> None:

@@ -1,7 +1,7 @@
 """ResNet-18 for small images: a network with batch normalization and residual connections.
 
-Source: He et al., "Deep Residual Learning for Image Recognition", 2016. The stem is the usual one for images of 32×32
-pixels: a 3×3 convolution without stride, and no pooling after it.
+Source: He et al., "Deep Residual Learning for Image Recognition", 2016. The stem is that commonly used for 32×32
+pixels: a 3×3 convolution with stride 1, and no pooling.
 """
 
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ class ResidualBlock(nn.Module):
 
     Args:
         shape: shape ``(C, H, W)`` of one sample's input.
-        channels: of the output. If they or the stride change the shape, a 1×1 convolution projects the input.
-        stride: of the first convolution.
+        channels: channels of the output. If the shape of the output differs, a 1×1 convolution projects the input.
+        stride: stride of the first convolution.
         activation: a name in ``leaf.activations.ACTIVATIONS``.
     """
 
@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
         self.activation2 = act(self.shape)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The block's output, ``(N, C, H, W)``."""
+        """Compute the block's output, ``(N, C, H, W)``."""
         residual = self.bn2(self.conv2(self.activation1(self.bn1(self.conv1(values)))))
         return self.activation2(residual + self.shortcut(values))
 

@@ -1,14 +1,14 @@
 """Rewrite a module's ``forward`` to call submodules in place of the activations in its code.
 
-``torch.fx`` traces the module's own ``forward`` but not those of its submodules. The module remains the same object;
-its class becomes a subclass that only overrides ``forward``.
+``torch.fx`` traces the module's own ``forward`` but not those of its submodules. The module remains the same object.
+Its class becomes a subclass that only overrides ``forward``.
 """
 
 import copy
 import functools
-import inspect
 import random
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from leaf.channels import parts
-from leaf.uses import KIND_OF_FUNCTION, KIND_OF_MODULE, run, stands_in
-
-Forward = Callable[..., Any]
+from leaf.uses import KIND_OF_FUNCTION, KIND_OF_MODULE, is_learnable, run
 
 
 class _Tracer(fx.Tracer):
-    """Traces one module's own forward: submodules are leaf calls, and buffers are attribute look-ups."""
+    """Tracer of one module's own ``forward``: submodules are leaf calls, and buffers are attribute look-ups."""
 
     proxy_buffer_attributes = True
 
@@ -41,19 +39,19 @@ class _Tracer(fx.Tracer):
 
 
 def _modes() -> tuple[bool, ...]:
-    """The modes that blocks such as ``torch.no_grad()`` set; a graph does not record them."""
+    """Return the modes that blocks such as ``torch.no_grad()`` set. A graph does not record them."""
     autocast = (torch.is_autocast_enabled(device) for device in ("cpu", "cuda"))
     return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *autocast
 
 
-def _chance() -> tuple[Any, ...]:
-    """States of the generators that a forward may draw from without the tracer's notice."""
+def _generator_states() -> tuple[Any, ...]:
+    """Return the states of the random number generators whose use the tracer does not notice."""
     return random.getstate(), torch.get_rng_state(), np.random.get_state()
 
 
-def _drawn_since(chance: tuple[Any, ...]) -> bool:
-    """Whether a generator has been used since ``chance`` was taken; all are reset to it."""
-    python, of_torch, numpy = chance
+def _drawn_since(states: tuple[Any, ...]) -> bool:
+    """Reset the generators to earlier states; return whether they had been used since."""
+    python, of_torch, numpy = states
     drawn = python != random.getstate() or not torch.equal(of_torch, torch.get_rng_state())
     drawn |= any(not np.array_equal(*pair) for pair in zip(numpy, np.random.get_state(), strict=True))
     random.setstate(python)
@@ -63,29 +61,31 @@ def _drawn_since(chance: tuple[Any, ...]) -> bool:
 
 
 def trace(module: nn.Module, training: bool) -> fx.Graph:
-    """Graph of a module's ``forward`` in training or evaluation mode.
+    """Trace a module's ``forward`` in training or evaluation mode.
 
     Raises:
-        ValueError: if the forward cannot be traced; the message says why.
+        ValueError: if ``forward`` cannot be traced; the message is the reason.
     """
     if isinstance(module, fx.GraphModule):
         return copy.deepcopy(module.graph)
     if "forward" in vars(module):
-        raise ValueError("its forward is not its class's")
+        raise ValueError("its forward is an attribute of the module, not a method of its class")
     own_class, attributes = type(module), vars(module).copy()
-    chance = _chance()
+    states = _generator_states()
     calls: dict[int, str] = attributes.get("_calls", {})
-    attributes_then = attributes | {
+    during = attributes | {
         "training": training,
-        # A forward that iterates over its children must not see the inserted activations.
+        # A forward that iterates over its children must not find the inserted activations.
         "_modules": {name: child for name, child in module._modules.items() if name not in calls.values()},
     }
     try:
         module.__class__ = _written_class(module)
-        vars(module).update(attributes_then)
+        vars(module).update(during)
         graph = _Tracer().trace(module)
-        asked = [name for name in _optional(module) if _asks_for(name, graph, module)]
-        kept = [name for name, value in vars(module).items() if value is not attributes_then.get(name, ...)]
+        arguments = signature(type(module).forward).parameters.values()
+        optional = [argument.name for argument in arguments if argument.default is None]
+        asked = [name for name in optional if _depends_on(name, graph, module)]
+        kept = [name for name, value in vars(module).items() if value is not during.get(name, ...)]
     except Exception as error:
         raise ValueError(f"its forward cannot be traced: {str(error).splitlines()[0]}") from error
     finally:
@@ -96,26 +96,20 @@ def trace(module: nn.Module, training: bool) -> fx.Graph:
         raise ValueError(f"its forward depends on whether {', '.join(asked)} is given")
     if kept:
         raise ValueError("its forward makes or keeps tensors that do not come from its input")
-    if _drawn_since(chance):
+    if _drawn_since(states):
         raise ValueError("its forward draws random numbers")
     _redirect(module, graph, calls)
     return graph
 
 
-def _optional(module: nn.Module) -> list[str]:
-    """Names of the arguments of a module's ``forward`` that default to ``None``."""
-    parameters = inspect.signature(type(module).forward).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.default is None]
-
-
-def _asks_for(name: str, graph: fx.Graph, module: nn.Module) -> bool:
-    """Whether a ``forward`` has a different graph without an optional argument."""
+def _depends_on(name: str, graph: fx.Graph, module: nn.Module) -> bool:
+    """Check whether a ``forward`` has another graph if an optional argument is ``None``."""
     without = _Tracer().trace(module, concrete_args={name: None})
     return _steps(without, name) != _steps(graph, name)
 
 
 def _steps(graph: fx.Graph, absent: str) -> list[tuple[Any, ...]]:
-    """Operations of a graph as comparable values, with ``None`` in place of the argument ``absent``."""
+    """List the operations of a graph as comparable values, with ``None`` in place of the argument ``absent``."""
 
     def described(argument: Any) -> str:
         return repr(fx.map_arg(argument, lambda node: None if node.target == absent else node.name))
@@ -135,13 +129,13 @@ def _redirect(module: nn.Module, graph: fx.Graph, calls: Mapping[int, str]) -> N
 
 
 def activation_nodes(module: nn.Module, graph: fx.Graph) -> list[tuple[str, fx.Node]]:
-    """The activations in a graph, in order: a name in ``KINDS`` (``""`` for an inserted module) and the node."""
+    """List the activations in a graph, in order: name in ``KINDS`` (``""`` for a learnable one) and node."""
     found: list[tuple[str, fx.Node]] = []
     for node in graph.nodes:
         target = str(node.target)
         if node.op == "call_module":
             child = module.get_submodule(target)
-            if type(child) in KIND_OF_MODULE or stands_in(child):
+            if type(child) in KIND_OF_MODULE or is_learnable(child):
                 found.append((KIND_OF_MODULE.get(type(child), ""), node))
         elif node.op in ("call_function", "call_method"):
             function = getattr(Tensor, target, None) if node.op == "call_method" else node.target
@@ -150,19 +144,19 @@ def activation_nodes(module: nn.Module, graph: fx.Graph) -> list[tuple[str, fx.N
     return found
 
 
-def compiled(module: nn.Module, graph: fx.Graph) -> Forward:
+def compiled(module: nn.Module, graph: fx.Graph) -> Callable[..., Any]:
     """Compile a graph to a function of the module and the arguments of its ``forward``."""
     return type(fx.GraphModule(module, graph)).forward
 
 
 def misread(model: nn.Module, example: Any, graphs: Mapping[nn.Module, fx.Graph]) -> set[nn.Module]:
-    """Modules whose graph and ``forward`` have different outputs when the model runs on an example.
+    """Run a model on an example; return the modules whose graph and ``forward`` have different outputs.
 
-    The tracer follows one path through a forward, which may differ from the path that real tensors follow.
+    The tracer follows one path through a ``forward``. Real tensors may follow another one.
     """
     expected: list[Any] = []
     wrong: set[nn.Module] = set()
-    busy = False  # modules that are called by a graph are not compared again
+    busy = False  # a graph is running: the modules that it calls are not compared
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal busy
@@ -192,7 +186,7 @@ def misread(model: nn.Module, example: Any, graphs: Mapping[nn.Module, fx.Graph]
 
 
 def _alike(found: Any, expected: Any) -> bool:
-    """Whether two outputs are equal up to rounding."""
+    """Check whether two outputs are equal up to rounding."""
     if type(found) is not type(expected):
         return False
     if isinstance(expected, Tensor):
@@ -211,10 +205,10 @@ def rewrite(module: nn.Module, calls: Mapping[int, str]) -> None:
     """Make a module's ``forward`` call submodules in place of activations.
 
     Args:
-        calls: for each place of an activation, counted as in ``Use``, the name of the submodule to call there.
+        calls: names of the submodules to call, by the place of the activation, as in ``Use``.
 
     Raises:
-        ValueError: if the forward cannot be traced.
+        ValueError: if ``forward`` cannot be traced.
     """
     if isinstance(module, fx.GraphModule):
         _redirect(module, module.graph, calls)
@@ -226,13 +220,13 @@ def rewrite(module: nn.Module, calls: Mapping[int, str]) -> None:
 
 
 def _written_class(module: nn.Module) -> Any:
-    """The original class of a module."""
+    """Return the class of a module, or the original one if its ``forward`` has been rewritten."""
     return vars(type(module)).get("written", type(module))
 
 
 @functools.cache
 def _rewritten(original: Any) -> Any:
-    """Subclass of a class whose instances hold two compiled forwards, for training and for evaluation."""
+    """Make a subclass whose instances have two compiled forwards, for training and for evaluation."""
 
     class Rewritten(original):  # type: ignore[misc]
         written = original
@@ -242,7 +236,7 @@ def _rewritten(original: Any) -> Any:
             return self._forwards[self.training](self, *args, **kwargs)
 
         def __reduce_ex__(self, protocol: Any) -> Any:
-            # Pickles and copies hold only ``_calls``; the forwards are compiled again from it.
+            # Pickles and copies contain only ``_calls``, from which the forwards are compiled again.
             kept: Any = self.__getstate__()
             state = {name: value for name, value in kept.items() if name != "_forwards"}
             return _blank, (original,), state

@@ -1,4 +1,4 @@
-"""Find the uses of activation functions in a model by running it."""
+"""Run a model to find where it uses activation functions."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,10 +21,10 @@ KINDS: dict[str, type[nn.Module]] = BASE_FUNCTIONS | {
     "selu": nn.SELU, "softplus": nn.Softplus, "softshrink": nn.Softshrink, "softsign": nn.Softsign,
     "tanhshrink": nn.Tanhshrink, "threshold": nn.Threshold,
 }  # fmt: skip
-"""Torch's activation functions: the module for each function name."""
+"""The modules of torch's activation functions, by function name."""
 
 KIND_OF_MODULE = {module: kind for kind, module in KINDS.items()}
-"""Function names by exact type. A subclass may compute something else, so that its ``forward`` is examined."""
+"""Function names by exact type. A subclass may compute something else; its ``forward`` is examined instead."""
 
 KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
     getattr(place, name): (kind, f"{title}.{name}")
@@ -33,16 +33,15 @@ KIND_OF_FUNCTION: dict[Callable[..., Any], tuple[str, str]] = {
     for name in (kind, f"{kind}_")
     if hasattr(place, name)
 }
-"""For each function its name in ``KINDS`` and how it is written in code, such as ``F.relu``."""
+"""The name in ``KINDS`` of each function, and its name in code, such as ``F.relu``."""
+
+MARK = "_replaces"
+"""Attribute of a module that replaced an activation and is not an ``Adaptive``."""
 
 
-STANDS_IN = "_stands_in_for"
-"""Attribute that marks modules which replaced an activation but are not ``Adaptive``."""
-
-
-def stands_in(module: nn.Module) -> bool:
-    """Whether a module is a learnable activation or has replaced an activation."""
-    return isinstance(module, Adaptive) or STANDS_IN in vars(module)
+def is_learnable(module: nn.Module) -> bool:
+    """Check whether a module is a learnable activation or has replaced an activation."""
+    return isinstance(module, Adaptive) or MARK in vars(module)
 
 
 class Input(NamedTuple):
@@ -74,9 +73,9 @@ class Use:
         place: index among the activations that one call of ``forward`` applies, from 0.
         name: name of the activation module, or of the attribute that holds the function; ``None`` if the code calls the
             function directly.
-        original: the activation as written in code, such as ``ReLU`` or ``F.relu``.
+        original: name in code, such as ``ReLU`` or ``F.relu``.
         function: the activation as a function of its input alone.
-        inputs: its inputs, one for each call.
+        inputs: the inputs, one for each call.
     """
 
     kind: str
@@ -94,8 +93,8 @@ class Uses:
 
     Attributes:
         uses: the uses, in the order of their first calls.
-        applied: for each module's name, the number of activations that one call of its ``forward`` applies, learnable
-            ones included; -1 if the number differs between calls.
+        applied: number of activations, including learnable ones, that one call of a module's ``forward`` applies, by
+            the module's name; -1 if calls differ.
         output: the model's output.
     """
 
@@ -115,21 +114,27 @@ def run(model: nn.Module, example: Any) -> Any:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode without gradients, and restore the modes afterwards.
 
-    Sets only the ``training`` flags, since a model may override ``train`` and ``eval`` to do more. Disables torch's
-    fused encoder layer meanwhile, whose activation cannot be observed.
+    Only the ``training`` flags are set, since a model may override ``train`` and ``eval`` to do more. Torch's fused
+    encoder layer is disabled, since its activation cannot be observed. Learnable activations use the reference kernel,
+    so that no kernel is compiled.
     """
     training = {module: module.training for module in model.modules()}
+    compiled = [module for module in training if isinstance(module, Adaptive) and not module.reference]
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         for module in training:
             module.training = False
+        for module in compiled:
+            module.reference = True
         with torch.no_grad():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
         for module, flag in training.items():
             module.training = flag
+        for module in compiled:
+            module.reference = False
 
 
 def find_uses(model: nn.Module, example: Any) -> Uses:
@@ -141,7 +146,7 @@ def find_uses(model: nn.Module, example: Any) -> Uses:
     watch = _Watch(model)
     with ExitStack() as stack:
         for module in watch.names:
-            if isinstance(module, torch.jit.ScriptModule):  # it takes no hooks
+            if isinstance(module, torch.jit.ScriptModule):  # it does not support hooks
                 continue
             for handle in (
                 module.register_forward_pre_hook(watch.enter, prepend=True, with_kwargs=True),
@@ -163,7 +168,7 @@ class _Watch(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.names = {module: name for name, module in model.named_modules()}
-        self.calls: list[tuple[nn.Module, int]] = []  # modules that are running, with their activations so far
+        self.calls: list[tuple[nn.Module, int]] = []  # running modules, each with its number of activations so far
         self.uses: dict[tuple[str, int, str, str | None], Use] = {}
         self.applied: dict[str, int] = {}
         self.channels = Channels()
@@ -172,7 +177,7 @@ class _Watch(TorchFunctionMode):
     def mark(self, module: nn.Module) -> dict[str, Any]:
         """Wrap the activation functions in a module's attributes, and return the originals.
 
-        This distinguishes calls of the attribute from calls of the function by its own name.
+        Calls of the attribute can then be distinguished from direct calls of the function.
         """
         held = {name: value for name, value in vars(module).items() if _is_activation(value)}
         for name, function in held.items():
@@ -190,7 +195,7 @@ class _Watch(TorchFunctionMode):
         if type(module) in KIND_OF_MODULE:
             (u, *_) = (*args, *kwargs.values())
             self.note(KIND_OF_MODULE[type(module)], self.names[module], type(module).__name__, module.forward, u)
-        elif stands_in(module):
+        elif is_learnable(module):
             self.next_place()
         self.calls.append((module, 0))
 
@@ -234,5 +239,5 @@ def _is_activation(value: Any) -> bool:
 
 
 def join(module: str, name: str) -> str:
-    """Full name of a submodule or attribute of a module."""
+    """Join the name of a module and that of its submodule or attribute."""
     return f"{module}.{name}" if module else name

@@ -1,4 +1,4 @@
-"""The F-neuron's activation, a variant in the published code."""
+"""The activation of the F-neuron, a variant in the published code."""
 
 import torch
 from torch import Tensor
@@ -8,17 +8,17 @@ from leaf.names import CENTRES, FNeuronFamily
 
 
 class FNeuron(FNeuronFamily, Adaptive):
-    r"""The F-neuron's activation, :math:`\sum_{i=0}^{17} w_i \mu_i(u)`: piecewise linear between 18 learnable points.
+    r"""The activation of the F-neuron, :math:`\sum_{i=0}^{17} w_i \mu_i(u)`: linear between 18 learnable points.
 
-    :math:`\mu_i(u) = \max(0, 1 - |u - c_i| \cdot 17/8)` with centres :math:`c_i = -4 + 8i/17`. Below -4 the first and
-    above 4 the last of these is 1. The weights are initialized to the form's values at the centres; as published, those
-    of HardTanh are initialized to HardSigmoid's.
+    :math:`\mu_i(u) = \max(0, 1 - |u - c_i| \cdot 17/8)` with centres :math:`c_i = -4 + 8i/17`. Below -4 the first, and
+    above 4 the last of them is 1. The initial weights are the form's values at the centres. As published, the form
+    HardTanh has the weights of HardSigmoid.
 
     Args:
-        shape: shape of one sample's input; one parameter set per element.
         form: ``"tanh"``, ``"sigmoid"``, ``"hardtanh"`` or ``"hardsigmoid"``.
+        shape, sharing, channel_dim, device, dtype: as in ``Adaptive``.
 
-    Shape: input and output ``(N, *shape)``.
+    Shape: as in ``Adaptive``.
     Source: the public implementation of Bodyanskiy & Kostiuk (2023).
     """
 

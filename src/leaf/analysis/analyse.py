@@ -1,4 +1,4 @@
-"""Make all tables and figures from collected records; missing results are marked in them."""
+"""Make all tables and figures from collected records. Missing results are marked in them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +23,8 @@ def analyse(
     """Write the tables and figures of all experiments in ``records``, and a page with the main ones, to ``directory``.
 
     Args:
-        statistics: the arguments of ``differences_table``.
-        each: applies a function to each figure, such as the ``map`` of a process pool.
+        statistics: arguments of ``differences_table``.
+        each: function like ``map`` that draws the figures, such as the ``map`` of a process pool.
     """
     work = [
         (product, of_it, statistics, directory / f"{path}.{figure_format}")
@@ -47,20 +47,20 @@ def make_tables(records: Records, directory: Path, figure_format: str, statistic
 
 
 def products_of(records: Records, kind: str) -> Iterator[tuple[Product, str, Records]]:
-    """Yield all tables or figures for the records, each with its path without suffix and its own records."""
+    """Yield the tables or figures of the records, each with its path, without suffix, and the records of its cells."""
     for group, products in by_group().items():
         for place, of_it in _parts(records, group.wildcards):
             if group.of_one_cell and not any(map(layers, of_it.forms.values())):
-                continue  # it learned no curves
+                continue  # the cell has no learned curves
             if kind == "figure" and group.wildcards and of_it.epochs.empty:
-                continue  # its axes would be empty
+                continue  # the axes would be empty
             for product in products:
                 if product.kind == kind:
                     yield product, product.path.format(**place), of_it
 
 
 def _parts(records: Records, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], Records]]:
-    """Yield the records of each combination of values of some fields, with these values."""
+    """Yield each combination of values of some fields, with its records."""
     if not fields:
         yield {}, records
         return

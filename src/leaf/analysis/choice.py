@@ -1,19 +1,20 @@
-"""The best learnable activation compared with the best base function, as a user would choose them.
+"""Comparison of the best learnable activation with the best base function.
 
 ``leaf.analysis.statistics`` compares each learnable activation with its initial function. Here both sides are selected
-by their results.
+by their results, as a user would choose them.
 """
+
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from leaf.analysis.collection import Records, Variant
+from leaf.analysis.collection import Records, Variant, finished
 from leaf.analysis.pairs import are_mixed, computed_in
 from leaf.analysis.statistics import METRICS, checked_metric, paired_interval
 from leaf.analysis.tables import variant_title
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.procedures import OPTIMIZERS
-from leaf.experiment.status import DIVERGED, DONE
 from leaf.networks import NETWORKS
 
 PLACE = ["network", "dataset", "optimizer", "computed_in"]
@@ -21,12 +22,12 @@ PLACE = ["network", "dataset", "optimizer", "computed_in"]
 
 
 def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
-    """The base function and the variant of each learnable family with the highest mean, and their difference.
+    """Compare the best variant of each learnable family with the best base function.
 
-    One row per network, data set, optimizer and family. A variant is selected by its mean over its finished seeds; of
-    equal ones the first. Accuracies in %, their difference in percentage points and its t interval are computed from
-    the seeds that both selected variants have: a single one gives no interval, none gives no accuracy. The interval is
-    not corrected for the selection. Precision and kind of device are equal on both sides.
+    One row per network, data set, optimizer and family. The variant with the highest mean over its finished seeds is
+    selected; of equal ones the first. Accuracies in %, their difference in percentage points and its t interval are
+    computed from the seeds that both sides have. One seed gives no interval, no common seed gives no accuracy. The
+    interval is not corrected for the selection. Precision and kind of device are equal on both sides.
 
     Args:
         metric, confidence: as in ``differences_table``.
@@ -35,8 +36,7 @@ def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame
         UserError: as in ``differences_table``.
     """
     metric = checked_metric(records, metric)
-    cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[metric].notna()]
-    cells = cells.assign(percent=cells[metric].astype(float) * 100, computed_in=computed_in(cells))
+    cells = _candidates(records, metric)
     rows = []
     for place, here in cells.groupby(PLACE, sort=False):
         network, dataset, optimizer, way = map(str, place)
@@ -51,32 +51,39 @@ def best_table(records: Records, metric: str, confidence: float) -> pd.DataFrame
         f"difference in {METRICS[metric]}, points", "low", "high",
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
-    fixed = [
-        *(["optimizer"] if table["optimizer"].nunique() < 2 else []),
-        *([] if are_mixed(cells) else ["computed in"]),
-    ]
-    return table.drop(columns=fixed).round(2)
+    if table["optimizer"].nunique() < 2:
+        table = table.drop(columns="optimizer")
+    return table.drop(columns=[] if are_mixed(cells) else "computed in").round(2)
+
+
+def _candidates(records: Records, metric: str) -> pd.DataFrame:
+    """Finished cells with a value of the metric, and the columns ``percent`` and ``computed_in``."""
+    cells = finished(records.cells).dropna(subset=metric)
+    return cells.assign(percent=cells[metric].astype(float) * 100, computed_in=computed_in(cells))
 
 
 def _comparison(base_cells: pd.DataFrame, learnable: pd.DataFrame, confidence: float) -> tuple[object, ...]:
-    """The fields of a row after its place."""
+    """Compute the fields of a row after its place."""
     (base, base_percent, bases), (variant, percent, variants) = _best(base_cells), _best(learnable)
     shared = percent.index.intersection(base_percent.index)
+    means = base_percent[shared].mean(), percent[shared].mean()
     points = percent[shared] - base_percent[shared]
+    return base, bases, means[0], variant, variants, means[1], len(points), *_mean_and_interval(points, confidence)
+
+
+def _mean_and_interval(points: pd.Series, confidence: float) -> tuple[float, float, float]:
+    """Mean and ends of the t interval of differences; the ends are NaN for fewer than two."""
     low, high, *_ = paired_interval(list(points), confidence) if len(points) > 1 else (np.nan, np.nan)
-    return (
-        base, bases, base_percent[shared].mean(), variant, variants, percent[shared].mean(),
-        len(points), points.mean(), low, high,
-    )  # fmt: skip
+    return points.mean(), low, high
 
 
 def tuned_table(records: Records, metric: str, confidence: float) -> pd.DataFrame:
-    """Each activation with the learning rate selected on validation images, compared with its base function.
+    """Compare each activation with its base function, both with optimizers that are selected on validation images.
 
-    One row per network, data set and activation with procedure. The selected setting of the optimizer is the one with
-    the highest validation accuracy of the best epoch, averaged over seeds; of equal ones the first. Test accuracies in
-    % and differences in percentage points, with t intervals, are means over seeds; differences use common seeds only.
-    Cells without validation images are excluded. Precision and kind of device are equal in a row.
+    One row per network, data set, activation and procedure. The selected optimizer setting has the highest validation
+    accuracy of the best epoch, averaged over seeds; of equal ones the first. Test accuracies in % and differences in
+    percentage points, with t intervals, are means over seeds; differences use common seeds only. Cells without
+    validation images are excluded. Precision and kind of device are equal in a row.
 
     Args:
         metric, confidence: as in ``differences_table``; the metric gives the test accuracies.
@@ -85,13 +92,9 @@ def tuned_table(records: Records, metric: str, confidence: float) -> pd.DataFram
         UserError: as in ``differences_table``.
     """
     metric = checked_metric(records, metric)
-    cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[metric].notna()]
+    cells = _candidates(records, metric)
     validated = records.epochs.reindex(columns=["cell", "validation_accuracy"]).groupby("cell")["validation_accuracy"]
-    cells = cells.assign(
-        percent=cells[metric].astype(float) * 100,
-        validation=cells["cell"].map(validated.max()).astype(float) * 100,
-        computed_in=computed_in(cells),
-    )
+    cells = cells.assign(validation=cells["cell"].map(validated.max()).astype(float) * 100)
     rows = []
     for place, here in cells[cells["validation"].notna()].groupby(["network", "dataset", "computed_in"], sort=False):
         network, dataset, way = map(str, place)
@@ -100,11 +103,11 @@ def tuned_table(records: Records, metric: str, confidence: float) -> pd.DataFram
         for (family, form, procedure), (optimizer, candidates, chosen) in tuned.items():
             *_, base = tuned.get(("base", form, "classic"), (chosen.iloc[:0],))
             points = (chosen["percent"] - base["percent"]).dropna() if family != "base" else pd.Series(dtype=float)
-            low, high, *_ = paired_interval(list(points), confidence) if len(points) > 1 else (np.nan, np.nan)
             title = variant_title(Variant(family, form, procedure, optimizer), with_optimizer=False)
             rows.append((
                 NETWORKS[network].title, DATASETS[dataset].title, way, title, OPTIMIZERS[optimizer].title, candidates,
-                len(chosen), chosen["validation"].mean(), chosen["percent"].mean(), points.mean(), low, high,
+                len(chosen), chosen["validation"].mean(), chosen["percent"].mean(),
+                *_mean_and_interval(points, confidence),
             ))  # fmt: skip
     columns = [
         "network", "data set", "computed in", "activation", "selected", "candidates", "seeds", "validation accuracy, %",
@@ -114,26 +117,30 @@ def tuned_table(records: Records, metric: str, confidence: float) -> pd.DataFram
 
 
 def _tuned(cells: pd.DataFrame) -> tuple[str, int, pd.DataFrame]:
-    """The optimizer with the highest mean validation accuracy, the number of optimizers, and its cells by seed."""
-    settings = {str(name): of_it.set_index("seed") for name, of_it in cells.groupby("optimizer", sort=False)}
-    best = max(settings, key=lambda name: settings[name]["validation"].mean())
-    return best, len(settings), settings[best]
+    """Select the optimizer with the highest mean validation accuracy.
+
+    Returns:
+        Its name, the number of candidates, and its cells by seed.
+    """
+    by_optimizer = cells.groupby("optimizer", sort=False)
+    best = str(by_optimizer["validation"].mean().idxmax())
+    return best, by_optimizer.ngroups, by_optimizer.get_group(best).set_index("seed")
 
 
 def _best(cells: pd.DataFrame) -> tuple[str, pd.Series, int]:
-    """The title of the variant with the highest mean, its accuracies by seed, and the number of variants."""
-    by_seed = cells.set_index("seed")
-    variants = {
-        Variant(*map(str, key)): of_it["percent"] for key, of_it in by_seed.groupby([*Variant._fields], sort=False)
-    }
-    best = max(variants, key=lambda variant: variants[variant].mean())
-    return variant_title(best, with_optimizer=False), variants[best], len(variants)
+    """Select the variant with the highest mean.
+
+    Returns:
+        Its title, its accuracies by seed, and the number of candidates.
+    """
+    by_variant = cells.set_index("seed").groupby(list(Variant._fields), sort=False)["percent"]
+    best: Any = by_variant.mean().idxmax()
+    return variant_title(Variant(*best), with_optimizer=False), by_variant.get_group(best), by_variant.ngroups
 
 
 def selection_notes(records: Records) -> list[str]:
-    """Note for the table: its rows are selected by their results."""
+    """Note on the selection of the table's rows by their results."""
     return [
-        "Each side is selected by the results that are compared, which favours it: the highest of several means is"
-        " biased upwards, the more so the more candidates there are and the fewer seeds they have. The intervals are"
-        " not corrected for this."
+        "Each side is selected by the results that are compared. The highest of several means is biased upwards; the"
+        " bias grows with the number of candidates and with fewer seeds. The intervals are not corrected for this."
     ]

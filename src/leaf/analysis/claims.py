@@ -1,7 +1,7 @@
 """Verdicts on the paper's claims: holds, does not hold, or undecided with the missing data.
 
-``claims.yaml`` has the claims, their quantities, rules and the rules' limits; ``published.csv`` has the paper's own
-figures, of which one is known so far. A claim about one scale is undecided at any other.
+``claims.yaml`` has the claims, their quantities and rules, and the rules' limits. ``published.csv`` has the paper's own
+numbers, of which one is known so far. A claim about one scale is undecided at any other.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 
 
 class Judged(NamedTuple):
-    """A claim of ``claims.yaml`` with the result of its rule, the verdict, and the sentence that explains it."""
+    """A claim of ``claims.yaml`` with the result of its rule, the verdict, and a sentence that explains the verdict."""
 
     claim: Mapping[str, Any]
     finding: Finding
@@ -40,7 +40,7 @@ class Judged(NamedTuple):
 
 
 def judge(records: Records) -> list[Judged]:
-    """Judge all claims. A claim about another scale is undecided."""
+    """Judge all claims."""
     scales = [str(scale) for scale in records.cells["scale"].unique()]
     judged = []
     for claim in yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8")):
@@ -56,10 +56,10 @@ def judge(records: Records) -> list[Judged]:
 
 
 def evaluate(records: Records) -> pd.DataFrame:
-    """One row per claim: wording, quantity, rule, measured and published numbers, and verdict.
+    """Make a table with one row per claim: wording, quantity, rule, measured and published numbers, and verdict.
 
     Raises:
-        UserError: if a row of ``published.csv`` is about no claim.
+        UserError: if ``published.csv`` names an unknown claim.
     """
     judged = judge(records)
     published = _published({claim["id"] for claim, *_ in judged})
@@ -80,7 +80,7 @@ def evaluate(records: Records) -> pd.DataFrame:
 
 
 def _published(claims: set[str]) -> dict[str, str]:
-    """The paper's own numbers by claim, as text."""
+    """Read the paper's own numbers, as text by claim."""
     file = HERE / "published.csv"
     found: dict[str, list[str]] = {}
     for row in pd.read_csv(file, keep_default_na=False).to_dict("records"):

@@ -15,23 +15,23 @@ from leaf.analysis.style import PAGE_WIDTH, TEXT_SIZE, set_style
 set_style()
 
 SIGNS = {HOLDS: "\N{BLACK CIRCLE}", FAILS: "\N{MULTIPLICATION SIGN}", UNDECIDED: "\N{WHITE CIRCLE}"}
-"""Signs that distinguish verdicts without colour."""
+"""Signs of the verdicts, which are distinct without color."""
 
 LINE, GAP = 0.165, 0.2
 """Height of a line of text, and the space between claims, in inches."""
 
 SPLIT, LETTERS = 0.56, 46
-"""Left end of the numbers as a share of the width, and the number of letters per line left of it."""
+"""Left end of the numbers as a share of the width, and the number of characters per line left of them."""
 
 MOST_LINES = 6
-"""Largest number of lines of a sentence; a list of missing data may be longer."""
+"""Number of lines at which a sentence is cut; one with a list of missing data may be longer."""
 
 
 def claims_chart(records: Records) -> Figure:
-    """Draw the paper's claims: name, verdict, available and needed data, and the meaning of the verdict.
+    """Draw the paper's claims: name, verdict, meaning of the verdict, and available and needed data.
 
-    On the right are the numbers that the rule compares with its threshold, a dashed line, with their intervals. They
-    are hollow while the claim is undecided.
+    The right half has the numbers that the rule compares with its threshold, a dashed line, and their intervals. Points
+    are hollow if the claim is undecided.
     """
     judged = judge(records)
     texts = [
@@ -52,7 +52,7 @@ def claims_chart(records: Records) -> Figure:
 
 
 def _write(figure: Figure, one: Judged, text: list[str], top: float) -> None:
-    """Write a claim's name, verdict, data and sentence below ``top``, in inches from the figure's lower edge."""
+    """Write a claim's name, verdict, sentence and data below ``top``, in inches from the figure's lower edge."""
     height = figure.get_figheight()
     y = (top - GAP / 2) / height
     figure.text(0.01, y, SIGNS[one.verdict], va="top", fontsize=TEXT_SIZE)
@@ -67,7 +67,7 @@ def _write(figure: Figure, one: Judged, text: list[str], top: float) -> None:
 
 
 def _draw(figure: Figure, one: Judged, top: float) -> None:
-    """Draw the numbers of a claim and the threshold below ``top``, each number below its label."""
+    """Draw a claim's numbers below ``top``, each with its label above it, and the threshold."""
     numbers, height = one.finding.numbers, figure.get_figheight()
     left, bottom = SPLIT + 0.02, (top - GAP / 2 - 2 * LINE * len(numbers)) / height
     axis = figure.add_axes((left, bottom, 0.98 - left, (top - GAP / 2) / height - bottom), frameon=False)

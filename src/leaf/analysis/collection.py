@@ -1,6 +1,6 @@
-"""Records of many cells: collect them from the cells' directories, write them to three files, and read these.
+"""Records of cells: collect them from the cells' directories, write them to three files, and read these files.
 
-Tables and figures are made from records only, so that they are the same for results and for collected records.
+Tables and figures are made from records only. They are therefore the same for results and for collected records.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,18 +19,14 @@ from leaf.experiment.cells import CHOICES, Cell, sort_cells
 from leaf.experiment.errors import DamagedError, UserError
 from leaf.experiment.files import write_whole
 from leaf.experiment.identity import Identity
-from leaf.experiment.provenance import RENAMED_KERNELS
 from leaf.experiment.records import TRAINING_VERSION, EpochRecord
 from leaf.experiment.runs import Run, read_run
 from leaf.experiment.scales import Settings
 from leaf.experiment.status import DAMAGED, DIVERGED, DONE, STALE, outcome
 from leaf.names import ACTIVATIONS
 
-UNNAMED_FUNCTIONS = "relu silu tanh sigmoid linear"
-"""Known functions of the matches in older files, which do not name them."""
-
 MISSING = "missing"
-"""Status of a cell without outputs. All others have a status from ``leaf.experiment.status``."""
+"""Status of a cell without outputs. The other statuses are those of ``leaf.experiment.status``."""
 
 LAST_EPOCHS = 10
 """Number of epochs in the mean ``last_epochs_accuracy``."""
@@ -42,19 +38,18 @@ COLUMNS = (
     "training_version", "device", "threads", "kernel", "precision", "torch", "commit", "clean", "with_model",
 )  # fmt: skip
 """Columns of ``Records.cells``. Accuracies are shares in [0, 1]; ``chosen_accuracy`` is the test accuracy of the epoch
-selected on validation images, if there are any; ``with_model`` states whether ``model.safetensors`` existed when the
-records were collected."""
+selected on validation images, if there are any; ``with_model`` is true if ``model.safetensors`` existed when the record
+was collected."""
 
 MODEL = "model.safetensors"
 """The output that records do not need."""
-
 
 METRICS = [field.name for field in fields(EpochRecord)]
 """The columns of ``metrics.csv``."""
 
 
 class Variant(NamedTuple):
-    """The fields that distinguish the rows of a table and the lines of a chart."""
+    """Fields that distinguish the rows of a table and the lines of a chart."""
 
     family: str
     form: str
@@ -67,8 +62,7 @@ class Records:
     """Results of cells.
 
     Attributes:
-        cells: one row per cell, also for missing ones, in the paper's order, with its fields, experiments, status and
-            results.
+        cells: one row per cell, including missing ones, in the paper's order, with the columns ``COLUMNS``.
         epochs: one row per cell and epoch: the cell's name and the columns of ``metrics.csv``.
         forms: results of ``forms.read_forms`` by the cell's name.
     """
@@ -102,6 +96,11 @@ class Records:
         return list(self.cells[field].unique())
 
 
+def finished(cells: pd.DataFrame) -> pd.DataFrame:
+    """Select the rows of the cells with current results: those that are done or diverged."""
+    return cells[cells["status"].isin([DONE, DIVERGED])]
+
+
 def collect(
     cells: Mapping[Cell, Sequence[str]],
     scale: str,
@@ -113,12 +112,12 @@ def collect(
     """Collect the records of cells from their directories.
 
     Args:
-        cells: the names of the experiments of each cell.
-        scale: the name of the scale.
+        cells: names of the experiments of each cell.
+        scale: name of the scale.
         settings: settings of the scale; cells made with other settings are marked stale.
         with_forms: whether to include ``forms``.
         tolerant: whether to mark damaged cells instead of raising an error.
-        without_models: whether to accept cells without ``model.safetensors``; otherwise they are damaged.
+        without_models: whether to accept cells without ``model.safetensors``, which are otherwise damaged.
 
     Raises:
         DamagedError: if a cell is damaged, unless ``tolerant``.
@@ -155,7 +154,7 @@ def collect(
 
 
 def merge(old: Records, new: Records) -> Records:
-    """Merge records: ``new``, and ``old`` for the cells without current results in ``new``.
+    """Merge records. A cell's record is that of ``new`` if it is current, otherwise that of ``old`` if it has one.
 
     Raises:
         UserError: if their scales differ.
@@ -163,18 +162,16 @@ def merge(old: Records, new: Records) -> Records:
     here, there = (", ".join(sorted(set(records.cells["scale"]))) for records in (old, new))
     if here and there and here != there:
         raise UserError(
-            f"the records that are there are of the scale {here}, the new ones of {there}: name its --scale, or collect"
+            f"the existing records are of the scale {here}, the new ones of {there}: pass --scale {here}, or collect"
             " into another directory"
         )
-    fresh = set(new.cells["cell"][new.cells["status"].isin([DONE, DIVERGED])])
-    without_results = old.cells["cell"].isin(new.cells["cell"]) & (old.cells["status"] == MISSING)
-    kept = old.cells[~old.cells["cell"].isin(fresh) & ~without_results]
+    by_rank = [finished(new.cells), old.cells[old.cells["status"] != MISSING], new.cells, old.cells]
+    cells = pd.concat(by_rank, keys=range(4)).drop_duplicates("cell")
     experiments = new.cells.set_index("cell")["experiments"]
-    kept = kept.assign(experiments=kept["cell"].map(experiments).fillna(kept["experiments"]))
-    taken = new.cells[~new.cells["cell"].isin(kept["cell"])]
-    cells = pd.concat([taken, kept])
+    cells["experiments"] = cells["cell"].map(experiments).fillna(cells["experiments"])
     order = {cell.name: place for place, cell in enumerate(sort_cells(map(Cell.parse, cells["cell"])))}
-    parts = [(new, taken["cell"]), (old, kept["cell"])]
+    is_new = cells.index.get_level_values(0) % 2 == 0
+    parts = [(new, cells["cell"][is_new]), (old, cells["cell"][~is_new])]
     epochs = pd.concat([records.epochs[records.epochs["cell"].isin(names)] for records, names in parts])
     forms = {name: records.forms[name] for records, names in parts for name in names if name in records.forms}
     return Records(
@@ -185,14 +182,14 @@ def merge(old: Records, new: Records) -> Records:
 
 
 def _in_order(matches: np.ndarray, functions: Sequence[str]) -> np.ndarray:
-    """Reorder matches as in ``FUNCTIONS``, with NaN for functions that were not matched."""
+    """Reorder the rows of matches as in ``FUNCTIONS``. Functions that were not matched have NaN."""
     rows = dict(zip(functions, matches, strict=True))
     return np.stack([rows.get(name, np.full(2, np.nan, np.float32)) for name in FUNCTIONS])
 
 
 def _results(metrics: pd.DataFrame, run: Run, status: str) -> dict[str, Any]:
     accuracy, validation = metrics["test_accuracy"], metrics["validation_accuracy"]
-    chosen = validation.argmax() if validation.notna().all() else None  # the earliest maximum, as below
+    chosen = validation.argmax() if validation.notna().all() else None  # the earliest maximum
     return {
         "status": status,
         "best_accuracy": accuracy.max(),
@@ -210,12 +207,12 @@ def _results(metrics: pd.DataFrame, run: Run, status: str) -> dict[str, Any]:
 
 
 def _read_csv(file: Path) -> pd.DataFrame:
-    """Read a CSV file with exact numbers; only empty fields are missing values."""
+    """Read a CSV file. Only empty fields are missing values."""
     return pd.read_csv(file, keep_default_na=False, na_values=[""])
 
 
 def _typed(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return ``cells`` with all columns, and with integer columns that may have missing values."""
+    """Give ``cells`` all columns, and integer columns a type that permits missing values."""
     cells = cells.reindex(columns=COLUMNS)
     whole = ("seed", "best_epoch", "chosen_epoch", "epochs", "diverged_at", "training_version", "threads")
     return cells.astype(dict.fromkeys(whole, "Int64"))
@@ -231,7 +228,7 @@ def write_records(records: Records, directory: Path) -> None:
 
 
 def read_records(directory: Path) -> Records:
-    """Read the files of ``write_records``. Cells of another training version are stale.
+    """Read the files of ``write_records``. Cells with another training version become stale.
 
     Raises:
         UserError: if one of the files is missing or invalid.
@@ -241,8 +238,8 @@ def read_records(directory: Path) -> Records:
         epochs = _read_csv(directory / "epochs.csv")
         with safetensors.safe_open(directory / "forms.safetensors", framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            functions = ((file.metadata() or {}).get("functions") or UNNAMED_FUNCTIONS).split()
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+            functions = (file.metadata() or {})["functions"].split()
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
         raise UserError(f"{directory}: no collected records ({error}); make them with 'leaf collect'") from None
     for field, known in CHOICES.items():
         if unknown := [name for name in cells[field].unique() if name not in known]:
@@ -259,9 +256,6 @@ def read_records(directory: Path) -> Records:
             values = _in_order(values, functions)
         forms.setdefault(cell, {})[f"{kind}/{key}"] = values
     cells["experiments"] = cells["experiments"].fillna("")
-    cells["kernel"] = cells["kernel"].replace(RENAMED_KERNELS)
-    before_the_column = cells["with_model"].isna() & (cells["status"] != MISSING)
-    cells["with_model"] = cells["with_model"].mask(before_the_column, True)  # models were required then
-    of_another = cells["status"].isin([DONE, DIVERGED]) & (cells["training_version"] != TRAINING_VERSION)
-    cells["status"] = cells["status"].mask(of_another.astype(bool), STALE)
+    current = finished(cells)
+    cells.loc[current.index[current["training_version"] != TRAINING_VERSION], "status"] = STALE
     return Records(cells, epochs, forms)

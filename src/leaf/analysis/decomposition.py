@@ -1,4 +1,4 @@
-"""Decompose the variance of accuracies into activations and seeds, and test whether seeds agree on the order."""
+"""Decomposition of the variance of accuracies into activations and seeds, and agreement of seeds on the order."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ DRAWS, DRAWS_SEED = 1000, 0
 """Number of simulated tables without interaction, and the seed of their random numbers."""
 
 RESOLUTION = 1e-4
-"""Accuracy of one of 10,000 test images; smaller noise cannot change the order."""
+"""Accuracy of one of 10,000 test images. Smaller noise cannot change the order."""
 
 
 class SeedsShare(NamedTuple):
@@ -17,7 +17,7 @@ class SeedsShare(NamedTuple):
 
     Attributes:
         share: residual variance divided by its sum with the variance between activations, in [0, 1]. The residual is
-            the effect of a seed on differences between activations; a common effect on all of them cancels in pairs.
+            the effect of a seed on differences between activations. Its effect on all activations alike is excluded.
         low: lower end of its interval.
         high: upper end of its interval.
     """
@@ -32,7 +32,7 @@ class Order(NamedTuple):
 
     Attributes:
         concordance: Kendall's W: 1 if all seeds give the same order, near 0 for random orders.
-        p: share of simulated tables without interaction, with the same effects and noise, with at most this W.
+        p: share of simulated tables without interaction, with the same effects and noise, whose W is not larger.
     """
 
     concordance: float
@@ -40,7 +40,7 @@ class Order(NamedTuple):
 
 
 def seeds_share(values: np.ndarray, confidence: float) -> SeedsShare:
-    """Two-way decomposition: 1 - ICC(3,1), with its F interval (Shrout and Fleiss 1979).
+    """Decompose a two-way table: 1 - ICC(3,1), with its F interval (Shrout and Fleiss 1979).
 
     Args:
         values: float64 ``(activations, seeds)``, at least two of each.
@@ -61,8 +61,8 @@ def seeds_share(values: np.ndarray, confidence: float) -> SeedsShare:
 def order(values: np.ndarray) -> Order:
     """Compare Kendall's W over seeds with that of simulated tables: activation + seed + normal noise.
 
-    Effects of activations are medians over seeds, and the noise is estimated from the median absolute residual, so that
-    a few seeds with another order do not count as noise. The effects are shrunk by their estimated noise.
+    The effects of activations are medians over seeds, and the noise is estimated from the median absolute residual. A
+    few seeds with another order therefore do not count as noise. The effects are shrunk by their estimated noise.
 
     Args:
         values: float64 ``(activations, seeds)``, at least two of each.
@@ -81,7 +81,7 @@ def order(values: np.ndarray) -> Order:
 
 
 def _robust(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Effects of rows ``(tables, activations)`` and the median absolute residual ``(tables,)``, both from medians."""
+    """Estimate the effects of rows ``(tables, activations)`` and the median absolute residual ``(tables,)``."""
     centered = tables - tables.mean(1, keepdims=True)
     effects = np.median(centered, axis=2)
     return effects, np.median(np.abs(centered - effects[:, :, None]), axis=(1, 2))

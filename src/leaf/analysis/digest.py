@@ -1,4 +1,4 @@
-"""Digest of the code and files that products depend on. If it changes, the products are made again."""
+"""Digest of the code and files that products depend on. Products are made again when it changes."""
 
 import hashlib
 from collections.abc import Iterable
@@ -9,9 +9,10 @@ from leaf.experiment.project import PROJECT
 
 
 def digest(products: Iterable[Product], *modules: str) -> str:
-    """The SHA-256 of products' entries, of their captions and the files that they read, and of their code.
+    """Compute the SHA-256 of products' entries, captions, input files and code.
 
-    The code is that of every module of this package which their functions, and ``modules``, reach by import.
+    The code is that of ``modules``, of the products' functions, and of the modules of this package that they import,
+    directly or indirectly.
     """
     products = tuple(products)
     functions = {name for one in products for name in (one.function, one.writer, *one.notes)}

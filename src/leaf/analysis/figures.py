@@ -1,4 +1,4 @@
-"""The paper's figures: progress of training, and the learned forms of activations."""
+"""The paper's figures: progress of training, and learned curves."""
 
 import re
 from collections.abc import Mapping
@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from leaf.activations import ACTIVATIONS
-from leaf.analysis.collection import Records, Variant
+from leaf.analysis.collection import Records
 from leaf.analysis.forms import (
     BAND_LEVELS,
     CURVE_INPUTS,
@@ -25,59 +24,58 @@ from leaf.analysis.forms import (
     layers,
     parameter_quantiles,
 )
-from leaf.analysis.initial_forms import ERROR_INPUTS, initial_error, number_formats, starting_activations
 from leaf.analysis.style import PAGE_WIDTH, TEXT_SIZE, set_style
-from leaf.analysis.tables import activation_title, form_title, marks, variant_title
+from leaf.analysis.tables import form_title, marks, variant_title
 from leaf.experiment.observations import QUANTILES
 
 set_style()
 
 SHOWN_EPOCHS = (1, 3, 10, 30)
-"""Epochs after which median curves are drawn, in addition to the start and the end."""
+"""Epochs after which median curves are drawn, in addition to the first and the last curve."""
 
 MOST_POINTS = 51
-"""Largest number of epochs in a line of the small panels, about their width in pixels."""
+"""Largest number of points of a line in the small panels, which are about as many pixels wide."""
 
 PLATEAU = 0.95
-"""Share of the final accuracy at which the plateau of a chart begins."""
+"""Share of the final accuracy from which a chart's second column starts."""
 
-# Dashes and markers distinguish lines as well as colors do, so that a print in black and white can be read.
+# Dashes and markers distinguish lines in prints without color.
 DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 MARKERS = ("o", "s", "^", "D", "v")
 
-UNIT_DASHES = ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
-"""Dashes of the selected units; their initial function is a solid line below them."""
-
 
 class Line(NamedTuple):
-    """A variant in a progress chart."""
+    """A variant in a progress chart.
 
-    variant: Variant
-    label: str
+    Attributes:
+        family: the variant's family.
+        style: label, color and style of the line.
+        accuracy: ``mean``, ``min`` and ``max`` over the seeds, in %, by epoch.
+        loss: the same of the training loss.
+    """
+
+    family: str
     style: dict[str, Any]
     accuracy: pd.DataFrame
-    """``mean``, ``min`` and ``max`` over the seeds, in %, by epoch."""
     loss: pd.DataFrame
-    """The same of the training loss."""
 
 
 def progress_chart(records: Records) -> Figure:
-    """Test accuracy, its plateau and training loss by epoch, side by side; one row per family of activations.
+    """Draw test accuracy, its plateau and training loss by epoch, side by side; one row per family of activations.
 
-    Each row shows the variants of one family and the base function that they start as. The plateau begins where every
-    variant of the chart has reached ``PLATEAU`` of its final accuracy. A line is the mean of a variant's seeds, with a
-    band over their range. A variant without results has no line.
+    Each row shows the variants of one family and their base function. The plateau starts at the first epoch at which
+    every variant of the chart has reached ``PLATEAU`` of its final accuracy. A line is the mean over a variant's seeds;
+    a band is their range. A variant without results has no line.
     """
     lines = _lines(records)
-    adaptive = [line for line in lines if line.variant.family != "base"]
-    families = list(dict.fromkeys(line.variant.family for line in adaptive or lines))
+    families = list(dict.fromkeys(line.family for line in lines if line.family != "base")) or ["base"]
     figure, axes = plt.subplots(
         len(families), 3, figsize=(PAGE_WIDTH, 1.1 + 1.9 * len(families)), sharex="col", sharey="col", squeeze=False
     )
     start = max((_plateau_start(line.accuracy["mean"]) for line in lines), default=1)
     for row, family in zip(axes, families, strict=True):
         for line in lines:
-            if line.variant.family in ("base", family):
+            if line.family in ("base", family):
                 _draw_line(row[0], line, line.accuracy)
                 _draw_line(row[1], line, line.accuracy.loc[start:])
                 _draw_line(row[2], line, line.loss)
@@ -97,7 +95,7 @@ def progress_chart(records: Records) -> Figure:
 
 
 def _lines(records: Records) -> list[Line]:
-    """The variants with results; base functions are black, all others colored."""
+    """Make a line for each variant with results: black for a base function, colored for the others."""
     several_optimizers = len(records.unique("optimizer")) > 1
     lines: list[Line] = []
     colors = 0
@@ -105,45 +103,41 @@ def _lines(records: Records) -> list[Line]:
         epochs = records.epochs[records.epochs["cell"].isin(members["cell"])].groupby("epoch")
         if not len(epochs):
             continue
-        base = variant.family == "base"
-        lines.append(
-            Line(
-                variant,
-                " ".join([variant_title(variant, several_optimizers), *marks(members)]),
-                {"color": "black", "marker": "." if len(epochs) == 1 else ""}
-                if base
-                else {
-                    "color": f"C{colors}",
-                    "linestyle": DASHES[colors % len(DASHES)],
-                    "marker": MARKERS[colors % len(MARKERS)],
-                    "markevery": (0.04 * (colors % 4), 0.16),  # as a share of the diagonal: not on each other
-                },
-                epochs["test_accuracy"].agg(["mean", "min", "max"]) * 100,
-                epochs["train_loss"].agg(["mean", "min", "max"]),
-            )
-        )
-        colors += not base
+        style: dict[str, Any] = {"label": " ".join([variant_title(variant, several_optimizers), *marks(members)])}
+        if variant.family == "base":
+            style |= {"color": "black", "marker": "." if len(epochs) == 1 else ""}
+        else:
+            style |= {
+                "color": f"C{colors}",
+                "linestyle": DASHES[colors % len(DASHES)],
+                "marker": MARKERS[colors % len(MARKERS)],
+                "markevery": (0.04 * (colors % 4), 0.16),  # shares of the diagonal, so that markers do not overlap
+            }
+            colors += 1
+        accuracy, loss = (epochs[column].agg(["mean", "min", "max"]) for column in ("test_accuracy", "train_loss"))
+        lines.append(Line(variant.family, style, accuracy * 100, loss))
     return lines
 
 
 def _plateau_start(accuracy: pd.Series) -> int:
-    """The first epoch with ``PLATEAU`` of the final accuracy, or the last but one if that is earlier."""
+    """Find the first epoch with ``PLATEAU`` of the final accuracy, or the last but one if that is earlier."""
     reached = accuracy.index[accuracy >= PLATEAU * accuracy.iloc[-1]]
     return int(min(reached[0] if len(reached) else accuracy.index[-1], accuracy.index[-2:][0]))
 
 
 def _draw_line(axis: Axes, line: Line, values: pd.DataFrame) -> None:
     style: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "markerfacecolor": "white"} | line.style
-    axis.plot(values.index, values["mean"], label=line.label, **style)
+    axis.plot(values.index, values["mean"], **style)
     if not values["min"].equals(values["max"]):
         color = line.style["color"]
         axis.fill_between(values.index, values["min"], values["max"], color=color, alpha=0.15, linewidth=0)
 
 
 def forms_chart(records: Records) -> Figure:
-    """Learned curves of one cell, one panel per activation layer.
+    """Draw the learned curves of one cell, one panel per activation layer.
 
-    Five drawn units and the range of all, over the function they started from, above the inputs that the layer sees.
+    Each panel has the curves of five random units, the central 90% of all units, and their initial function. A panel
+    below it has the distribution of the layer's inputs.
     """
     (cell,) = records.cells.to_dict("records")
     forms = records.forms[cell["cell"]]
@@ -158,17 +152,17 @@ def forms_chart(records: Records) -> Figure:
     axes[0, 0].set_ylabel("output")
     axes[1, 0].set_ylabel("inputs")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=len(unique))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     sns.despine(figure)
     return figure
 
 
 def evolution_chart(records: Records) -> Figure:
-    """Change of the activation parameters of one cell in training, one column per activation layer.
+    """Draw the change of the activation parameters of one cell in training, one column per activation layer.
 
-    Above, the curve of a layer's median parameters after some epochs; below, each parameter's median and the middle
-    50% and 90% of the layer's elements after every epoch, from the initial form at 0, or where it was patched in.
+    The top row has the curve of a layer's median parameters after some epochs. The rows below have the median and the
+    central 50% and 90% of each parameter over the layer's elements after every epoch. The first values are the initial
+    ones, at epoch 0, or at epoch K of a patched network.
     """
     (cell,) = records.cells.to_dict("records")
     forms = records.forms[cell["cell"]]
@@ -195,12 +189,12 @@ def evolution_chart(records: Records) -> Figure:
 
 
 def layer_title(name: str) -> str:
-    """The number of a layer such as ``activation2``; other names are unchanged."""
+    """Title of a layer: ``layer 2`` for ``activation2``; other names are unchanged."""
     return re.sub(r"^activation(?=\d+$)", "layer ", name)
 
 
 def _draw_median_curves(axis: Axes, activation: str, quantiles: Mapping[str, np.ndarray], start: int) -> None:
-    """Draw curves of the median parameters, light at the start and dark at the end."""
+    """Draw curves of the median parameters, from light (first) to dark (last)."""
     epochs = len(next(iter(quantiles.values()))) - 1
     shown = [0, *(epoch for epoch in SHOWN_EPOCHS if epoch < epochs), epochs]
     medians = {name: values[shown, QUANTILES.index(0.5)] for name, values in quantiles.items()}
@@ -220,59 +214,18 @@ def _draw_quantiles(axis: Axes, values: np.ndarray, start: int) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
 
 
-def initial_forms_chart() -> Figure:
-    """Squared error of each activation relative to its initial function, one panel each, one line per number format.
-
-    Each line is the largest error of 200 neighbouring inputs, where it is above 0. The smallest and the largest error
-    of all inputs are written next to the format. Activations without any error are named instead of a panel.
-    """
-    errors = {
-        name: {number_format: initial_error(name, number_format) for number_format in number_formats()}
-        for name in starting_activations()
-    }
-    exact = [name for name, by_format in errors.items() if not any(error.any() for error in by_format.values())]
-    figure, axes = plt.subplots(2, 3, figsize=(9, 5.4), sharex=True, sharey=True)
-    shown = [name for name in errors if name not in exact]
-    for axis, name in zip(axes.flat, shown, strict=False):
-        for index, (number_format, error) in enumerate(errors[name].items()):
-            groups = np.array_split(error, len(error) // 200)
-            middles = [inputs.mean() for inputs in np.array_split(ERROR_INPUTS, len(groups))]
-            highest = np.array([group.max() for group in groups])
-            label = f"{str(number_format).split('.')[1]}: {error.min():.1g} to {error.max():.1g}"
-            style = {"linestyle": ("-", *DASHES)[index], "linewidth": 1, "marker": ".", "markersize": 2}
-            axis.plot(middles, np.where(highest > 0, highest, np.nan), label=label, **style)
-        axis.set_title(_title(name), fontsize="medium")
-        axis.legend(fontsize="small", loc="upper left")
-    for place in range(len(shown), axes.size):
-        axes.flat[place].set_axis_off()
-        axes.flat[place - axes.shape[1]].tick_params(labelbottom=True)  # it is the lowest of its column now
-    if exact:
-        text = "\n".join(["Exact in every format:", *map(_title, exact)])
-        axes.flat[len(shown)].text(0.5, 0.5, text, transform=axes.flat[len(shown)].transAxes, ha="center", va="center")
-    axes[0, 0].set(yscale="log", ylim=(1e-36, 1))
-    figure.supxlabel("input u", fontsize="medium")
-    figure.supylabel("squared error", fontsize="medium")
-    sns.despine(figure)
-    return figure
-
-
-def _title(name: str) -> str:
-    kind = ACTIVATIONS[name]
-    return activation_title(kind.family, kind.form)
-
-
 def _draw_curves(axis: Axes, forms: Forms, layer: str, form: str) -> None:
     bands = forms[f"bands/{layer}"]
     low, high = (bands[BAND_LEVELS.index(level)] for level in (0.05, 0.95))
     axis.fill_between(CURVE_INPUTS, low, high, color="0.8", linewidth=0, label="90% of all units")
     axis.plot(CURVE_INPUTS, base_curve(form), color="black", linewidth=1.8, label=form_title(form))
     for index, curve in enumerate(forms[f"curves/{layer}"]):
-        style: dict[str, Any] = {"color": f"C{index}", "linestyle": UNIT_DASHES[index], "linewidth": 1}
+        style: dict[str, Any] = {"color": f"C{index}", "linestyle": DASHES[index], "linewidth": 1}
         axis.plot(CURVE_INPUTS, curve, label=f"unit {index + 1}", **style)
 
 
 def _draw_inputs(axis: Axes, forms: Forms, layer: str) -> None:
-    """Draw the density of a layer's inputs in the range of the curves, with the share outside it in the corner."""
+    """Draw the density of a layer's inputs on the axis of the curves, and write the share of inputs beyond it."""
     counts, edges = forms[f"inputs/{layer}"], input_bins(forms, layer)
     low, high = CURVE_INPUTS[0], -CURVE_INPUTS[0] * 0.4
     within = (edges[:-1] >= low) & (edges[1:] <= high)

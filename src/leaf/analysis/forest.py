@@ -1,4 +1,4 @@
-"""The forest plot: every paired difference with its interval, grouped by network and data set."""
+"""Forest plot of the paired differences and their intervals, grouped by network and data set."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,21 +26,20 @@ STYLES: dict[str, dict[str, Any]] = {
     "AHAF": {"color": _SHADES[1], "marker": "s"},
     "other": {"color": "0.4", "marker": "D"},
 }
-"""Colour and marker of the paper's families and of all others; markers differ for prints in black and white."""
+"""Color and marker of the paper's families and of all others. Markers distinguish them in prints without color."""
 
 ROW = 0.23
 """Height of a row, in inches."""
 
 COLUMNS = {"points": 42, "interval": 141, "seeds": 182}
-"""Columns of numbers, with the distance of their right ends from the axis in points."""
+"""Right ends of the columns of numbers: distance from the axis, in points."""
 
 
 def differences_chart(records: Records, metric: str, confidence: float) -> Figure:
-    """Forest plot: one row per learnable activation, with its difference from the base function and the interval.
+    """Draw the difference of each learnable activation from its base function, and the interval, in a row.
 
-    Columns at the right show points and intervals as numbers. A single seed is a hollow point without an interval. A
-    network and data set without pairs has only a heading. Headings name precision and kind of device if the records
-    mix them.
+    The columns on the right have the same numbers. A single seed is a hollow point without an interval. A network and
+    data set without pairs has only a heading. Headings name precision and kind of device if the records mix them.
 
     Args:
         metric, confidence: as in ``differences_table``.
@@ -76,7 +75,7 @@ def differences_chart(records: Records, metric: str, confidence: float) -> Figur
     axis.axvline(0, color="0.3", linewidth=0.9)
     axis.set(ylim=(y - 0.7, -2), yticks=[])
     axis.tick_params(labelsize=TEXT_SIZE - 1)
-    axis.set_xlabel(f"{difference}:\nlearnable less base function", fontsize=TEXT_SIZE)
+    axis.set_xlabel(f"{difference}:\nlearnable minus base function", fontsize=TEXT_SIZE)
     axis.margins(x=0.04)
     axis.locator_params(axis="x", nbins=4)
     axis.grid(axis="x", color="0.92")
@@ -104,7 +103,7 @@ def _label(axis: Axes, y: float, words: str, **style: Any) -> None:
 
 
 def _write(axis: Axes, y: float, numbers: Mapping[str, str], **style: Any) -> None:
-    """Write a row's numbers into the ``COLUMNS``, right of the axis."""
+    """Write a row's numbers in the ``COLUMNS``, right of the axis."""
     for name, number in numbers.items():
         _annotate(axis, y, number, COLUMNS[name], ha="right", **style)
 

@@ -10,7 +10,7 @@ from leaf.experiment.errors import UserError
 from leaf.experiment.files import write_text
 
 LONG_CELL = 80
-"""Length in characters above which the text of a table's cells wraps."""
+"""Number of characters above which the text of a field wraps."""
 
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
@@ -24,7 +24,8 @@ tbody tr + tr td { border-top: 1px solid #ddd; }
 def write_table(table: pd.DataFrame, file: Path) -> None:
     """Write a table in the format that the file's suffix names: csv, tex, md, html or rst.
 
-    The notes in ``table.attrs["notes"]`` follow the table, except in CSV.
+    The notes in ``table.attrs["notes"]`` follow the table, except in CSV. In rst, which is for the report's first page,
+    the table has only the columns in ``table.attrs["in_short"]``.
 
     Raises:
         UserError: if the format is unknown.
@@ -35,13 +36,13 @@ def write_table(table: pd.DataFrame, file: Path) -> None:
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
-    """Turn the index into columns, and several rows of headings into one."""
+    """Convert the index to columns, and join several rows of headings."""
     if isinstance(table.columns, pd.MultiIndex):
         table = table.set_axis([", ".join(names) for names in table.columns], axis=1).reset_index()
     return table
 
 
-def _in_words(table: pd.DataFrame) -> pd.DataFrame:
+def _as_text(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(object).where(table.notna(), "").map(str)
 
 
@@ -50,12 +51,13 @@ def _to_csv(table: pd.DataFrame) -> str:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown, with the notes of ``table.attrs["notes"]`` below it."""
-    return _in_words(_flat(table)).to_markdown(index=False, disable_numparse=True) + "\n" + _paragraphs(table)
+    """Convert a table to Markdown, followed by the notes in ``table.attrs["notes"]``."""
+    return _in_markup(_flat(table), "pipe")
 
 
-def _paragraphs(table: pd.DataFrame) -> str:
-    return "".join(f"\n{note}\n" for note in _notes(table))
+def _in_markup(table: pd.DataFrame, markup: str) -> str:
+    text = _as_text(table).to_markdown(index=False, tablefmt=markup, disable_numparse=True)
+    return f"{text}\n" + "".join(f"\n{note}\n" for note in _notes(table))
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
@@ -63,11 +65,11 @@ def _notes(table: pd.DataFrame) -> list[str]:
 
 
 def _to_latex(table: pd.DataFrame) -> str:
-    """A booktabs table; needs the LaTeX package booktabs."""
+    """Convert a table to LaTeX, for the package booktabs."""
     notes = "".join(f"{{\\par\\smallskip\\footnotesize {_latex_escape(note)}\\par}}\n" for note in _notes(table))
     if isinstance(table.columns, pd.MultiIndex):
         table = table.reset_index(col_level=1, col_fill="")
-    escaped = _in_words(table).rename(columns=_latex_escape).map(_latex_escape)
+    escaped = _as_text(table).rename(columns=_latex_escape).map(_latex_escape)
     columns = ["l" if _longest(table.iloc[:, i]) <= LONG_CELL else r"p{8cm}" for i in range(table.shape[1])]
     styled = escaped.style.hide(axis="index")
     return styled.to_latex(hrules=True, column_format="".join(columns), multicol_align="c") + notes
@@ -80,7 +82,7 @@ def _latex_escape(text: str) -> str:
 
 
 def _to_html(table: pd.DataFrame) -> str:
-    """A complete HTML page."""
+    """Convert a table to an HTML page."""
     flat = _flat(table)
     longest = max((_longest(flat[column]) for column in flat), default=0)
     body = flat.to_html(index=False, border=0, na_rep="", float_format="{:.2f}".format)
@@ -91,10 +93,7 @@ def _to_html(table: pd.DataFrame) -> str:
 
 
 def _to_restructured_text(table: pd.DataFrame) -> str:
-    """For the first page of the report: only the columns in ``table.attrs["in_short"]``."""
-    shown = _flat(table)[table.attrs["in_short"]]
-    body = _in_words(shown).to_markdown(index=False, tablefmt="rst", disable_numparse=True)
-    return f"{body}\n{_paragraphs(table)}"
+    return _in_markup(_flat(table)[table.attrs["in_short"]], "rst")
 
 
 def _longest(column: pd.Series) -> int:

@@ -1,4 +1,4 @@
-"""The learned curves: what a cell's activation parameters look like as functions, and what inputs they see."""
+"""Learned curves: a cell's activations as functions, and the distribution of their inputs."""
 
 import re
 from collections.abc import Mapping
@@ -20,31 +20,31 @@ from leaf.experiment.identity import sha256
 from leaf.experiment.plugins import plugins_of
 
 CURVE_INPUTS = np.round(np.arange(-10, 4, 0.1), 1).astype(np.float32)
-"""Where curves are evaluated: [-10, 4), the paper's range."""
+"""Inputs at which curves are evaluated: [-10, 4), the paper's range."""
 
 UNITS_PER_LAYER, UNITS_SEED = 5, 128
-"""Number of units per layer whose curves are kept (all if there are fewer), and the seed of their random selection.
-All cells of a network have the same selection."""
+"""Largest number of units per layer whose curves are kept, and the seed of their random selection, which is the same
+for all cells of a network."""
 
 BAND_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """Quantiles over all units of a layer, for each input."""
 
 CLAMPED_EDGES = np.linspace(-16, 16, 257)
-"""Bin edges of ``inputs/L`` in older files, which have no ``input_edges/L``. Their outermost bins include all larger
-inputs, which count as ±16 in matches."""
+"""Bin edges of ``inputs/L`` in files without ``input_edges/L``, which an earlier version wrote. The outermost bins
+include all larger inputs, which count as ±16 in matches."""
 
 FORMS = "forms.safetensors"
 
 Forms = dict[str, np.ndarray]
-"""Data of one cell's tables and figures, by layer L and parameter P:
+"""Data for the tables and figures of one cell, by layer L and parameter P:
 
 - ``curves/L``: float32 ``(up to UNITS_PER_LAYER, len(CURVE_INPUTS))``, outputs of the selected units;
 - ``bands/L``: float32 ``(len(BAND_LEVELS), len(CURVE_INPUTS))``, quantiles over all units;
-- ``matches/L``: float32 ``(len(FUNCTIONS), 2)``, the nearest known functions of the units on the layer's inputs: see
-  ``matching.summary``;
+- ``matches/L``: float32 ``(len(FUNCTIONS), 2)``, the known functions nearest to the units' curves on the layer's
+  inputs; the result of ``matching.summary``;
 - ``inputs/L``: int32 ``(bins,)``, histogram of the layer's inputs on the test images;
-- ``input_edges/L``: float32 ``(bins + 1,)``, bin edges; missing in older files, see ``CLAMPED_EDGES``;
-- ``quantiles/L.P``: float32 ``(epochs + 1, 7)``;
+- ``input_edges/L``: float32 ``(bins + 1,)``, bin edges; if missing, ``CLAMPED_EDGES``;
+- ``quantiles/L.P``: float32 ``(epochs + 1, 7)``, quantiles of the parameter over the layer's elements;
 - ``gradient_norms/start`` and ``gradient_norms/end``: float32, one per layer with weights.
 
 Cells with a base function have only the inputs and the gradient norms.
@@ -52,7 +52,7 @@ Cells with a base function have only the inputs and the gradient norms.
 
 
 def read_forms(cell: Cell, directory: Path) -> Forms:
-    """Derive the data of tables and figures from a cell's ``forms.safetensors``; small enough to ship.
+    """Derive the data for tables and figures, which are small, from a cell's ``forms.safetensors``.
 
     The result is cached in the file ``SHOWN`` in the same directory. It is derived again if ``forms.safetensors``, this
     code, or a plugin of the cell has changed.
@@ -65,7 +65,7 @@ def read_forms(cell: Cell, directory: Path) -> Forms:
         if file.metadata() == made_from:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     forms = _derived(cell, directory)
-    with suppress(UserError):  # a read-only directory has no cache
+    with suppress(UserError):  # a read-only directory gets no cache
         write_whole(directory / SHOWN, lambda part: safetensors.numpy.save_file(forms, part, made_from))
     return forms
 
@@ -87,13 +87,13 @@ def _derived(cell: Cell, directory: Path) -> Forms:
         }
         if parameters:
             edges = input_bins(forms, layer)
-            seen = edges[:-1] + np.diff(edges) / 2
-            there = curves(cell.activation, parameters, seen.astype(np.float32))
-            forms[f"matches/{layer}"] = summary(match(there, seen, forms[f"inputs/{layer}"]))
+            middles = edges[:-1] + np.diff(edges) / 2
+            at_middles = curves(cell.activation, parameters, middles.astype(np.float32))
+            forms[f"matches/{layer}"] = summary(match(at_middles, middles, forms[f"inputs/{layer}"]))
             all_units = curves(cell.activation, parameters, CURVE_INPUTS)
             units = generator.choice(len(all_units), min(UNITS_PER_LAYER, len(all_units)), replace=False)
             forms[f"curves/{layer}"] = all_units[units]
-            by_input = np.sort(all_units.T.copy())  # quantiles of sorted rows take a fraction of the time
+            by_input = np.sort(all_units.T.copy())  # quantiles of sorted rows are faster
             forms[f"bands/{layer}"] = np.quantile(by_input, BAND_LEVELS, axis=1).astype(np.float32)
     kept = ("quantiles/", "gradient_norms/")
     return forms | {name: values for name, values in tensors.items() if name.startswith(kept)}
@@ -101,16 +101,19 @@ def _derived(cell: Cell, directory: Path) -> Forms:
 
 @torch.no_grad()
 def curves(activation: str, parameters: Mapping[str, np.ndarray], at: np.ndarray) -> np.ndarray:
-    """Outputs of an activation's units at some inputs: float32 ``(units, inputs)``.
+    """Compute the outputs of an activation's units at some inputs.
 
     Args:
-        activation: its name in ``ACTIVATIONS``.
+        activation: name in ``ACTIVATIONS``.
         parameters: parameters by name, one value per unit, in any shape.
         at: the inputs, float32 ``(inputs,)``.
+
+    Returns:
+        float32 ``(units, inputs)``.
     """
     units = next(iter(parameters.values())).size
     layer = ACTIVATIONS[activation].build((units,))
-    for name, values in parameters.items():  # one value per unit, independent of the sharing
+    for name, values in parameters.items():  # one value per unit, whatever the sharing
         setattr(layer, name, torch.nn.Parameter(torch.from_numpy(values.reshape(-1))))
     inputs = torch.from_numpy(at)[:, None].expand(-1, units)
     return layer(inputs).T.contiguous().numpy()
@@ -118,17 +121,17 @@ def curves(activation: str, parameters: Mapping[str, np.ndarray], at: np.ndarray
 
 @torch.no_grad()
 def base_curve(form: str) -> np.ndarray:
-    """Outputs of a base function on ``CURVE_INPUTS``: float32 ``(inputs,)``."""
+    """Compute a base function at ``CURVE_INPUTS``: float32 ``(inputs,)``."""
     return ACTIVATIONS[form].build((1,))(torch.from_numpy(CURVE_INPUTS)).numpy()
 
 
 def layers(forms: Forms) -> list[str]:
-    """The layers with learned curves, in order."""
+    """List the layers with learned curves, in order."""
     return sorted((name.split("/")[1] for name in forms if name.startswith("curves/")), key=natural)
 
 
 def natural(name: str) -> list[tuple[str, int]]:
-    """A sort key by which ``activation2`` comes before ``activation10``."""
+    """Sort key with which ``activation2`` precedes ``activation10``."""
     return [(word, int(number or 0)) for word, number in re.findall(r"(\D*)(\d*)", name)]
 
 
@@ -144,11 +147,11 @@ def input_bins(forms: Forms, layer: str) -> np.ndarray:
 
 
 def input_density(forms: Forms, layer: str) -> np.ndarray:
-    """How many inputs per unit of u a layer saw in each bin of ``inputs/L``, float64 ``(bins,)``."""
+    """Number of a layer's inputs per unit of u in each bin of ``inputs/L``, float64 ``(bins,)``."""
     return forms[f"inputs/{layer}"] / np.diff(input_bins(forms, layer))
 
 
 def clamped_share(forms: Forms, layer: str) -> float:
-    """The share of a layer's inputs whose size is not known: that of the outermost bins in files without edges."""
+    """Share of a layer's inputs in the outermost bins of a file without edges; 0 with edges."""
     counts = forms[f"inputs/{layer}"]
     return 0.0 if f"input_edges/{layer}" in forms else float((counts[0] + counts[-1]) / counts.sum())

@@ -1,4 +1,4 @@
-"""Files of a report that are not products of ``leaf.analysis.products``."""
+"""Paths of a report's files that are not products, and of files that products read."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ ABOUT = "about.md"
 """Hand-written text that is appended to the page, if it exists."""
 
 BENCHMARK = Path("docs/benchmark/networks.csv")
-"""Measurements of the benchmark, which one of the claims uses; a file of the project, not of a run."""
+"""Measurements of the benchmark, which one of the claims uses. The file belongs to the project, not to a run."""
 
 RECORDS = ("cells.csv", "epochs.csv", "forms.safetensors")
 """The files of collected records."""

@@ -1,7 +1,7 @@
 """Match learned curves with known functions, weighted by the distribution of the inputs.
 
-This quantifies "LEAF evolves towards SiLU-like forms": the share of a layer's units that are nearest to each known
-function, and their distance from it.
+The matches quantify the paper's claim that LEAF evolves towards SiLU-like forms. They give the share of a layer's units
+that are nearest to each known function, and their distance from it.
 """
 
 from typing import NamedTuple
@@ -12,26 +12,25 @@ import torch
 from leaf.activations import BASE_FUNCTIONS
 
 FUNCTIONS = ("relu", "silu", "tanh", "sigmoid", "linear")
-"""The known functions, in the order of every array here; collected files name theirs. Written out, since a function
-more would change every curve's match."""
+"""The known functions, in the order of all arrays. Collected files name theirs. The list does not follow
+``BASE_FUNCTIONS``, since an additional function would change the matches of all curves."""
 
 SCALES = np.concatenate([-np.geomspace(0.05, 20, 61)[::-1], np.geomspace(0.05, 20, 61)])
-"""Input scales that are tried: a curve may be a known function mirrored, squeezed or stretched."""
+"""Input scales b of the candidates; a negative one mirrors the function."""
 
 SHIFTS = np.linspace(-4, 4, 17)
-"""Input shifts that are tried where the match has that freedom, with every second scale."""
+"""Input shifts d of the candidates, for every second scale, if the match has this freedom."""
 
 FREEDOMS = ("scale", "offset", "shift")
-"""What may change of a known function g, from least to most:
-``a·g(b·u)``, ``a·g(b·u) + c`` and ``a·g(b·(u - d)) + c``."""
+"""Freedoms of the match of a known function g: ``a·g(b·u)``, ``a·g(b·u) + c`` and ``a·g(b·(u - d)) + c``."""
 
 
 class Matches(NamedTuple):
     """The nearest known function of each unit.
 
     Attributes:
-        function: int64 ``(units,)``, a place in ``FUNCTIONS``; -1 for a curve that is not finite.
-        residual: float32 ``(units,)``, root mean square of what is left of the curve over that of the curve, in [0, 1].
+        function: int64 ``(units,)``, indices in ``FUNCTIONS``; -1 for a curve that is not finite.
+        residual: float32 ``(units,)``, root mean square of the difference relative to that of the curve, in [0, 1].
     """
 
     function: np.ndarray
@@ -39,21 +38,21 @@ class Matches(NamedTuple):
 
 
 def match(curves: np.ndarray, inputs: np.ndarray, weights: np.ndarray, freedom: str = "scale") -> Matches:
-    """Match curves with a known function g, in the least weighted squares.
+    """Find the known function nearest to each curve, by weighted least squares.
 
-    For one b and d the best a and c are a projection, so that all units, functions, scales and shifts are one matrix
-    product. With an offset the residual is that of the curve less its weighted mean, and Tanh and Sigmoid are one
-    function, 2·sigmoid(2u) - 1, which counts as either.
+    For given b and d the best a and c are a projection. One matrix product therefore covers all units, functions,
+    scales and shifts. With an offset, residuals are relative to the curve minus its weighted mean. Tanh and Sigmoid are
+    then one function, since tanh(u) = 2·sigmoid(2u) - 1; a match may be either.
 
     Args:
-        curves: ``(units, points)``, outputs of every unit.
-        inputs: ``(points,)``, where they are evaluated.
-        weights: ``(points,)``, how often the layer sees such inputs; only their ratios count.
+        curves: ``(units, points)``, outputs of the units.
+        inputs: ``(points,)``, inputs of the curves.
+        weights: ``(points,)``, frequencies of the inputs; only their ratios matter.
         freedom: one of ``FREEDOMS``.
     """
-    seen = weights > 0  # often a fraction of the points, and the rest of the work is proportional to them
-    curves, inputs = curves[:, seen], inputs[seen]
-    weights = weights[seen] / weights.sum()
+    weighted_points = weights > 0  # often few, and the cost is proportional to their number
+    curves, inputs = curves[:, weighted_points], inputs[weighted_points]
+    weights = weights[weighted_points] / weights.sum()
     share = np.sqrt(weights)
     scales, shifts = (SCALES[::2], SHIFTS) if freedom == "shift" else (SCALES, np.zeros(1))
     candidates = np.concatenate(
@@ -77,7 +76,7 @@ def match(curves: np.ndarray, inputs: np.ndarray, weights: np.ndarray, freedom: 
 
 
 def near(matches: Matches, name: str, limit: float) -> np.ndarray:
-    """Which units are like a known function: nearest to it, with a residual of at most ``limit``; bool ``(units,)``."""
+    """Select the units nearest to a known function with a residual of at most ``limit``: bool ``(units,)``."""
     return (matches.function == FUNCTIONS.index(name)) & (matches.residual <= limit)
 
 
@@ -86,9 +85,9 @@ def _function(name: str, inputs: np.ndarray) -> np.ndarray:
 
 
 def summary(matches: Matches) -> np.ndarray:
-    """For each function the share of units nearest to it, and their median residual, NaN where there is none.
+    """Compute for each function the share of units nearest to it, and their median residual, NaN for no unit.
 
-    Units whose curves are not finite are near to none; if all are such, the shares are NaN.
+    A unit whose curve is not finite is nearest to none. If no curve is finite, the shares are NaN.
 
     Returns:
         float32 ``(len(FUNCTIONS), 2)``.

@@ -20,7 +20,8 @@ SHOWN = (0.05, 0.5, 0.95)
 def _changes(records: Records, cell: str) -> Iterator[tuple[str, str, float, np.ndarray]]:
     """Yield layer, parameter, initial value and quantiles of the change, for all activation parameters of a cell.
 
-    All elements of a layer have the same initial value, so that it can be subtracted from the quantiles of the values.
+    All elements of a layer have the same initial value. Subtracting it from the quantiles of the values gives those of
+    the changes.
     """
     forms = records.forms.get(cell, {})
     for layer in layers(forms):
@@ -30,9 +31,9 @@ def _changes(records: Records, cell: str) -> Iterator[tuple[str, str, float, np.
 
 
 def movement_table(records: Records) -> pd.DataFrame:
-    """Quantiles over a layer's elements of the change of each parameter, averaged over seeds.
+    """Make a table of the change of each parameter: quantiles over a layer's elements, averaged over seeds.
 
-    One row per data set, variant, layer and parameter of the cells with learned curves; changes have three significant
+    One row per data set, variant, layer and parameter of the cells with learned curves. Changes have three significant
     digits.
     """
     rows = []
@@ -54,26 +55,24 @@ def movement_table(records: Records) -> pd.DataFrame:
 
 
 def reach_table(records: Records) -> pd.DataFrame:
-    """Largest change of 90% of the elements: LEAF's parameters, one row per network, data set and variant.
+    """Make a table of the largest changes of LEAF's parameters: one row per network, data set and variant.
 
-    For each parameter the larger end of the central 90% of its changes, in the layer and seed with the largest one; and
-    ``slow``, whether the procedure includes P24Sl.
+    The change of a parameter is the larger absolute end of the central 90% of its changes in a layer. The table has its
+    maximum over layers and seeds. The column ``slow`` is true if the procedure includes P24Sl.
     """
     rows = []
-    for (network, dataset), cells in records.cells.query("family == 'leaf'").groupby(
-        ["network", "dataset"], sort=False
-    ):
-        for key, members in cells.groupby(list(Variant._fields), sort=False):
-            reach: dict[str, float] = {}
-            for cell in members["cell"]:
-                for _, name, _, change in _changes(records, cell):
-                    ends = [abs(change[QUANTILES.index(level)]) for level in (0.05, 0.95)]
-                    reach[name] = max(reach.get(name, 0.0), *ends)
-            if reach:
-                variant = Variant(*map(str, key))
-                title = variant_title(variant, with_optimizer=variant.optimizer != "adam")
-                rows.append({
-                    "network": NETWORKS[str(network)].title, "data set": DATASETS[str(dataset)].title,
-                    "activation": title, **reach, "slow": PROCEDURES[variant.procedure].slow,
-                })  # fmt: skip
+    for key, cells in records.select(family="leaf").cells.groupby(["network", "dataset", *Variant._fields], sort=False):
+        network, dataset, *fields = map(str, key)
+        reach: dict[str, float] = {}
+        for cell in cells["cell"]:
+            for _, name, _, change in _changes(records, cell):
+                ends = [abs(change[QUANTILES.index(level)]) for level in (0.05, 0.95)]
+                reach[name] = max(reach.get(name, 0.0), *ends)
+        if reach:
+            variant = Variant(*fields)
+            rows.append({
+                "network": NETWORKS[network].title, "data set": DATASETS[dataset].title,
+                "activation": variant_title(variant, with_optimizer=variant.optimizer != "adam"),
+                **reach, "slow": PROCEDURES[variant.procedure].slow,
+            })  # fmt: skip
     return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""The page that a directory of results opens on: the paper's tables side by side, the differences, the verdicts."""
+"""The first page of a directory of results: the paper's tables side by side, differences and verdicts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from leaf.activations import LEAF
+from leaf.activations import ACTIVATIONS, LEAF
 from leaf.analysis.claims import evaluate
-from leaf.analysis.collection import Records, Variant
+from leaf.analysis.collection import Records, Variant, finished
 from leaf.analysis.formats import to_markdown
 from leaf.analysis.movement import reach_table
 from leaf.analysis.pairs import are_mixed, computed_in, pair_notes
@@ -18,7 +18,6 @@ from leaf.analysis.tables import form_title, kind_of, marks, overview_table
 from leaf.experiment.cells import Cell, sort_cells
 from leaf.experiment.datasets import DATASETS
 from leaf.experiment.procedures import OPTIMIZERS, PROCEDURES
-from leaf.experiment.status import DIVERGED, DONE
 from leaf.networks import NETWORKS
 
 PAPERS_FAMILIES = ("base", "ahaf", "leaf")
@@ -26,12 +25,12 @@ UNTRAINED = "—"
 
 
 def page(records: Records, charts: Mapping[str, str], statistics: Mapping[str, Any], about: str) -> str:
-    """The page in Markdown.
+    """Make the page, in Markdown.
 
     Args:
-        charts: where the figures of the report lie, relative to the page, by name.
-        statistics: the arguments of ``differences_table``.
-        about: text by hand that the page ends with.
+        charts: paths of the report's figures, relative to the page, by name.
+        statistics: arguments of ``differences_table``.
+        about: hand-written text at the end of the page.
     """
     claims = evaluate(records)[["claim", "verdict", "measured", "reading"]]
     overview = overview_table(records).drop(columns=["stale", "damaged", "kernel", "threads", "torch", "commit"])
@@ -41,9 +40,9 @@ def page(records: Records, charts: Mapping[str, str], statistics: Mapping[str, A
         "## The paper's claims",
         f"![Verdict and numbers of each of the paper's claims]({charts['claims']})",
         to_markdown(claims),
-        "[claims.csv](./claims.csv) has each claim's quantity and rule, and what is missing.",
+        "[claims.csv](./claims.csv) has each claim's quantity, rule and missing data.",
         *_movement(records),
-        "## What is trained",
+        "## Cells by status",
         to_markdown(overview),
         about,
     ]
@@ -51,15 +50,14 @@ def page(records: Records, charts: Mapping[str, str], statistics: Mapping[str, A
 
 
 def _tables(records: Records) -> list[str]:
-    finished = int(records.cells["status"].isin([DONE, DIVERGED]).sum())
     return [
         f"# Results at the scale {', '.join(records.cells['scale'].unique())}",
-        f"{finished} of {len(records.cells)} cells are trained. `leaf analyse` makes this page and all tables and"
-        " figures from `cells.csv`, `epochs.csv` and `forms.safetensors`.",
+        f"{len(finished(records.cells))} of {len(records.cells)} cells are trained. `leaf analyse` makes this page and"
+        " all tables and figures from `cells.csv`, `epochs.csv` and `forms.safetensors`.",
         "## The paper's tables",
-        f"{METRICS[judged_by(records)].capitalize()} in %, with its epoch in brackets. Where the grid has several"
-        " seeds: mean ± standard deviation, and in brackets how many of them are trained."
-        f" {UNTRAINED} is not trained yet; an empty field is not in the grid.",
+        f"{METRICS[judged_by(records)].capitalize()} in %, with its epoch in brackets. For several seeds: mean ±"
+        " standard deviation, and in brackets the number of trained seeds."
+        f" {UNTRAINED} marks a cell that is not trained yet. Combinations outside the grid are empty.",
         to_markdown(side_by_side(records)),
     ]
 
@@ -68,8 +66,8 @@ def _differences(records: Records, chart: str, statistics: Mapping[str, Any]) ->
     return [
         "## Differences from the base functions",
         f"![Paired differences of learnable activations from their base functions]({chart})",
-        "Each point is a learnable activation less the function it starts as, paired by seed, with the"
-        f" {statistics['confidence']:.0%} t interval over seeds. A hollow point is one seed, which cannot be"
+        "Each point is the accuracy with a learnable activation minus that with its base function, paired by seed, with"
+        f" the {statistics['confidence']:.0%} t interval over seeds. A hollow point is one seed, which cannot be"
         " distinguished from chance.",
         *pair_notes(records),
         "[best.csv](./best.csv) compares the best learnable variant with the best base function.",
@@ -77,7 +75,7 @@ def _differences(records: Records, chart: str, statistics: Mapping[str, Any]) ->
 
 
 def _movement(records: Records) -> list[str]:
-    """What training left of LEAF's parameters, if there are learned curves."""
+    """Describe the change of LEAF's parameters in training, if there are learned curves."""
     table = reach_table(records)
     if table.empty:
         return []
@@ -86,23 +84,24 @@ def _movement(records: Records) -> list[str]:
     learned = [name for name in parameters if name not in LEAF.slow_parameters]
     least, most = float(slow[learned[0]].min()), float(slow[list(LEAF.slow_parameters)].to_numpy().max(initial=0))
     summary = (
-        f" With P24Sl {' and '.join(LEAF.slow_parameters)} moved by {most:.2g} at most, {learned[0]} by {least:.2g} at"
-        " least."
+        f" With P24Sl, {' and '.join(LEAF.slow_parameters)} changed by at most {most:.2g}, and {learned[0]} by at least"
+        f" {least:.2g}."
     )
     shown = table.drop(columns="slow").assign(**{name: table[name].map("{:.2g}".format) for name in parameters})
     return [
-        "## How far LEAF's parameters moved",
-        "90% of a layer's elements lie within this distance of their initial value, in the layer and seed where it is"
-        f" largest.{summary if len(slow) else ''} `tables/*/*/movement.md` have every layer.",
+        "## Change of LEAF's parameters",
+        "The central 90% of a layer's elements lie within this distance of their initial value. The distance is that of"
+        f" the layer and seed where it is largest.{summary if len(slow) else ''} `tables/*/*/movement.md` have all"
+        " layers.",
         to_markdown(shown),
     ]
 
 
 def side_by_side(records: Records) -> pd.DataFrame:
-    """The paper's tables of both networks as one: a column per network and data set, a row per variant.
+    """Join the paper's tables of both networks: a column per network and data set, a row per variant.
 
-    Fields are the accuracies that cells are judged by, in words. A column's title names precision and kind of device if
-    the records mix them; where one column does, its fields do.
+    Fields have the accuracy that comparisons use. If the records mix precisions or kinds of device, the column's title
+    names them, or each field if the column mixes them.
     """
     cells = records.cells[records.cells["family"].isin(PAPERS_FAMILIES)]
     mixed = are_mixed(cells)
@@ -117,13 +116,14 @@ def side_by_side(records: Records) -> pd.DataFrame:
                 key: _entry(members, judged_by(records), len(ways) > 1)
                 for key, members in here.groupby(list(Variant._fields), sort=False)
             }, dtype=object)  # fmt: skip
-    # Rows have one order for all networks and data sets: that of the cells as if they were of the first ones.
+    # All networks and data sets have one order of rows: that of the same cells with the first network and data set.
     network, dataset = PAPERS_NETWORKS[0], PAPERS_DATASETS[0]
-    moved = {name: replace(Cell.parse(name), network=network, dataset=dataset) for name in cells["cell"]}
-    places = {cell: place for place, cell in enumerate(sort_cells(moved.values()))}
-    in_order = cells.sort_values("cell", key=lambda names: names.map(lambda name: places[moved[name]]))
-    wanted = list(dict.fromkeys(in_order[list(Variant._fields)].itertuples(index=False, name=None)))
-    words = pd.DataFrame([_words(Variant(*map(str, key))) for key in wanted])
+    moved = sort_cells(replace(Cell.parse(name), network=network, dataset=dataset) for name in cells["cell"])
+    variants = (
+        Variant(ACTIVATIONS[cell.activation].family, cell.form, cell.procedure, cell.optimizer) for cell in moved
+    )
+    wanted = list(dict.fromkeys(variants))
+    words = pd.DataFrame(map(_words, wanted))
     table = pd.DataFrame(columns).reindex(pd.MultiIndex.from_tuples(wanted)).fillna("").reset_index(drop=True)
     return pd.concat([words, table], axis=1)
 
@@ -139,7 +139,7 @@ def _words(variant: Variant) -> dict[str, str]:
 
 
 def _entry(cells: pd.DataFrame, metric: str, name_way: bool) -> str:
-    """The accuracy of one variant's cells, one per seed, in words."""
+    """Format the accuracy of one variant's cells, one per seed."""
     present = cells[cells[metric].notna()]
     if present.empty:
         return UNTRAINED

@@ -1,13 +1,12 @@
 """Pairs of cells for comparisons: a learnable activation and the base function of its form, with the same seed.
 
 The two cells of a pair must have the same precision and kind of device. Other pairs are marked, and excluded from
-differences and verdicts: on a GPU dropout draws other random numbers, and TF32 rounds more than the differences.
+differences and verdicts. On a GPU dropout draws other random numbers, and the rounding of TF32 exceeds the differences.
 """
 
 import pandas as pd
 
-from leaf.analysis.collection import Records
-from leaf.experiment.status import DIVERGED, DONE
+from leaf.analysis.collection import Records, finished
 
 SHARED = ["network", "dataset", "form", "optimizer", "seed"]
 """Fields that are equal in the two cells of a pair."""
@@ -17,7 +16,7 @@ COMPARISON = ["network", "dataset", "family", "form", "procedure", "optimizer"]
 
 
 def computed_in(cells: pd.DataFrame) -> pd.Series:
-    """Precision and kind of device of each cell, such as ``"tf32 on GPU"``; empty for a cell without results."""
+    """Precision and kind of device of each cell, such as ``"tf32 on GPU"``; ``""`` for a cell without results."""
     words = [
         "" if pd.isna(device) else f"{precision} on {'CPU' if device.startswith('CPU') else 'GPU'}"
         for precision, device in zip(cells["precision"], cells["device"], strict=True)
@@ -26,18 +25,18 @@ def computed_in(cells: pd.DataFrame) -> pd.Series:
 
 
 def are_mixed(cells: pd.DataFrame) -> bool:
-    """Whether finished cells differ in precision or kind of device."""
-    return computed_in(cells[cells["status"].isin([DONE, DIVERGED])]).nunique() > 1
+    """Check whether finished cells differ in precision or kind of device."""
+    return computed_in(finished(cells)).nunique() > 1
 
 
 def pairs(records: Records, column: str) -> pd.DataFrame:
-    """All pairs of finished cells with a value in a column of ``Records.cells``, in the order of the cells.
+    """List the pairs of finished cells with a value in a column of ``Records.cells``, in the order of the cells.
 
     Returns:
         One row per pair: the columns of the learnable cell; ``value`` and ``base_value``, float64; the name
         ``base_cell``; ``computed_in`` and ``base_computed_in``, as text; and ``alike``, whether these are equal.
     """
-    cells = records.cells[records.cells["status"].isin([DONE, DIVERGED]) & records.cells[column].notna()]
+    cells = finished(records.cells).dropna(subset=column)
     cells = cells.assign(value=cells[column].astype(float), computed_in=computed_in(cells))
     is_base = cells["family"] == "base"
     base = cells[is_base & (cells["procedure"] == "classic")]
@@ -49,7 +48,7 @@ def pairs(records: Records, column: str) -> pd.DataFrame:
 
 
 def pair_notes(records: Records) -> list[str]:
-    """Notes for a table of comparisons: one sentence for each excluded pair."""
+    """Notes on the excluded pairs of a table of comparisons, one sentence each."""
     found = pairs(records, "best_accuracy")
     return [
         f"Excluded from differences and verdicts, since precision or kind of device differ: {row['cell']}"

@@ -24,12 +24,12 @@ class Group:
     """Products that one rule of the workflow makes from the same cells, in one job.
 
     Attributes:
-        rule: the name of the rule.
+        rule: name of the rule.
         path: path below a report's directory, without suffix. ``{name}`` is the product's name. The other wildcards
-            select the cells: there is one product for each combination of their values.
+            select the cells; each combination of their values gives one product.
         category: heading in the report; if empty, the title of the experiment.
-        subcategory: heading below it, if any.
-        labels: columns of the report that describe the product, with wildcards.
+        subcategory: heading below the category, if any.
+        labels: labels in the report by column, with wildcards.
         of_cells: whether the products depend on cells.
     """
 
@@ -47,7 +47,7 @@ class Group:
 
     @cached_property
     def of_one_cell(self) -> bool:
-        """Whether each product is made of a single cell."""
+        """``True`` if each product depends on a single cell."""
         return "seed" in self.wildcards
 
 
@@ -56,16 +56,16 @@ class Product:
     """A kind of table or figure. Functions are named as ``module:function`` and imported when they are called.
 
     Attributes:
-        name: name of its option in ``leaf table`` or ``leaf figure``, and of its caption.
-        group: the products that are made with it.
-        title: a short description.
+        name: name of the option of ``leaf table`` or ``leaf figure``, and of the caption.
+        group: the group of the products that are made in the same job.
+        title: short description.
         function: makes the product from ``Records``, or without arguments if the group has no cells.
         category: heading in the report, if it differs from the group's.
-        forms: whether it needs ``Records.forms``.
+        forms: whether the product needs ``Records.forms``.
         statistics: whether the function also takes the configuration's ``statistics``, as keyword arguments.
         notes: functions of ``Records`` that return notes for a table.
         reads: files of the project that the function reads, relative to the project.
-        on_first_page: whether the page that the report opens on includes the table.
+        on_first_page: whether the first page of the report includes the table.
     """
 
     name: str
@@ -80,11 +80,11 @@ class Product:
     on_first_page: bool = False
 
     kind: ClassVar[str]
-    """The command of ``leaf`` that makes it: ``table`` or ``figure``."""
+    """The command of ``leaf`` that makes the product: ``table`` or ``figure``."""
     writer: ClassVar[str]
-    """Function that writes it to a file in the format of the file's suffix."""
+    """Function that writes the product to a file, in the format of the file's suffix."""
     formats: ClassVar[tuple[str, ...]] = ()
-    """File formats, the last of which the report shows; if empty, the configuration's ``figure_format``."""
+    """File formats; the report shows the last one. If empty, the configuration's ``figure_format`` is used."""
 
     @property
     def path(self) -> str:
@@ -93,14 +93,14 @@ class Product:
 
     @property
     def caption(self) -> str:
-        """Its caption, a file in ``workflow/report``."""
+        """File name of the caption in ``workflow/report``."""
         return f"{self.name}_{self.kind.replace('figure', 'chart')}.rst"
 
     def make(self, records: "Records | None" = None, statistics: Mapping[str, Any] | None = None) -> Any:
         """Make the ``pandas.DataFrame`` or ``matplotlib.figure.Figure``.
 
         Args:
-            records: those of the product's cells; ``None`` if the group is of no cells.
+            records: records of the product's cells; ``None`` if the group has no cells.
             statistics: the configuration's ``statistics``, for products that need them.
         """
         arguments = (records,) if self.group.of_cells else ()
@@ -110,10 +110,10 @@ class Product:
         return made
 
     def write(self, made: Any, file: "Path") -> None:
-        """Write what ``make`` returned.
+        """Write the result of ``make`` to a file, in the format of the file's suffix.
 
         Raises:
-            UserError: if the file's suffix names no format.
+            UserError: if the format is unknown.
         """
         resolve_name(self.writer)(made, file)
 

@@ -1,6 +1,6 @@
 """Evaluate the paper's claims about learned curves, gradients and stability.
 
-Each function measures one claim of ``claims.yaml``, whose ``limits`` it is given.
+Each function evaluates one claim of ``claims.yaml``, and gets the claim's ``limits``.
 """
 
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from leaf.analysis.collection import Records
-from leaf.analysis.forms import CURVE_INPUTS, base_curve, input_bins, input_density, natural
+from leaf.analysis.collection import Records, finished
+from leaf.analysis.forms import CURVE_INPUTS, base_curve, input_bins, input_density, layers
 from leaf.analysis.matching import FREEDOMS, match, near
 from leaf.analysis.pairs import are_mixed, computed_in
 from leaf.analysis.rules import PAPERS_DATASETS, PAPERS_NETWORKS, Finding, Limits, Number
@@ -26,7 +26,7 @@ def _of_paper(records: Records) -> pd.DataFrame:
 
 
 def silu_like(records: Records, limits: Limits) -> Finding:
-    """Shares of convolutional units that match SiLU, for LEAF as SiLU and as Sigmoid, and of those that moved."""
+    """Shares of convolutional units that match SiLU and of those that moved, for LEAF as SiLU and as Sigmoid."""
     words, numbers, lacking = [], [], 0
     for form in ("silu", "sigmoid"):
         cells = _of_paper(records).query(f"family == 'leaf' and form == '{form}' and procedure == 'p24sl'")
@@ -34,7 +34,7 @@ def silu_like(records: Records, limits: Limits) -> Finding:
         for cell in cells.query(f"optimizer == 'adam' and status == '{DONE}'").to_dict("records"):
             place = f"{NETWORKS[cell['network']].title} on {DATASETS[cell['dataset']].title}"
             places.setdefault(place, []).extend(_convolutional(records, cell["cell"], form, limits))
-        of_place = {place: np.mean(layers, axis=0) for place, layers in places.items() if layers}
+        of_place = {place: np.mean(shares, axis=0) for place, shares in places.items() if shares}
         lacking += len(PAPERS_NETWORKS) * len(PAPERS_DATASETS) - len(of_place)
         if of_place:
             *like, nearest, moved, covered = np.mean(list(of_place.values()), axis=0)
@@ -56,19 +56,19 @@ def silu_like(records: Records, limits: Limits) -> Finding:
 
 
 JUDGED = "offset"
-"""Freedom of the match in the rule. LEAF has parameters for scale, slope and offset, but cannot shift a SiLU; and the
-bias of the next layer compensates for an offset."""
+"""Freedom of the match in the rule. LEAF has parameters for scale, slope and offset, but cannot shift a SiLU. The bias
+of the next layer compensates for an offset."""
 
 
 def _convolutional(records: Records, cell: str, form: str, limits: Limits) -> Iterator[np.ndarray]:
-    """Shares for each convolutional layer: units that match SiLU by freedom, are nearest to it, moved; inputs.
+    """Yield shares for each convolutional layer.
 
-    Inputs beyond those of the drawn curves have no weight. In older files these include all whose size is not known.
+    They are the shares of the units that match SiLU with each of ``FREEDOMS``, of those that are nearest to SiLU, and
+    of those that moved; and the share of the inputs within ``CURVE_INPUTS``. Inputs beyond these have no weight.
     """
     forms = records.forms.get(cell, {})
-    names = sorted((name.removeprefix("curves/") for name in forms if name.startswith("curves/")), key=natural)
     start = base_curve(form)
-    for name in names[:-1]:  # the last one is fully connected
+    for name in layers(forms)[:-1]:  # the last one is fully connected
         counts = forms[f"inputs/{name}"].astype(float)
         edges = input_bins(forms, name)
         density = np.concatenate([[0], input_density(forms, name), [0]])  # nothing outside the bins
@@ -85,22 +85,19 @@ def _convolutional(records: Records, cell: str, form: str, limits: Limits) -> It
 
 
 def relu_stability(records: Records, limits: Limits) -> Finding:
-    """Largest falls of accuracy of LEAF as ReLU, KerasNet on CIFAR-10, at a common learning rate and with P24Sl."""
+    """Largest drops of accuracy of LEAF as ReLU, KerasNet on CIFAR-10, with a common learning rate and with P24Sl."""
     cells = records.select(network="kerasnet", dataset="cifar10", activation="leaf-relu", optimizer="adam").cells
-    cells = cells[cells["status"].isin([DONE, DIVERGED])]
-    by_seed = {
-        procedure: rows.set_index("seed")
-        for procedure, rows in cells.groupby("procedure")
-        if procedure in ("classic", "p24sl")
-    }
-    seeds = sorted(set.intersection(*(set(rows.index) for rows in by_seed.values()))) if len(by_seed) == 2 else []
+    titles = {"classic": "common rate", "p24sl": "P24Sl"}
+    cells = finished(cells).query("procedure in @titles")
+    by_seed = {procedure: cells[cells["procedure"] == procedure].set_index("seed") for procedure in titles}
+    seeds = sorted(by_seed["classic"].index.intersection(by_seed["p24sl"].index))
     data = f"{len(seeds)} of {limits['seeds']} seeds"
     missing = [data] if len(seeds) < limits["seeds"] else []
     if not seeds:
         return Finding(
             "", missing=f"{data} with both kerasnet/cifar10/leaf-relu/classic/adam and …/p24sl/adam", data=data
         )
-    used = cells[cells["seed"].isin(seeds) & cells["procedure"].isin(by_seed)]
+    used = cells[cells["seed"].isin(seeds)]
     if are_mixed(used):
         missing.append(f"cells computed alike: they were in {' and '.join(sorted(set(computed_in(used))))}")
     falls = {procedure: [_fall(records, rows.loc[seed]) for seed in seeds] for procedure, rows in by_seed.items()}
@@ -112,7 +109,6 @@ def relu_stability(records: Records, limits: Limits) -> Finding:
     measured = f"common learning rate: {words['classic']}; P24Sl: {words['p24sl']}; seeds {named}"
     unstable = {procedure: np.array(values) >= limits["fall"] for procedure, values in falls.items()}
     holds = bool(unstable["classic"].mean() > 0.5 and not unstable["p24sl"].any())
-    titles = {"classic": "common rate", "p24sl": "P24Sl"}
     numbers = tuple(
         Number(title, float(np.median(falls[procedure])), min(falls[procedure]), max(falls[procedure]))
         for procedure, title in titles.items()
@@ -124,7 +120,7 @@ def relu_stability(records: Records, limits: Limits) -> Finding:
 
 
 def _fall(records: Records, cell: pd.Series) -> float:
-    """The largest fall of a cell's test accuracy below its best so far, in points; infinite if it diverged."""
+    """Largest drop of a cell's test accuracy below its earlier maximum, in points; infinite if the cell diverged."""
     if cell["status"] == DIVERGED:
         return np.inf
     accuracy = records.epochs[records.epochs["cell"] == cell["cell"]]["test_accuracy"] * 100
@@ -132,7 +128,7 @@ def _fall(records: Records, cell: pd.Series) -> float:
 
 
 def gradients(records: Records, limits: Limits) -> Finding:
-    """Ratio of the first to the last layer's gradient norm at the end of training, for LEAF and base functions."""
+    """Ratio of the first layer's to the last layer's gradient norm at the end of training, with LEAF and without."""
     cells = _of_paper(records)
     ratios = {}
     for family in ("leaf", "base"):

@@ -1,4 +1,4 @@
-"""Source files that modules of this package reach by import, and their digest."""
+"""Source files of the modules that a module of this package imports, directly or indirectly, and their digest."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ PACKAGE = __name__.partition(".")[0]
 
 @cache
 def code_digest(*modules: str) -> str:
-    """The SHA-256 of the source files of modules and of all modules of this package that they reach by import."""
+    """Compute the SHA-256 of the files in ``sources(modules)``."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(sources(modules)))).hexdigest()
 
 
 def sources(modules: Iterable[str]) -> set[Path]:
-    """The source files of modules and of all modules of this package that they reach by import."""
+    """Find the source files of modules, and of the modules of this package that they import, directly or indirectly."""
     found: dict[str, Path] = {}
     left = set(modules)
     while left:
@@ -33,7 +33,7 @@ def sources(modules: Iterable[str]) -> set[Path]:
 
 @cache
 def _spec(module: str) -> ModuleSpec | None:
-    """Find a module without importing its packages, unlike ``importlib.util.find_spec``; ``None`` if it is missing."""
+    """Find a module without importing its package, unlike ``importlib.util.find_spec``; ``None`` if it is missing."""
     package = module.rpartition(".")[0]
     if not package:
         return find_spec(module)
@@ -54,22 +54,22 @@ def _modules(package: str) -> set[str]:
 
 @cache
 def _imports(module: str) -> set[str]:
-    """The modules of this package that a module imports anywhere in its code, and its parent package.
+    """Find the modules of this package that a module imports anywhere in its code, and its parent package.
 
-    Strings of the form ``"module:function"``, which are imported later, count too.
+    Strings of the form ``"module:function"`` count as imports.
     """
     spec = _spec(module)
     code = spec.loader.get_code(module) if spec and isinstance(spec.loader, InspectLoader) else None
     names = {name.partition(":")[0] for name in (_names(code) if code else ())}
     ours = {name for name in names if name.split(".")[0] == PACKAGE and name.replace(".", "_").isidentifier()}
-    # Of "from package import name" the name may be a module.
+    # In "from package import name" the name may be a module.
     ours |= {f"{package}.{name}" for package in ours for name in _modules(package) & names}
     ours.add(module.rpartition(".")[0] or PACKAGE)
     return {name for name in ours if _spec(name)}
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    """All names in compiled code, including imported modules, and all strings that may name a function."""
+    """Yield the names in compiled code, including imported modules, and the strings that may name a function."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

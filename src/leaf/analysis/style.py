@@ -14,11 +14,11 @@ PAGE_WIDTH = 6.5
 """Width of a page's text, in inches, at which figures are drawn."""
 
 TEXT_SIZE = 11
-"""Size of letters at that width, in points: above 5 points are left of it in a column of 85 mm."""
+"""Font size at that width, in points; in a column of 85 mm it is more than 5 points."""
 
 
 def set_style() -> None:
-    """Set the project's style, without a display; equal figures give equal SVG files."""
+    """Set the project's style and a backend without a display. Equal figures give equal SVG files."""
     matplotlib.use("agg")
     sns.set_theme(context="paper", style="ticks", palette="colorblind")
     plt.rcParams.update(

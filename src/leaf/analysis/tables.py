@@ -5,7 +5,7 @@ import pandas as pd
 
 from leaf.activations import ACTIVATIONS, BASE_FUNCTIONS, Activation
 from leaf.analysis.collection import MISSING, Records, Variant
-from leaf.analysis.forms import clamped_share, layers, natural
+from leaf.analysis.forms import clamped_share, layers
 from leaf.analysis.matching import FUNCTIONS
 from leaf.analysis.pairs import are_mixed, computed_in
 from leaf.experiment.datasets import DATASETS
@@ -18,28 +18,28 @@ FULLY_CONNECTED = "fully connected part"
 MADE_WITH = ("device", "kernel", "precision", "threads", "torch", "commit")
 
 NAMED_IN_NOTES = 3
-"""Largest number of cells that a note lists by name."""
+"""Largest number of cells that a note names."""
 
 
 def form_title(form: str) -> str:
-    """Name of a base function in torch and in the paper: ReLU, SiLU, Tanh, Sigmoid."""
+    """Name of a base function in torch and in the paper, such as ReLU or Tanh."""
     return type(ACTIVATIONS[form].build((1,))).__name__
 
 
 def kind_of(family: str, form: str) -> Activation:
-    """The activation with this family and form."""
+    """Find the activation of a family with a form."""
     return next(kind for kind in ACTIVATIONS.values() if (kind.family, kind.form) == (family, form))
 
 
 def activation_title(family: str, form: str) -> str:
-    """Title of an activation: ``ReLU``, ``LEAF as ReLU``."""
+    """Title of an activation, such as ``ReLU`` or ``LEAF as ReLU``."""
     kind = kind_of(family, form)
     part = f", {FULLY_CONNECTED}" if kind.fully_connected_only else ""
     return f"{kind.title} as {kind.start or form_title(form)}{part}" if kind.adaptive else form_title(form)
 
 
 def variant_title(variant: Variant, with_optimizer: bool) -> str:
-    """Title of a variant, such as ``LEAF as ReLU, DSPT, P24Sl``, with the optimizer on request."""
+    """Title of a variant, such as ``LEAF as ReLU, DSPT, P24Sl``, with or without the optimizer."""
     parts = [activation_title(variant.family, variant.form)]
     if with_optimizer:
         parts.append(OPTIMIZERS[variant.optimizer].title)
@@ -49,7 +49,7 @@ def variant_title(variant: Variant, with_optimizer: bool) -> str:
 
 
 def summary_table(records: Records) -> pd.DataFrame:
-    """One row per cell: its variant, accuracies in %, epochs counted from 1, and mean seconds per epoch.
+    """Make a table with one row per cell: variant, accuracies in %, epochs counted from 1, mean seconds per epoch.
 
     Optional columns: the test accuracy at the epoch selected on validation images, if there are any; precision and
     device, if the cells differ in them.
@@ -57,9 +57,9 @@ def summary_table(records: Records) -> pd.DataFrame:
     cells = records.cells
     kinds = [kind_of(family, form) for family, form in zip(cells["family"], cells["form"], strict=True)]
     learned = [activation_title(kind.family, kind.form).removesuffix(f", {FULLY_CONNECTED}") for kind in kinds]
-    bases = [form_title(kind.form) for kind in kinds]
     convolutional = [
-        base if kind.fully_connected_only else title for kind, base, title in zip(kinds, bases, learned, strict=True)
+        form_title(kind.form) if kind.fully_connected_only else title
+        for kind, title in zip(kinds, learned, strict=True)
     ]
     has_chosen = cells["chosen_accuracy"].notna().any()
     chosen = {"chosen test accuracy, %": _percent(cells["chosen_accuracy"]), "chosen epoch": cells["chosen_epoch"]}
@@ -80,18 +80,20 @@ def summary_table(records: Records) -> pd.DataFrame:
             "mean of last 10 epochs, %": _percent(cells["last_epochs_accuracy"]),
             "seconds per epoch": cells["seconds_per_epoch"].round(3),
             **(made_in if mixed else {}),
-            "status": [_status(*row) for row in zip(cells["status"], cells["diverged_at"], strict=True)],
+            "status": cells["status"].where(
+                cells["status"] != DIVERGED, "diverged at epoch " + cells["diverged_at"].astype(str)
+            ),
         }
     )
 
 
 def paper_table(records: Records) -> pd.DataFrame:
-    """The paper's table of one network, data sets side by side: best test accuracy in % and its epoch.
+    """Make the paper's table of one network: best test accuracy in % and its epoch, data sets side by side.
 
-    Additional columns, which the paper does not have: the accuracy of the last epoch, its mean over the last ten
-    epochs, the accuracy at the epoch selected on validation images, if there are any, and precision and kind of device,
-    if cells differ in them. One row per variant. Several seeds give mean ± standard deviation (number of seeds), and
-    the range of epochs. Missing, diverged and stale results are marked.
+    One row per variant. Several seeds give mean ± standard deviation (number of seeds), and the range of epochs.
+    Missing, diverged and stale results are marked. Columns that the paper does not have: the accuracy of the last
+    epoch; its mean over the last ten epochs; the accuracy at the epoch selected on validation images, if there are any;
+    and precision and kind of device, if cells differ in them.
     """
     several_optimizers = len(records.unique("optimizer")) > 1
     has_chosen = records.cells["chosen_accuracy"].notna().any()
@@ -115,9 +117,9 @@ def paper_table(records: Records) -> pd.DataFrame:
 
 
 def overview_table(records: Records) -> pd.DataFrame:
-    """One row per network and data set: cells by status, diverged cells by name, hours of training, and provenance.
+    """Make a table with one row per network and data set: cells by status, diverged cells, hours, and provenance.
 
-    Hours are the sum over all finished cells, without testing.
+    Hours are those of training, without testing, summed over all finished cells.
     """
     rows = []
     for (network, dataset), cells in records.cells.groupby(["network", "dataset"], sort=False):
@@ -141,50 +143,51 @@ def overview_table(records: Records) -> pd.DataFrame:
 
 
 def matches_table(records: Records) -> pd.DataFrame:
-    """Known functions nearest to the learned curves: one row per layer of each cell with learned curves.
+    """Make a table of the known functions nearest to the learned curves: one row per layer of each cell with curves.
 
-    The shares of a layer's units, in %, that are nearest to each function up to input and output scaling, weighted by
-    the layer's inputs; and the residual: the median of each function's residuals, averaged by share.
+    Columns: for each function the share of the layer's units, in %, that are nearest to it, up to input and output
+    scaling and weighted by the layer's inputs; and the mean over functions, weighted by share, of their median
+    residuals.
     """
     rows = []
     several_optimizers = len(records.unique("optimizer")) > 1
     for variant, cells in records.variants():
         for cell in cells.to_dict("records"):
-            for name, values in sorted(records.forms.get(cell["cell"], {}).items(), key=lambda item: natural(item[0])):
-                kind, layer = name.split("/")
-                if kind == "matches":
-                    share, left = values.astype(float).T
-                    shares = {_function_title(f): 100 * part for f, part in zip(FUNCTIONS, share, strict=True)}
-                    residual = np.nansum(share * left) if np.isfinite(left).any() else np.nan
-                    rows.append({
-                        "data set": DATASETS[cell["dataset"]].title,
-                        "activation": variant_title(variant, several_optimizers),
-                        "seed": cell["seed"], "layer": layer, **shares, "residual, %": residual * 100,
-                    })  # fmt: skip
+            forms = records.forms.get(cell["cell"], {})
+            for layer in layers(forms):
+                share, left = forms[f"matches/{layer}"].astype(float).T
+                shares = {
+                    form_title(name) if name in BASE_FUNCTIONS else name: 100 * part
+                    for name, part in zip(FUNCTIONS, share, strict=True)
+                }
+                residual = np.nansum(share * left) if np.isfinite(left).any() else np.nan
+                rows.append({
+                    "data set": DATASETS[cell["dataset"]].title,
+                    "activation": variant_title(variant, several_optimizers),
+                    "seed": cell["seed"], "layer": layer, **shares, "residual, %": residual * 100,
+                })  # fmt: skip
     return pd.DataFrame(rows).round(1)
 
 
 def range_notes(records: Records) -> list[str]:
-    """Notes on records whose histograms do not cover all inputs, for the table of matches."""
-    shares = {
-        (cell, layer): clamped_share(forms, layer) for cell, forms in records.forms.items() for layer in layers(forms)
+    """Note, for the table of matches, on cells whose histograms do not cover all inputs."""
+    largest = {
+        cell: max((clamped_share(forms, layer), layer) for layer in layers(forms))
+        for cell, forms in records.forms.items()
+        if layers(forms)
     }
-    if not (clamped := {place: share for place, share in shares.items() if share > 0}):
+    clamped = [(share, layer, cell) for cell, (share, layer) in largest.items() if share > 0]
+    if not clamped:
         return []
-    (cell, layer), share = max(clamped.items(), key=lambda item: item[1])
-    of_older, of_all = (len({cell for cell, _ in places}) for places in (clamped, shares))
+    share, layer, cell = max(clamped)
     return [
-        f"{of_older} of {of_all} cells were recorded with histograms that end at ±16: larger inputs count as"
+        f"{len(clamped)} of {len(largest)} cells were recorded with histograms that end at ±16: larger inputs count as"
         f" ±16 in their matches, at most {100 * share:.1f}% of a layer's ({layer} of {cell})."
     ]
 
 
-def _function_title(name: str) -> str:
-    return form_title(name) if name in BASE_FUNCTIONS else name
-
-
 def _paper_words(variant: Variant) -> tuple[str, str]:
-    """Activation and initial form, as in the paper's tables."""
+    """Titles of the activation and of its initial form, as in the paper's tables."""
     kind, form = kind_of(variant.family, variant.form), form_title(variant.form)
     part = f", {FULLY_CONNECTED}" if kind.fully_connected_only else ""
     return (f"{kind.title}{part}", kind.start or form) if kind.adaptive else (form, "N/A")
@@ -194,12 +197,8 @@ def _percent(accuracies: pd.Series) -> pd.Series:
     return (accuracies.astype("float64") * 100).round(2)
 
 
-def _status(status: str, diverged_at: int | None) -> str:
-    return f"diverged at epoch {diverged_at}" if status == DIVERGED else status
-
-
 def _results_in_words(cells: pd.DataFrame) -> dict[str, str]:
-    """The paper's columns and two additional ones, for the cells of one variant, one per seed."""
+    """Format the paper's columns and two additional ones for the cells of one variant, one per seed."""
     present = cells[cells["best_accuracy"].notna()]
     epochs = present["best_epoch"]
     epoch = "" if epochs.empty else str(epochs.iloc[0]) if len(epochs) == 1 else f"{epochs.min()}–{epochs.max()}"
@@ -219,7 +218,7 @@ def _mean_in_words(accuracies: pd.Series) -> str:
 
 
 def marks(cells: pd.DataFrame) -> list[str]:
-    """Marks of a variant's result: the number of missing cells, and whether some are stale, diverged or damaged."""
+    """Marks of a variant's result: the number of missing cells, and statuses of stale, diverged or damaged ones."""
     number = cells["status"].value_counts()
     found = []
     if MISSING in number:
@@ -228,9 +227,9 @@ def marks(cells: pd.DataFrame) -> list[str]:
 
 
 def rounding_notes(records: Records) -> list[str]:
-    """Notes on cells that round differently: one sentence each for device, kernel and precision."""
+    """Notes on cells whose rounding differs: one sentence each for device, kernel and precision."""
     made = records.cells[records.cells["device"].notna()]
-    fused = made["activation"].map(lambda name: ACTIVATIONS[name].fused).astype(bool)  # all others have a single kernel
+    fused = made["activation"].map(lambda name: ACTIVATIONS[name].fused).astype(bool)  # the others have only one kernel
     ways = {"device": ("on", made), "kernel": ("with kernel", made[fused]), "precision": ("in", made)}
     notes = []
     for column, (preposition, cells) in ways.items():
@@ -244,7 +243,7 @@ def rounding_notes(records: Records) -> list[str]:
 
 
 def stale_notes(records: Records) -> list[str]:
-    """Note on stale cells whose learned curves are in a table."""
+    """Note on stale cells whose learned curves a table includes."""
     learns = records.cells["activation"].map(lambda name: ACTIVATIONS[name].adaptive).astype(bool)
     names = records.cells["cell"][learns & (records.cells["status"] == STALE)]
     made = "made with other settings or another training version"

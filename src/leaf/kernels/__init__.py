@@ -1,12 +1,12 @@
 r"""Kernels of the gated line, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, of which AHAF and LEAF are special cases.
 
 - ``reference``: torch operations, for any device, dtype and transformation.
-- ``numba``: on a CPU in float32; memory is read and written once, with 2×2 max-pooling in the same pass.
+- ``numba``: on a CPU in float32. It reads and writes memory once, and includes 2×2 max-pooling in the same pass.
 - ``triton``: the same on a GPU.
 
-All agree within rounding. ``Operands`` decides for each call whether the fast kernel is used. It is not used for other
-dtypes, under ``torch.func``, ``torch.compile``, ``make_fx`` or other dispatch modes, for higher derivatives, for
-tensors that changed between forward and backward pass, or without numba or triton.
+They agree up to rounding. For each call, ``Operands`` decides whether the fast kernel is used. It is not used for other
+dtypes; under ``torch.func``, ``torch.compile``, ``make_fx`` or other dispatch modes; for higher derivatives; for
+tensors that changed between the forward and the backward pass; or without numba or triton.
 """
 
 import warnings
@@ -27,30 +27,25 @@ FAST = {"cpu": ("numba", "leaf.kernels.cpu"), "cuda": ("triton", "leaf.kernels.g
 """The fast kernel of each type of device: its name, which is that of the required package, and its module."""
 
 _modules: dict[str, Any] = {}
+"""The imported modules by type of device; ``None`` for a kernel that does not work."""
 
 
 def _fast_module(device: str) -> Any:
-    """The fast kernel for a type of device; ``None`` if there is none, or its requirements are missing or broken."""
+    """Import the fast kernel for a type of device; ``None`` if none exists or its requirements are not met."""
     if device not in _modules:
-        _modules[device] = _imported(device)
+        try:
+            module = import_module(FAST[device][1])
+            if device == "cuda":
+                module.make_ready()
+        except (ImportError, KeyError, RuntimeError, OSError, CalledProcessError):  # also: no cache, no C compiler
+            module = None
+        _modules[device] = module
     return _modules[device]
 
 
 def _device_type(tensor: Tensor) -> str:
-    """The type of a tensor's device. Reading ``device.type`` would take 0.3 µs, a third of the time of all checks."""
+    """Type of a tensor's device. Reading ``device.type`` takes 0.3 µs, a third of the time of all checks."""
     return "cpu" if tensor.is_cpu else tensor.device.type
-
-
-def _imported(device: str) -> Any:
-    try:
-        module = import_module(FAST[device][1])
-        if device == "cuda":
-            module.make_ready()
-        return module
-    except (ImportError, KeyError):
-        return None
-    except (RuntimeError, OSError, CalledProcessError):  # no place for a cache on disk; for Triton, no C compiler
-        return None
 
 
 def _give_up(device: str, reason: Broken) -> None:
@@ -63,7 +58,7 @@ def _give_up(device: str, reason: Broken) -> None:
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
-    """The name of the kernel for a device and dtype."""
+    """Name of the kernel for a device and dtype."""
     return FAST[device.type][0] if dtype == torch.float32 and _fast_module(device.type) else "reference"
 
 
@@ -81,7 +76,7 @@ def gated_line(
     Args:
         u: ``(N, *shape)``; ``(N, C, H, W)`` if pooled.
         p1, p2, p3, p4: broadcastable to ``shape``, floating point; ``None`` is a constant 0.
-        reference: use the reference kernel.
+        reference: whether to use the reference kernel.
 
     Returns:
         ``(N, *shape)``, or ``(N, C, H // 2, W // 2)``, of the promoted dtype, in the memory format of ``u``.
@@ -106,7 +101,7 @@ def gated_line(
 
 
 def _finite(p3: Tensor) -> Tensor:
-    """Replace infinity in float16, to which ReLU's 2^16 overflows, by the largest number: 0 · infinity would be NaN."""
+    """Replace infinity in float16, to which ReLU's 2^16 overflows, by the largest number, since 0 · infinity is NaN."""
     if p3.dtype is not torch.float16:
         return p3
     limit = torch.finfo(torch.float16).max
@@ -114,7 +109,7 @@ def _finite(p3: Tensor) -> Tensor:
 
 
 class FusedGatedLine(torch.autograd.Function):
-    """``gated_line`` by the fast kernel of the tensors' device, with operands for these tensors."""
+    """``gated_line`` with a fast kernel, and ``operands`` made from the tensors."""
 
     @staticmethod
     def forward(
@@ -139,7 +134,7 @@ class FusedGatedLine(torch.autograd.Function):
         needed = ctx.needs_input_grad[:5]
         device = _device_type(grad_y)
         kernel = _fast_module(device)
-        if kernel is not None and not torch.is_grad_enabled():  # otherwise a higher derivative is needed
+        if kernel is not None and not torch.is_grad_enabled():  # gradients are enabled for higher derivatives
             try:
                 gradients = kernel.backward(Operands(u, (p1, p2, p3, None), grad_y, window), needed)
                 if p1.shape != u.shape[1:]:
@@ -170,7 +165,7 @@ def _reference_gradients(
         p1, p2, p3, p4 = parameters
         given: list[Any] = [u, p1, p2, _finite(p3), p4]  # type: ignore[arg-type] # of these only p2 and p4 may be None
         dtype = reduce(torch.promote_types, (tensor.dtype for tensor in given if tensor is not None), grad_y.dtype)
-        # Views: the input may come from another use of this module, whose gradient must not be included.
+        # Views, since the input may come from another use of this module, whose gradient must not be included.
         inputs: list[Any] = [None if tensor is None else tensor.to(dtype).view_as(tensor) for tensor in given]
         y = reference_gated_line(*inputs)
         y = max_pool2d(y, 2) if pooled else y

@@ -1,12 +1,12 @@
 """CPU kernel of the gated line. Numba compiles it on first use, without a C compiler, and caches it on disk.
 
-Memory is read and written once. Each thread owns features and loops over the batch inside, block by block, so that the
-parameters of a block and the sums over the batch stay in cache. The order of every sum is fixed: any number of threads
-gives the same bits. The backward pass recomputes the sigmoid. With 2×2 max-pooling in the same pass the full-size
-activation map is never written, and the backward pass computes only the selected one of four elements.
+Memory is read and written once. Each thread processes some of the features, block by block, and loops over the batch
+for each block, so that parameters and sums over the batch stay in cache. The order of every sum is fixed: any number of
+threads gives the same bits. The backward pass recomputes the sigmoid. With 2×2 max-pooling in the same pass the
+full-size activation map is never written, and the backward pass computes only the selected one of four elements.
 
-Numba compiles the loops. The computation of a few neighbouring features is emitted as vector instructions
-(``Vector``), since the compiler does not vectorize loops with so many arrays. An argument that is ``None`` (a constant
+Numba compiles the loops over blocks and threads. The computation of a block is emitted as vector instructions
+(``Vector``), since the compiler does not vectorize loops with so many arrays. An array that is ``None`` (a constant
 parameter 0, an unused gradient) generates no code. Everything is in one file, since numba's cache checks only that one.
 """
 
@@ -29,15 +29,15 @@ from torch import Tensor
 from leaf.kernels import threads
 from leaf.kernels.operands import Broken, Operands
 
-# Numba must use torch's OpenMP threads: two thread pools would compete for the cores. Torch's library has another file
-# name than numba expects. If it were not loaded first, numba would load a second one.
+# Numba must use torch's OpenMP threads, since two thread pools would compete for the cores. The file name of torch's
+# library differs from the one that numba expects. If it were not loaded first, numba would load a second library.
 if threads.may_start:
     for openmp in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
         ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
 one_at_a_time = threading.RLock()
-"""Held while threads compute: numba's ``workqueue`` ends the process when two Python threads start them at once."""
+"""Lock that is held while threads compute: numba's ``workqueue`` ends the process if two Python threads start them."""
 
 # A process that is forked while another thread compiles inherits numba's lock in the locked state, and would deadlock.
 if hasattr(os, "register_at_fork"):
@@ -50,8 +50,8 @@ if hasattr(os, "register_at_fork"):
 WIDTHS = (16, 8, 4, 2, 1)
 """Numbers of features per vector: 16 fill 512 bits, the smaller ones cover the end of a row."""
 
-SAMPLES = 8
-"""Samples processed together, so that parameters and sums are read and written once for all of them."""
+SAMPLES = (8, 1)
+"""Numbers of samples per iteration: parameters and sums are read and written once for all of them."""
 
 BLOCK = 4096
 """Features per block: their parameters and sums, 8 × 4 bytes each, fit into a core's fastest caches."""
@@ -145,52 +145,15 @@ class Memory:
         self.builder.store(vector.value, pointer, align=self.alignment)
 
 
-FLOAT, BYTE = (ir.FloatType(), 4), (ir.IntType(8), 1)
-ELEMENTS = {
-    **dict.fromkeys(("u", "y", "grad_y", "grad_u", "p1", "p2", "p3", "p4"), FLOAT),
-    **dict.fromkeys(("grad_p1", "grad_p2", "grad_p3", "grad_p4"), FLOAT),
-    "window": BYTE,
-}
-"""Element type and alignment of each array."""
-
-
-def emitted(*names: str) -> Callable[[Callable[..., None]], Any]:
-    """Decorator that turns a function which emits code into one that numba can call.
-
-    The numba function takes the number of samples to process together (a literal), the addresses of the named arrays
-    (``None`` for missing ones) and integers. The emitting function takes the builder, the number of samples, a
-    dictionary of the arrays, and the integers.
-    """
-
-    def decorate(emit: Callable[..., None]) -> Any:
-        def define(typing_context: Any, samples: Any, addresses: Any, numbers: Any) -> Any:
-            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-                memories = {
-                    name: Memory(builder, builder.extract_value(arguments[1], place), *ELEMENTS[name])
-                    for place, (name, kind) in enumerate(zip(names, addresses, strict=True))
-                    if not isinstance(kind, types.NoneType)
-                }
-                values = [
-                    context.cast(builder, builder.extract_value(arguments[2], place), kind, types.int64)
-                    for place, kind in enumerate(numbers)
-                ]
-                emit(builder, samples.literal_value, memories, *values)
-                return context.get_dummy_value()
-
-            return types.void(samples, addresses, numbers), generate
-
-        return intrinsic(prefer_literal=True)(define)
-
-    return decorate
-
-
-def spans(builder: ir.IRBuilder, start: ir.Value, stop: ir.Value) -> Iterator[tuple[ir.Value, int]]:
-    """Emit loops over the indices ``[start, stop)``; yield the index and the vector width."""
-    for width in WIDTHS:
-        rest = builder.and_(builder.sub(stop, start), ir.Constant(start.type, width - 1))
+def loops(
+    builder: ir.IRBuilder, start: ir.Value, stop: ir.Value, steps: Sequence[int]
+) -> Iterator[tuple[ir.Value, int]]:
+    """Emit loops over the indices ``[start, stop)``, one per step, a power of two; yield the index and the step."""
+    for step in steps:
+        rest = builder.and_(builder.sub(stop, start), ir.Constant(start.type, step - 1))
         end = builder.sub(stop, rest)
-        with cgutils.for_range_slice(builder, start, end, ir.Constant(start.type, width)) as (index, _):
-            yield index, width
+        with cgutils.for_range_slice(builder, start, end, ir.Constant(start.type, step)) as (index, _):
+            yield index, step
         start = end
 
 
@@ -221,11 +184,13 @@ LOG2_E, LOG2_E_REST = 1.44269502162933349609375, 1.9259629911e-8
 POWER_OF_TWO = (1.0, 0.693147182, 0.240226477, 0.0555033237, 0.00961843692, 0.00133988739, 0.00015353362)
 """Minimax polynomial for 2^t on [-1/2, 1/2], with a relative error of at most 2e-9."""
 
+ZERO = ir.Constant(ir.IntType(64), 0)
+
 Parameters = dict[str, Vector]
 
 
 def parameters(memories: dict[str, Memory], index: ir.Value, width: int) -> Parameters:
-    """Load the existing parameters of the features from an index on."""
+    """Load the parameters, as far as they exist, of the features from an index on."""
     return {name: memories[name].load(index, width) for name in ("p1", "p2", "p3", "p4") if name in memories}
 
 
@@ -241,7 +206,7 @@ def activate(u: Vector, p: Parameters) -> Vector:
 
 
 def backpropagate(u: Vector, grad_y: Vector, p: Parameters) -> tuple[Vector, dict[str, Callable[[Vector], Vector]]]:
-    """The gradient of ``u``, and for each parameter a function that adds this sample to the gradient."""
+    """Compute the gradient of ``u``; return it and, for each parameter, a function that adds this sample to a sum."""
     gate = sigmoid(p["p3"] * u)
     through_gate = grad_y * gate
     into_gate = through_gate * (u.all(1.0) - gate) * line(u, p)  # the gradient of p3·u
@@ -254,57 +219,76 @@ def backpropagate(u: Vector, grad_y: Vector, p: Parameters) -> tuple[Vector, dic
     }
 
 
-@emitted("u", "y", "p1", "p2", "p3", "p4")
-def forward_span(builder: Any, samples: int, memories: Any, at: Any, features: Any, start: Any, stop: Any) -> None:
-    """Compute the features ``[start, stop)`` of neighbouring samples, the first of which starts at index ``at``."""
-    for j, width in spans(builder, start, stop):
-        p = parameters(memories, j, width)
-        i = builder.add(at, j)
-        for _ in range(samples):
-            memories["y"].store(i, activate(memories["u"].load(i, width), p))
-            i = builder.add(i, features)
+def forward_block(builder: Any, memories: Any, batch: Any, features: Any, start: Any, stop: Any) -> None:
+    """Compute the features ``[start, stop)`` of all samples."""
+    for sample, samples in loops(builder, ZERO, batch, SAMPLES):
+        for j, width in loops(builder, start, stop, WIDTHS):
+            p = parameters(memories, j, width)
+            i = builder.add(builder.mul(sample, features), j)
+            for _ in range(samples):
+                memories["y"].store(i, activate(memories["u"].load(i, width), p))
+                i = builder.add(i, features)
 
 
-@emitted("u", "grad_y", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
-def backward_span(builder: Any, samples: int, memories: Any, at: Any, features: Any, start: Any, stop: Any) -> None:
-    """Backward pass of ``forward_span``; adds to the gradients of parameters."""
-    for j, width in spans(builder, start, stop):
-        p = parameters(memories, j, width)
-        totals = {name: memories[name].load(j, width) for name in SUMS if name in memories}
-        i = builder.add(at, j)
-        for _ in range(samples):
-            u, grad_y = memories["u"].load(i, width), memories["grad_y"].load(i, width)
-            grad_u, shares = backpropagate(u, grad_y, p)
-            if "grad_u" in memories:
-                memories["grad_u"].store(i, grad_u)
-            totals = {name: shares[name](total) for name, total in totals.items()}
-            i = builder.add(i, features)
-        for name, total in totals.items():
-            memories[name].store(j, total)
+def backward_block(builder: Any, memories: Any, batch: Any, features: Any, start: Any, stop: Any) -> None:
+    """Backward pass of ``forward_block``; adds to the gradients of parameters."""
+    for sample, samples in loops(builder, ZERO, batch, SAMPLES):
+        for j, width in loops(builder, start, stop, WIDTHS):
+            p = parameters(memories, j, width)
+            totals = {name: memories[name].load(j, width) for name in SUMS if name in memories}
+            i = builder.add(builder.mul(sample, features), j)
+            for _ in range(samples):
+                u, grad_y = memories["u"].load(i, width), memories["grad_y"].load(i, width)
+                grad_u, shares = backpropagate(u, grad_y, p)
+                if "grad_u" in memories:
+                    memories["grad_u"].store(i, grad_u)
+                totals = {name: shares[name](total) for name, total in totals.items()}
+                i = builder.add(i, features)
+            for name, total in totals.items():
+                memories[name].store(j, total)
 
 
 SUMS = ("grad_p1", "grad_p2", "grad_p3", "grad_p4")
 
 
-@emitted("u", "y", "window", "p1", "p2", "p3", "p4")
-def pooled_forward_span(
-    builder: Any, samples: int, memories: Any,
-    corner: Any, at: Any, pooled_at: Any, channels: Any, row: Any, size: Any, pooled_size: Any,
-) -> None:  # fmt: skip
-    """Compute one pooled pixel of neighbouring samples, for all channels.
+def windows(
+    builder: Any, batch: Any, columns: Any, channels: Any, row: Any, size: Any, pooled_size: Any, start: Any, stop: Any
+) -> Iterator[tuple[int, int, list[Any], Any, Any]]:
+    """Emit loops over samples, pooled pixels ``[start, stop)`` and channels.
 
-    ``corner`` is the feature index of the window's upper left pixel, ``at`` its index in ``u`` for the first sample,
-    and ``pooled_at`` the index of the pooled pixel in ``y``. The position of the maximum in the window, 0 to 3, is
-    stored in ``window``: the first of equal ones, or the last NaN, as in torch.
+    Args:
+        columns: number of pooled pixels in a row.
+        row, size, pooled_size: numbers of elements of a row and of a sample, and of a pooled sample.
+
+    Yields:
+        The number of samples; the vector width; the first feature in each of the window's four
+        pixels; the index of the first sample's first feature; and the index of the first pooled feature.
     """
-    for c, width in spans(builder, ir.Constant(channels.type, 0), channels):
-        places = window_places(builder, c, channels, row)
-        p = [parameters(memories, builder.add(corner, place), width) for place in places]
-        i, out = at, builder.add(pooled_at, c)
+    for sample, samples in loops(builder, ZERO, batch, SAMPLES):
+        for pixel, _ in loops(builder, start, stop, (1,)):
+            upper = builder.mul(builder.mul(builder.sdiv(pixel, columns), ir.Constant(pixel.type, 2)), row)
+            left = builder.mul(builder.mul(builder.srem(pixel, columns), ir.Constant(pixel.type, 2)), channels)
+            out = builder.add(builder.mul(sample, pooled_size), builder.mul(pixel, channels))
+            for c, width in loops(builder, ZERO, channels, WIDTHS):
+                corner = builder.add(builder.add(upper, left), c)
+                right, lower = builder.add(corner, channels), builder.add(corner, row)
+                corners = [corner, right, lower, builder.add(right, row)]
+                yield samples, width, corners, builder.mul(sample, size), builder.add(out, c)
+
+
+def pooled_forward_block(builder: Any, memories: Any, *sizes: Any) -> None:
+    """Compute the pooled pixels of ``windows(builder, *sizes)``.
+
+    The position of the maximum in the window, 0 to 3, is stored in ``window``: the first of equal ones, or the last
+    NaN, as in torch.
+    """
+    *_, size, pooled_size, _, _ = sizes
+    for samples, width, corners, i, out in windows(builder, *sizes):
+        p = [parameters(memories, corner, width) for corner in corners]
         for _ in range(samples):
             four = [
-                activate(memories["u"].load(builder.add(i, place), width), its_p)
-                for place, its_p in zip(places, p, strict=True)
+                activate(memories["u"].load(builder.add(i, corner), width), its_p)
+                for corner, its_p in zip(corners, p, strict=True)
             ]
             numbers = ir.VectorType(ir.IntType(8), width)
             best, which = four[0], Vector(builder, ir.Constant(numbers, [0] * width))
@@ -316,24 +300,12 @@ def pooled_forward_span(
             i, out = builder.add(i, size), builder.add(out, pooled_size)
 
 
-def window_places(builder: Any, c: Any, channels: Any, row: Any) -> list[Any]:
-    """Offsets of channel ``c`` of a window's four pixels from the first channel of the upper left one."""
-    right, lower = builder.add(c, channels), builder.add(c, row)
-    return [c, right, lower, builder.add(right, row)]
-
-
-@emitted("u", "grad_y", "window", "grad_u", "p1", "p2", "p3", "grad_p1", "grad_p2", "grad_p3", "grad_p4")
-def pooled_backward_span(
-    builder: Any, samples: int, memories: Any,
-    corner: Any, at: Any, pooled_at: Any, channels: Any, row: Any, size: Any, pooled_size: Any,
-) -> None:  # fmt: skip
-    """Backward pass of ``pooled_forward_span``; adds to the gradients of parameters."""
-    for c, width in spans(builder, ir.Constant(channels.type, 0), channels):
-        places = window_places(builder, c, channels, row)
-        corners = [builder.add(corner, place) for place in places]
+def pooled_backward_block(builder: Any, memories: Any, *sizes: Any) -> None:
+    """Backward pass of ``pooled_forward_block``; adds to the gradients of parameters."""
+    *_, size, pooled_size, _, _ = sizes
+    for samples, width, corners, i, out in windows(builder, *sizes):
         p = [parameters(memories, index, width) for index in corners]
         totals = [{name: memories[name].load(index, width) for name in SUMS if name in memories} for index in corners]
-        i, out = at, builder.add(pooled_at, c)
         for _ in range(samples):
             window = memories["window"].load(out, width)
             taken = [window.is_whole(k) for k in range(4)]
@@ -344,7 +316,7 @@ def pooled_backward_span(
                     picked = vector.where(mask, picked)
                 return picked
 
-            indices = [builder.add(i, place) for place in places]
+            indices = [builder.add(i, corner) for corner in corners]
             u = pick([memories["u"].load(index, width) for index in indices])
             its_p = {name: pick([one[name] for one in p]) for name in p[0]}
             grad_u, shares = backpropagate(u, memories["grad_y"].load(out, width), its_p)
@@ -360,6 +332,46 @@ def pooled_backward_span(
 
 # --- loops ------------------------------------------------------------------------------------------------------------
 
+ARRAYS = (
+    "u", "p1", "p2", "p3", "p4", "y", "window", "grad_y", "grad_u", "grad_p1", "grad_p2", "grad_p3", "grad_p4",
+)  # fmt: skip
+"""Names of the arrays, in the order of their addresses. ``window`` has bytes, the others float32."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def compute_block(typing_context: Any, addresses: Any, numbers: Any) -> Any:
+    """Emit the computation of a block of features, or of pooled pixels if ``window`` is given.
+
+    It is the backward pass if ``grad_y`` is given.
+
+    Args:
+        addresses: addresses of ``ARRAYS``, ``None`` for missing ones; missing ones at the end may be omitted.
+        numbers: integers, the last arguments of the emitting function.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        memories = {
+            name: Memory(builder, builder.extract_value(arguments[0], place), *(BYTE if name == "window" else FLOAT))
+            for place, (name, kind) in enumerate(zip(ARRAYS, addresses, strict=False))
+            if not isinstance(kind, types.NoneType)
+        }
+        values = [
+            context.cast(builder, builder.extract_value(arguments[1], place), kind, types.int64)
+            for place, kind in enumerate(numbers)
+        ]
+        if "window" in memories:
+            emit = pooled_backward_block if "grad_y" in memories else pooled_forward_block
+        else:
+            emit = backward_block if "grad_y" in memories else forward_block
+        emit(builder, memories, *values)
+        return context.get_dummy_value()
+
+    return types.void(addresses, numbers), generate
+
+
+FLOAT, BYTE = (ir.FloatType(), 4), (ir.IntType(8), 1)
+"""Element types of arrays, with their alignments."""
+
 
 def compiled(**options: Any) -> Any:
     """Numba's compiler, with the options that all loops need."""
@@ -367,183 +379,82 @@ def compiled(**options: Any) -> Any:
 
 
 @compiled()
-def forward_part(u, y, p1, p2, p3, p4, batch, features, first, end):  # type: ignore[no-untyped-def]
-    """Compute ``y`` for the features ``[first, end)``."""
-    memories = (u, y, p1, p2, p3, p4)
-    together = batch - batch % SAMPLES
-    for start in range(first, end, BLOCK):
-        stop = min(start + BLOCK, end)
-        for sample in range(0, together, SAMPLES):
-            forward_span(SAMPLES, memories, (sample * features, features, start, stop))
-        for sample in range(together, batch):
-            forward_span(1, memories, (sample * features, features, start, stop))
-
-
-@compiled()
-def backward_part(  # type: ignore[no-untyped-def]
-    u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features, first, end
-):
-    """Compute ``grad_u`` and add to the gradients of parameters, for the features ``[first, end)``."""
-    memories = (u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
-    together = batch - batch % SAMPLES
-    for start in range(first, end, BLOCK):
-        stop = min(start + BLOCK, end)
-        for sample in range(0, together, SAMPLES):
-            backward_span(SAMPLES, memories, (sample * features, features, start, stop))
-        for sample in range(together, batch):
-            backward_span(1, memories, (sample * features, features, start, stop))
-
-
-@compiled()
-def pooled_forward_part(u, y, window, p1, p2, p3, p4, batch, height, width, channels, first, end):  # type: ignore[no-untyped-def]
-    """Compute the pooled pixels ``[first, end)`` and their positions in the window."""
-    memories = (u, y, window, p1, p2, p3, p4)
-    row, columns = width * channels, width // 2
-    size, pooled_size = height * row, (height // 2) * columns * channels
-    together, block = batch - batch % SAMPLES, max(1, BLOCK // (4 * channels))
+def compute(addresses, sizes, block, first, end):  # type: ignore[no-untyped-def]
+    """Compute the features or pooled pixels ``[first, end)``, block by block."""
     for start in range(first, end, block):
-        stop = min(start + block, end)
-        for sample in range(0, together, SAMPLES):
-            for pixel in range(start, stop):
-                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
-                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
-                pooled_forward_span(SAMPLES, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
-        for sample in range(together, batch):
-            for pixel in range(start, stop):
-                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
-                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
-                pooled_forward_span(1, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
-
-
-@compiled()
-def pooled_backward_part(  # type: ignore[no-untyped-def]
-    u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4,
-    batch, height, width, channels, first, end,
-):  # fmt: skip
-    """As ``backward_part``, for the inputs of the pooled pixels ``[first, end)``."""
-    memories = (u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4)
-    row, columns = width * channels, width // 2
-    size, pooled_size = height * row, (height // 2) * columns * channels
-    together, block = batch - batch % SAMPLES, max(1, BLOCK // (4 * channels))
-    for start in range(first, end, block):
-        stop = min(start + block, end)
-        for sample in range(0, together, SAMPLES):
-            for pixel in range(start, stop):
-                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
-                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
-                pooled_backward_span(SAMPLES, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
-        for sample in range(together, batch):
-            for pixel in range(start, stop):
-                corner = pixel // columns * 2 * row + pixel % columns * 2 * channels
-                at, pooled_at = sample * size + corner, sample * pooled_size + pixel * channels
-                pooled_backward_span(1, memories, (corner, at, pooled_at, channels, row, size, pooled_size))
+        compute_block(addresses, (*sizes, start, min(start + block, end)))
 
 
 @compiled(parallel=True)
-def forward_in_threads(threads, u, y, p1, p2, p3, p4, batch, features):  # type: ignore[no-untyped-def]
+def compute_in_threads(threads, addresses, sizes, block, units):  # type: ignore[no-untyped-def]
+    """Divide all features or pooled pixels among threads."""
     for t in prange(threads):
-        first, end = features * t // threads, features * (t + 1) // threads
-        forward_part(u, y, p1, p2, p3, p4, batch, features, first, end)
-
-
-@compiled(parallel=True)
-def backward_in_threads(  # type: ignore[no-untyped-def]
-    threads, u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features
-):
-    for t in prange(threads):
-        first, end = features * t // threads, features * (t + 1) // threads
-        backward_part(
-            u, grad_y, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, features, first, end
-        )  # fmt: skip
-
-
-@compiled(parallel=True)
-def pooled_forward_in_threads(threads, u, y, window, p1, p2, p3, p4, batch, height, width, channels):  # type: ignore[no-untyped-def]
-    pixels = (height // 2) * (width // 2)
-    for t in prange(threads):
-        first, end = pixels * t // threads, pixels * (t + 1) // threads
-        pooled_forward_part(u, y, window, p1, p2, p3, p4, batch, height, width, channels, first, end)
-
-
-@compiled(parallel=True)
-def pooled_backward_in_threads(  # type: ignore[no-untyped-def]
-    threads, u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4, batch, height, width, channels
-):
-    pixels = (height // 2) * (width // 2)
-    for t in prange(threads):
-        first, end = pixels * t // threads, pixels * (t + 1) // threads
-        pooled_backward_part(
-            u, grad_y, window, grad_u, p1, p2, p3, grad_p1, grad_p2, grad_p3, grad_p4,
-            batch, height, width, channels, first, end,
-        )  # fmt: skip
+        compute(addresses, sizes, block, units * t // threads, units * (t + 1) // threads)
 
 
 # --- for tensors ------------------------------------------------------------------------------------------------------
 
 
-def run(part: Any, in_threads: Any, units: int, elements: int, *arguments: int | None) -> None:
-    """Compute all units, with torch's number of threads if there are enough elements."""
+def run(u: Tensor, pooled: bool, *addresses: int | None) -> None:
+    """Compute all features or pooled pixels. More than ``SERIAL`` elements are computed by torch's number of threads.
+
+    Args:
+        addresses: as in ``compute_block``.
+
+    Raises:
+        Broken: if numba cannot compile the code or cache it on disk. Compiled code itself raises nothing.
+    """
+    batch, elements = u.shape[0], u.numel()
+    sizes: tuple[int, ...]
+    if pooled:
+        _, channels, height, width = u.shape
+        row, columns = width * channels, width // 2
+        block, units = max(1, BLOCK // (4 * channels)), (height // 2) * columns
+        sizes = (batch, columns, channels, row, height * row, units * channels)
+    else:
+        block, units = BLOCK, elements // batch
+        sizes = (batch, units)
     count = threads.allowed() if elements > SERIAL else 1
     try:
         if count == 1:
-            part(*arguments, 0, units)
+            compute(addresses, sizes, block, 0, units)
         else:
             with one_at_a_time:
                 numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
-                in_threads(count, *arguments)
-    except Exception as error:  # compiled code raises nothing: numba failed to compile it or to cache it on disk
+                compute_in_threads(count, addresses, sizes, block, units)
+    except Exception as error:
         raise Broken(str(error)) from error
 
 
 def forward(operands: Operands) -> Tensor:
-    """The gated line of ``u``, in its memory order."""
-    u, (at_u, *at_parameters) = operands.u, operands.addresses
-    y, elements, batch = torch.empty_like(u), u.numel(), u.shape[0]
-    features = elements // batch
-    run(
-        forward_part, forward_in_threads, features, elements,
-        at_u, y.data_ptr(), *at_parameters, batch, features,
-    )  # fmt: skip
+    """Compute the gated line of ``u``, in its memory order."""
+    y = torch.empty_like(operands.u)
+    run(operands.u, False, *operands.addresses, y.data_ptr())
     return y
 
 
 def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
-    """As ``forward``, followed by 2×2 max-pooling, in channels-last memory; and the positions of the maxima (uint8)."""
-    u, (at_u, *at_parameters) = operands.u, operands.addresses
+    """Compute ``forward`` and 2×2 max-pooling, in channels-last memory; and the positions of the maxima (uint8)."""
+    u = operands.u
     batch, channels, height, width = u.shape
     shape = (batch, channels, height // 2, width // 2)
     y = torch.empty(shape, dtype=u.dtype, device=u.device, memory_format=torch.channels_last)
     window = torch.empty_like(y, dtype=torch.uint8)
-    run(
-        pooled_forward_part, pooled_forward_in_threads, (height // 2) * (width // 2), u.numel(),
-        at_u, y.data_ptr(), window.data_ptr(), *at_parameters, batch, height, width, channels,
-    )  # fmt: skip
+    run(u, True, *operands.addresses, y.data_ptr(), window.data_ptr())
     return y, window
 
 
 def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """The gradients of ``u``, p1, p2, p3 and p4; ``None`` for those that are not needed."""
-    u, p1 = operands.u, operands.parameters[0]
-    at_u, at_p1, at_p2, at_p3, _, *at_outputs = operands.addresses
+    """Compute the gradients of ``u``, p1, p2, p3 and p4; ``None`` for those that are not needed."""
+    u, p1, pooled = operands.u, operands.parameters[0], operands.window is not None
+    *inputs, at_grad_y, at_window = operands.addresses if pooled else (*operands.addresses, None)
     grad_u = torch.empty_like(u) if needed[0] else None
     grads = [torch.zeros_like(p1) if need else None for need in needed[1:]]  # type: ignore[arg-type] # p1 is there
-    at_gradients = [None if grad is None else grad.data_ptr() for grad in (grad_u, *grads)]
-    if operands.window is not None:
-        batch, channels, height, width = u.shape
-        run(
-            pooled_backward_part, pooled_backward_in_threads, (height // 2) * (width // 2), u.numel(),
-            at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, height, width, channels,
-        )  # fmt: skip
-        if grad_u is not None:  # a last row or column that pooling ignores
-            if height % 2:
-                grad_u[:, :, -1].zero_()
-            if width % 2:
-                grad_u[:, :, :, -1].zero_()
-    else:
-        elements, batch = u.numel(), u.shape[0]
-        features = elements // batch
-        run(
-            backward_part, backward_in_threads, features, elements,
-            at_u, *at_outputs, at_gradients[0], at_p1, at_p2, at_p3, *at_gradients[1:], batch, features,
-        )  # fmt: skip
+    outputs = [None if grad is None else grad.data_ptr() for grad in (grad_u, *grads)]
+    run(u, pooled, *inputs, None, at_window, at_grad_y, *outputs)
+    if pooled and grad_u is not None:  # a last row or column that pooling ignores
+        if u.shape[2] % 2:
+            grad_u[:, :, -1].zero_()
+        if u.shape[3] % 2:
+            grad_u[:, :, :, -1].zero_()
     return grad_u, *grads

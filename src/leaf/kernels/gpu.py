@@ -1,10 +1,10 @@
-"""The gated line on a GPU, in Triton, which comes with torch.
+"""GPU kernel of the gated line, in Triton, which torch installs.
 
-Memory is read and written once, with 2×2 max-pooling in the same pass. A program owns a block of features and walks a
-part of the batch, so that parameters and gradient sums stay in registers; the parts' sums are added up in a fixed
-order. Nothing depends on timing: results repeat on GPUs of one model.
+Memory is read and written once, with 2×2 max-pooling in the same pass. Each program processes a block of features and
+loops over a part of the batch, so that parameters and gradient sums stay in registers. The sums of the parts are added
+in a fixed order. Results do not depend on timing, and are equal on GPUs of the same model.
 
-An argument that is ``None`` (a parameter that is a constant 0, a gradient that nobody needs) is compiled away.
+An argument that is ``None`` (a constant parameter 0, an unused gradient) generates no code.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,19 @@ from torch import Tensor
 from leaf.kernels.operands import Broken, Operands
 
 BLOCK = 256
-"""Features of one program."""
+"""Number of features of one program."""
 
 PROGRAMS = 1024
-"""Programs to aim at: enough to fill a large GPU."""
+"""Approximate number of programs, which is enough to occupy a large GPU."""
 
 
 @triton.jit
 def _windows(lane, height, width, channels):  # type: ignore[no-untyped-def]
-    """Of 2×2 windows of pixels, channels last: their elements' features, which of these exist, the pooled features, and
-    which windows are whole. Windows that reach over the edge are left out by pooling."""
+    """Compute the indices of 2×2 windows of pixels, channels last.
+
+    Returns the feature of each element, a mask of those inside the image, the pooled feature, and a mask of the whole
+    windows. Pooling ignores the others, at the edges.
+    """
     columns = (width + 1) // 2
     channel, column, row = lane % channels, lane // channels % columns, lane // channels // columns
     element = tl.arange(0, 4)[:, None]
@@ -39,7 +42,7 @@ def _windows(lane, height, width, channels):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _larger(a, at_a, b, at_b):  # type: ignore[no-untyped-def]
-    """The larger of two elements and which it is: NaN before all others, the first of equals."""
+    """Return the larger of two elements and its position. NaN is larger than any number; of equal ones the first."""
     equal = (a == b) | ((a != a) & (b != b))
     is_b = (b > a) | ((b != b) & (a == a)) | (equal & (at_b < at_a))
     return tl.where(is_b, b, a), tl.where(is_b, at_b, at_a)
@@ -133,18 +136,18 @@ def _backward_part(  # type: ignore[no-untyped-def]
 
 
 def make_ready() -> None:
-    """Let Triton build what it launches kernels with.
+    """Let Triton compile its launcher, to check that it works.
 
     Raises:
-        RuntimeError, OSError, subprocess.CalledProcessError: if it can't, for want of a C compiler or a place to write.
+        RuntimeError, OSError, subprocess.CalledProcessError: without a C compiler or a writable cache directory.
     """
     triton.runtime.driver.active.get_current_target()
 
 
 def _sizes(u: Tensor, pooled: bool) -> tuple[tuple[int, int], tuple[int, ...]]:
-    """The grid, of blocks of features or windows and of parts of the batch; and a kernel's arguments from ``batch`` on.
+    """Compute the grid (blocks of features or windows, parts of the batch) and a kernel's arguments from ``batch`` on.
 
-    A program has half as many windows as features, since a window is four features.
+    A block has half as many windows as features, since a window has four features.
     """
     batch = len(u)
     features = lanes = u.numel() // batch
@@ -159,16 +162,20 @@ def _sizes(u: Tensor, pooled: bool) -> tuple[tuple[int, int], tuple[int, ...]]:
 
 
 def _launch(kernel: Any, u: Tensor, grid: tuple[int, int], *arguments: Tensor | int | None) -> None:
-    """Start a kernel on the GPU of ``u``."""
+    """Start a kernel on the GPU of ``u``.
+
+    Raises:
+        Broken: if Triton cannot compile the kernel or store it on disk.
+    """
     with torch.cuda.device_of(u):
         try:
             kernel[grid](*arguments)
-        except Exception as error:  # Triton could not compile it, or not store it on disk
+        except Exception as error:
             raise Broken(str(error)) from error
 
 
 def forward(operands: Operands) -> Tensor:
-    """The gated line of ``u``, in its memory order."""
+    """Compute the gated line of ``u``, in its memory order."""
     u, y = operands.u, torch.empty_like(operands.u)
     grid, sizes = _sizes(u, pooled=False)
     _launch(_forward_part, u, grid, u, y, None, *operands.parameters, *sizes)
@@ -176,7 +183,7 @@ def forward(operands: Operands) -> Tensor:
 
 
 def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
-    """As ``forward``, then 2×2 max-pooling of what is channels last; and which of four elements each is (uint8)."""
+    """Compute ``forward`` and 2×2 max-pooling, in channels-last memory; and the positions of the maxima (uint8)."""
     u = operands.u
     batch, channels, height, width = u.shape
     shape = (batch, channels, height // 2, width // 2)
@@ -188,17 +195,17 @@ def pooled_forward(operands: Operands) -> tuple[Tensor, Tensor]:
 
 
 def backward(operands: Operands, needed: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """The gradients of ``u``, p1, p2, p3 and p4; ``None`` where none is needed."""
+    """Compute the gradients of ``u``, p1, p2, p3 and p4; ``None`` for those that are not needed."""
     u, window, (p1, p2, p3, _) = operands.u, operands.window, operands.parameters
     grid, sizes = _sizes(u, window is not None)
     grad_u = torch.empty_like(u) if needed[0] else None
-    sums = u.new_empty(grid[1], sum(needed[1:]), u[0].numel())  # of each part of the batch, parameter and feature
+    sums = u.new_empty(grid[1], sum(needed[1:]), u[0].numel())  # by part of the batch, parameter and feature
     places = iter(sums.unbind(1))
     _launch(
         _backward_part, u, grid,
         u, operands.grad_y, window, grad_u, p1, p2, p3, *(next(places) if need else None for need in needed[1:]),
         sums.stride(0), *sizes,
     )  # fmt: skip
-    # One kernel finishes the sums of all parameters.
+    # One kernel adds the parts for all parameters.
     grads = (grad.as_strided(p1.shape, p1.stride()) for grad in sums.sum(0))  # type: ignore[union-attr] # p1 is there
     return grad_u, *(next(grads) if need else None for need in needed[1:])

@@ -1,8 +1,8 @@
-"""Checked tensors of a call of a fast kernel. Kernels use raw addresses, and a wrong one would corrupt memory.
+"""Checked tensors for a fast kernel. Kernels use raw addresses, and a wrong address would corrupt memory.
 
-The kernels of ``leaf.kernels.cpu`` and ``leaf.kernels.gpu`` only take ``Operands``, and allocate their results. The
-constructor checks the tensors, so that no kernel runs without a check: in the forward pass, and again in the backward
-pass, since saved tensors and parameters may have changed in between.
+``leaf.kernels.cpu`` and ``leaf.kernels.gpu`` accept only ``Operands``, and allocate their results. The constructor
+checks the tensors, so that no kernel runs without a check. The backward pass checks them again, since saved tensors and
+parameters may have changed.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ from leaf.kernels.reference import transformed
 PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
 
 OTHERWISE = 0
-"""Instead of an address: the kernel needs a copy of the tensor in another memory order."""
+"""In place of an address: the kernel needs a copy of the tensor in another memory order."""
 
 
 class Unfit(Exception):
-    """The fast kernel does not support a call; the reference kernel computes it."""
+    """The fast kernel does not support a call. The reference kernel is used instead."""
 
 
 class Broken(Unfit):
@@ -39,9 +39,9 @@ class Operands:
 
     Args:
         u: ``(N, *shape)``, not empty.
-        parameters: p1 to p4, of a shape that broadcasts to ``shape`` or ``None``. The backward pass does not read p4.
+        parameters: p1 to p4; each broadcasts to ``shape`` or is ``None``. The backward pass does not read p4.
         grad_y: gradient of the output, in the backward pass.
-        window: in the backward pass with pooling, the positions of the maxima from the forward pass.
+        window: positions of the maxima from the forward pass, in the backward pass with pooling.
 
     A tensor in another memory order is copied; for ``u`` the copy is differentiable.
 
@@ -50,8 +50,8 @@ class Operands:
             that is ``None``.
 
     Raises:
-        Unfit: for another dtype, device or shape, a tensor subclass, a tensor that does not own its memory
-            (``torch.func``, batched, zero, negated, meta, sparse), and while torch traces or dispatches to a mode.
+        Unfit: if a dtype, device or shape differs; for a tensor subclass or a tensor that does not own its memory
+            (``torch.func``, batched, zero, negated, meta, sparse); and while torch traces or dispatches to a mode.
         RuntimeError: if a tensor's storage is smaller than its shape requires, for example after FSDP has freed it.
             Torch's own operations would read beyond its end.
     """
@@ -126,10 +126,10 @@ def checked(
 ) -> int:
     """Check a tensor and return its address, or ``OTHERWISE`` if its shape or strides differ.
 
-    A step of a small layer takes about 100 µs and calls this ten times, so it reads each property once.
+    A step of a small layer takes about 100 µs and calls this function ten times. Each property is therefore read once.
 
     Args:
-        elements: the number of elements of ``shape``.
+        elements: number of elements of ``shape``.
     """
     if (
         (type(tensor) is not Tensor and type(tensor) is not Parameter)
@@ -156,7 +156,7 @@ def checked(
 
 
 def _extent(tensor: Tensor) -> int:
-    """Distance from the first element to the end of the last, in elements."""
+    """Distance from the start of the first element to the end of the last, in elements."""
     return 1 + sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
 
 

@@ -11,17 +11,17 @@ from torch.compiler import is_exporting
 
 
 def formula(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
-    """The formula of the gated line, for ``u`` and parameters that broadcast to it."""
+    """Compute the gated line of ``u`` with parameters that broadcast to it."""
     line = p1 * u if p2 is None else p1 * u + p2
     y = line * torch.sigmoid(p3 * u)
     return y if p4 is None else y + p4
 
 
 class _GatedLine(torch.autograd.Function):
-    r"""A line behind a sigmoid gate, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, with analytic gradients.
+    r"""The gated line, :math:`(p_1 u + p_2)\,\sigma(p_3 u) + p_4`, with analytic gradients.
 
     ``u`` is ``(N, M)``, the parameters are ``(M,)``; ``p2`` and ``p4`` may be ``None``, a constant 0.
-    Only ``u`` and the parameters are saved for the backward pass: recomputing the gate is cheaper than storing it.
+    The backward pass recomputes the gate, which is faster than storing it.
     """
 
     @staticmethod
@@ -58,24 +58,24 @@ class _GatedLine(torch.autograd.Function):
 
 
 def reference_gated_line(u: Tensor, p1: Tensor, p2: Tensor | None, p3: Tensor, p4: Tensor | None) -> Tensor:
-    """The gated line of ``u``, ``(N, *shape)``, with parameters that broadcast to ``shape``."""
+    """Compute the gated line of ``u``, ``(N, *shape)``, with parameters that broadcast to ``shape``."""
     return in_memory_order(formula if transformed() else _GatedLine.apply, u, p1, p2, p3, p4)
 
 
 def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is active, which support only torch's own operations."""
+    """Check whether torch.func or forward-mode differentiation is active; both support only torch's own operations."""
     return _are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def symbolic() -> bool:
-    """Whether a graph is being exported or traced: sizes may be symbols, and copies would be recorded."""
+    """Check whether a graph is exported or traced: sizes may be symbols, and copies would be recorded."""
     return is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def in_memory_order(function: Callable[..., Tensor], u: Tensor, *parameters: Tensor | None) -> Tensor:
     """Apply a function of ``(N, M)`` and ``(M,)`` to ``(N, *shape)`` and ``shape``, in the memory order of ``u``.
 
-    Parameters may also broadcast to ``shape``. This makes sums over the batch of channels-last tensors 30 times faster.
+    Parameters may also broadcast to ``shape``. Sums over the batch of channels-last tensors are then 30 times faster.
     """
     parameters = tuple(None if p is None else p.expand(u.shape[1:]) for p in parameters)
     channels_last = u.ndim == 4 and u.stride(1) == 1

@@ -6,12 +6,12 @@ import sys
 import torch
 
 may_start = sys.platform != "darwin"
-"""Whether the kernel may start threads. It may not on macOS, where a second OpenMP next to torch's ends the program,
-and not in a forked process, which inherits OpenMP's state without its threads."""
+"""``False`` if the kernel must not start threads: on macOS, where a second OpenMP library ends the program, and in a
+forked process, which inherits OpenMP's state without its threads."""
 
 
 def allowed() -> int:
-    """Torch's number of threads, or 1 if none may be started."""
+    """Return torch's number of threads, or 1 if the kernel must not start threads."""
     return torch.get_num_threads() if may_start else 1
 
 
