@@ -113,8 +113,11 @@ def test_what_the_best_epoch_adds():
     )  # fmt: skip
     table = best_epoch_table(found)
     assert table["best test accuracy, %"].tolist() == [60.0, 60.0] and table["seeds"].tolist() == [2, 1]
-    assert table["best less final"].tolist() == [1.0, 1.0] and table["best less mean of last 10"].tolist() == [2.0, 2.0]
-    assert table["best less chosen"].tolist()[0] == 15.0 and np.isnan(table["best less chosen"].tolist()[1])
+    assert table["best minus final"].tolist() == [1.0, 1.0] and table["best minus mean of last 10"].tolist() == [
+        2.0,
+        2.0,
+    ]
+    assert table["best minus chosen"].tolist()[0] == 15.0 and np.isnan(table["best minus chosen"].tolist()[1])
 
 
 CPU = {"device": "CPU (one)", "precision": "float32"}

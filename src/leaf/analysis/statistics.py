@@ -175,13 +175,13 @@ def best_epoch_table(records: Records) -> pd.DataFrame:
     for place, best in _by_place(records, "best_accuracy"):
         others = {column: dict(_by_place(records, column)).get(place, {}) for column in OTHERS}
         for variant, values in best.items():
-            less = {
-                f"best less {name}": (values - others[column].get(variant, np.nan)).mean()
+            differences = {
+                f"best minus {name}": (values - others[column].get(variant, np.nan)).mean()
                 for column, name in OTHERS.items()
             }
             title = variant_title(variant, _several_optimizers(records))
             rows.append({**dict(zip(PLACE, place, strict=True)), "activation": title, "seeds": len(values),
-                         "best test accuracy, %": values.mean(), **less})  # fmt: skip
+                         "best test accuracy, %": values.mean(), **differences})  # fmt: skip
     return pd.DataFrame(rows).round(2)
 
 
