@@ -1,4 +1,4 @@
-"""One disturbance of AHAF and LEAF in a separate process: ``python disturbances.py NAME`` prints a line per case.
+"""Disturbances of AHAF and LEAF between construction and backward pass, each for a process of its own.
 
 A disturbance changes the layer, its input, or the incoming gradient. The only correct outcome is the gradient of the
 formula in float64, or an error where that is impossible.
@@ -6,10 +6,10 @@ formula in float64, or an error where that is impossible.
 
 import itertools
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -158,7 +158,8 @@ def outcome(disturbance: Disturbance, family: type[Adaptive], sharing: str, pool
     return "right"
 
 
-if __name__ == "__main__":
+def report(name: str, results: Connection) -> None:
+    """Send a line for each case of a disturbance."""
     for family, sharing, pooled in CASES:
-        found = outcome(DISTURBANCES[sys.argv[1]], family, sharing, pooled)
-        print(f"{family.__name__} per {sharing}{', pooled' if pooled else ''}: {' '.join(found.split())}", flush=True)
+        found = outcome(DISTURBANCES[name], family, sharing, pooled)
+        results.send(f"{family.__name__} per {sharing}{', pooled' if pooled else ''}: {' '.join(found.split())}")

@@ -3,15 +3,14 @@
 Each disturbance runs in a separate process, where a wrong address may corrupt the heap or end the process.
 """
 
+import contextlib
 import itertools
 import math
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
 
 import pytest
 import torch
-from disturbances import CASES, DISTURBANCES
+from disturbances import CASES, DISTURBANCES, report
 from test_kernels import FAMILIES
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -20,13 +19,22 @@ from leaf import AHAF
 pytestmark = pytest.mark.slow
 
 
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["torch", "numba", "leaf.activations"])  # imported once
+
+
 @pytest.mark.parametrize("name", DISTURBANCES)
 def test_gives_the_gradient_or_an_error(name):
-    script = Path(__file__).with_name("disturbances.py")
-    result = subprocess.run([sys.executable, script, name], capture_output=True, text=True, timeout=600, check=False)
-    outcomes = result.stdout.splitlines()
-    assert result.returncode == 0, f"{result.stdout}\nended with {result.returncode}: {result.stderr}"
-    assert len(outcomes) == len(CASES) and all(line.endswith(": right") for line in outcomes), result.stdout
+    outcomes, results = [], PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=report, args=(name, results[1]))
+    process.start()
+    results[1].close()
+    with contextlib.suppress(EOFError):
+        while results[0].poll(600):
+            outcomes.append(results[0].recv())
+    process.join(60)
+    assert process.exitcode == 0, f"{outcomes}, then ended with {process.exitcode}"
+    assert len(outcomes) == len(CASES) and all(line.endswith(": right") for line in outcomes), outcomes
 
 
 @pytest.mark.parametrize("pooled", [False, True])
