@@ -58,7 +58,7 @@ bench-sharing: $(ENVIRONMENT)  ## measure the throughput of concurrent cells on 
 	leaf fetch cifar10
 	python benchmarks/sharing.py reports/benchmark
 
-bench-verdicts: $(ENVIRONMENT)  ## simulate how often the rules for the paper's claims are wrong: 10 minutes
+bench-verdicts: $(ENVIRONMENT)  ## simulate how often the rules for the paper's claims are wrong
 	python benchmarks/verdicts.py reports/benchmark
 
 bench-gpu:  ## measure what training costs on this machine's GPU; needs only torch with Triton
