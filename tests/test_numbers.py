@@ -173,8 +173,13 @@ def test_error_rates_of_the_rules():
     ]  # fmt: skip
     assert shown == rows
     (clean,) = measured["clean"].unique()
-    grids = measured.groupby("rule")["grids"].unique().map(int).to_dict()
-    most, fewest = grids.pop("better"), grids.pop("initialization")
-    assert clean and set(grids.values()) == {most}
-    assert f"simulates {most} grids for each known truth ({fewest} for `initialization`)" in page
+    grids, no_effect = (
+        measured.groupby("rule")["grids"].agg(set),
+        measured.set_index(["truth", "rule"])["holds"]["no effect"],
+    )
+    (most,), (fewest,) = grids["better"], grids["initialization"]
+    assert clean and grids["lower_loss"] == grids["seven_percent"] == {most}
+    words = " ".join(page.split())
+    assert f"simulates {most} grids for each known truth ({fewest} for `initialization`)" in words
+    assert f"`lower_loss` has {no_effect['lower_loss']}%, and `better` {no_effect['better']}%" in words
     assert 100 * (0.025 * 0.975 / most) ** 0.5 < 0.25 and 100 * (0.25 / fewest) ** 0.5 < 2.25  # standard errors
