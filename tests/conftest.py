@@ -42,7 +42,7 @@ def published_cell(entry: dict[str, Any]) -> Cell:
     return Cell(entry["network"], entry["dataset"], activation, entry["procedure"], entry["optimizer"], entry["seed"])
 
 
-LONGEST = ("test_kernels.py", "test_variants.py", "test_workflow.py", "test_plugins.py")
+LONGEST = tuple(f"test_{name}.py" for name in ("kernels", "training", "workflow", "faults", "processes", "verify"))
 """Files that take longest, in the order in which they start.
 
 None of them runs alone at the end, and the kernels are compiled before the first copy of the project is made.
