@@ -2,7 +2,6 @@
 
 import csv
 import json
-from itertools import chain
 from pathlib import Path
 
 from leaf.experiment.config import read_config
@@ -29,8 +28,8 @@ for run in runs:
     assert run["peak_memory_bytes"] < 1.5 * 2**30, f"{cell} took {run['peak_memory_bytes'] / 2**30:.2f} GiB"
 
 PLAN = Plan.of(read_config().values, [])
-made_of = [PLAN.experiment_files(name, "quick") for name in PLAN.config.in_all]
-wanted = {Path(file) for file in (*chain(*made_of), *PLAN.report_files("quick")) if file.startswith(str(REPORTS))}
+made_of = PLAN.experiment_files(PLAN.config.in_all, "quick")
+wanted = {Path(file) for file in (*made_of, *PLAN.report_files("quick")) if file.startswith(str(REPORTS))}
 assert len(wanted) > 300, f"the catalogue has only {len(wanted)} files"
 found = {file for file in REPORTS.rglob("*.*") if file.is_file() and "partial" not in file.parts}
 assert found == {*wanted, REPORTS / "report.html"}, f"missing or unknown: {sorted(map(str, found ^ wanted))}"
