@@ -1,4 +1,4 @@
-"""Disturbances of AHAF and LEAF between construction and backward pass, each for a process of its own.
+"""Disturbances of AHAF and LEAF between construction and backward pass, each for a separate process.
 
 A disturbance changes the layer, its input, or the incoming gradient. The only correct outcome is the gradient of the
 formula in float64, or an error where that is impossible.
